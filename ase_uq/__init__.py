@@ -1,0 +1,68 @@
+"""ase_uq: uncertainty for molecular dynamics in ASE, on the fly.
+
+The names below are loaded when they are first used: importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ase_uq.baseline import WeightedBaseline
+    from ase_uq.calculator import UQCalculator, copy_uncertainty
+    from ase_uq.checkpoint import load, save
+    from ase_uq.committee import CommitteeUncertainty
+    from ase_uq.errors import InputError, RunFailure
+    from ase_uq.logger import UncertaintyLogger
+    from ase_uq.online import OnlineReweighter
+    from ase_uq.prediction import Prediction, UncertaintyModel
+    from ase_uq.reweight import reweight
+    from ase_uq.runlog import read_log
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CommitteeUncertainty": "committee",
+    "InputError": "errors",
+    "OnlineReweighter": "online",
+    "Prediction": "prediction",
+    "RunFailure": "errors",
+    "UQCalculator": "calculator",
+    "UncertaintyLogger": "logger",
+    "UncertaintyModel": "prediction",
+    "WeightedBaseline": "baseline",
+    "copy_uncertainty": "calculator",
+    "load": "checkpoint",
+    "read_log": "runlog",
+    "reweight": "reweight",
+    "save": "checkpoint",
+}
+__all__ = [
+    "CommitteeUncertainty",
+    "InputError",
+    "OnlineReweighter",
+    "Prediction",
+    "RunFailure",
+    "UQCalculator",
+    "UncertaintyLogger",
+    "UncertaintyModel",
+    "WeightedBaseline",
+    "copy_uncertainty",
+    "load",
+    "read_log",
+    "reweight",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ThresholdSwitch":
+        raise AttributeError("ThresholdSwitch comes with a later version of ase_uq; use WeightedBaseline until then.")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ase_uq' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ase_uq.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,1 @@
+"""Foreign packages, one file each, imported only when used."""

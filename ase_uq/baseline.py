@@ -1,0 +1,364 @@
+"""`WeightedBaseline`: a potential that falls back to a cheap, robust one where the model is uncertain.
+
+======================  ==================================================================
+symbol                  variable
+======================  ==================================================================
+V_i, Vbar               calibrated members `energy_members[i]` and their mean, the model's `energy`
+sigma^2                 `energy_var_epistemic`, alpha^2 s^2 with divisor M-1
+V_b                     `v_b`, energy of the baseline plus the offsets of its elements
+sigma_b                 `sigma_b`, standard error of V_b for the whole structure
+w                       `weight` = sigma_b^2 / (sigma_b^2 + sigma^2)
+Dbar, D_i               `gap` = Vbar - V_b, `gaps[i]` = V_i - V_b
+g_i                     `gradient_coefficients[i]` = dw/dV_i
+U, U_i                  `energy` = V_b + w Dbar, `energy_members[i]` = V_b + w D_i
+======================  ==================================================================
+
+With d(sigma^2) = 2/(M-1) sum_i (V_i - Vbar) dV_i the gradient of the weight needs only weighted sums over members::
+
+    g_i = -2 sigma_b^2 / (sigma_b^2 + sigma^2)^2 (V_i - Vbar) / (M-1),        sum_i g_i = 0
+    dU  = (1 - w) dV_b + sum_i c_i dV_i,     c_i = w/M + Dbar g_i,            sum_i c_i = w
+    dU_i = (1 - w) dV_b + w dV_i + D_i sum_k g_k dV_k
+
+References
+----------
+Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 8-12.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator, all_changes
+from numpy.typing import NDArray
+
+from ase_uq.alignment import fit_offsets, offset_energy
+from ase_uq.calculator import ON_REQUEST, STANDARD, UNCERTAINTY, Family, PredictionCalculator, UQCalculator
+from ase_uq.errors import InputError
+from ase_uq.prediction import Prediction
+from ase_uq.structure import is_periodic
+
+Array = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+_EXTRA = ("weight", "energy_baseline", "sigma_baseline")
+
+
+class BaselineValues(NamedTuple):
+    """Energy (eV), forces (N, 3) (eV/Å) and stress (6,) (eV/Å^3) of the baseline alone."""
+
+    energy: float
+    forces: Array
+    stress: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """The weight of the model, and how the blended energy depends on every member.
+
+    Attributes
+    ----------
+    weight
+        w in [0, 1]; 1 is the model, 0 the baseline.
+    coefficients
+        (M,): c_i = dU/dV_i for calibrated members; they sum to `weight` and may be negative.
+    gradient_coefficients
+        (M,): g_i = dw/dV_i in 1/eV; they sum to 0.
+
+    References
+    ----------
+    arXiv:2011.08828, Eq. 12.
+    """
+
+    weight: float
+    coefficients: Array
+    gradient_coefficients: Array
+
+    @classmethod
+    def of(cls, energy_members: Array, *, energy_var: float, energy_baseline: float, sigma_baseline: float) -> Blend:
+        """Blend calibrated members (M,), eV, with a baseline.
+
+        `energy_var` is the variance of the members in eV^2, `sigma_baseline` the standard error of the baseline in eV.
+        """
+        mean = float(energy_members.mean())
+        total = sigma_baseline**2 + energy_var
+        weight = sigma_baseline**2 / total
+        gradient = -2.0 * weight / total * (energy_members - mean) / (len(energy_members) - 1)
+        return cls(weight, weight / len(energy_members) + (mean - energy_baseline) * gradient, gradient)
+
+
+class WeightedBaseline(PredictionCalculator):
+    """ASE calculator that weighs a model against a baseline by their uncertainties.
+
+    U = V_b + w (Vbar - V_b) with w = sigma_b^2 / (sigma_b^2 + sigma^2). Forces and stress are the exact derivatives of
+    U, with the gradient of w, so that energy is conserved while the weight changes.
+
+    Parameters
+    ----------
+    uq
+        The model, wrapped; it must have members.
+    baseline
+        Any ASE calculator with energy and forces. Its `free_energy` is used where it declares one, since that is what
+        its forces are the gradient of.
+    sigma_baseline
+        Standard error of the baseline for the **total** energy of the structure, eV: the standard deviation of
+        baseline minus reference over a few structures. Has to be retuned when the system grows.
+    sigma_baseline_per_atom
+        The same per atom, eV; the total is this times N. Give one of the two. Replicating a cell multiplies the spread
+        of the members by the number of replicas, as it does this width, so the weight stays the same.
+    offsets
+        Energy in eV added to the baseline per atom of each element, so that its zero is the model's; see
+        `WeightedBaseline.aligned`. `None` takes the baseline as it is.
+    members
+        Also publish `forces_members`, (M, N, 3).
+    aliases
+        As for `UQCalculator`.
+
+    Raises
+    ------
+    InputError
+        For both or no width or one that is not positive, a model without members, a baseline without energy and forces,
+        and, when evaluated, an element that is missing in `offsets`.
+
+    Notes
+    -----
+    The keys of `UQCalculator`, with these meanings:
+
+    ==================  =========  ====================================================================
+    key                 shape      meaning
+    ==================  =========  ====================================================================
+    energy, free_energy float      U
+    forces              (N, 3)     -dU/dr
+    stress              (6,)       dU/d(strain)/V; absent, with the other stress keys, when the baseline
+                                   gives no stress
+    energy_members      (M,)       U_i = V_b + w (V_i - V_b), the same w(r) for every member; mean = U
+    forces_members      (M, N, 3)  -dU_i/dr, with `members=True`; mean = forces
+    energy_var          float      of the **model**: alpha^2 s^2 (plus noise where modelled), not of U
+    forces_var          (N, 3)     of the model
+    stress_var          (6,)       of the model
+    weight              float      w in [0, 1]; 1 = the model
+    energy_baseline     float      V_b, aligned, eV
+    sigma_baseline      float      sigma_b for this structure, eV
+    ==================  =========  ====================================================================
+
+    The variances stay those of the model because they say where it is lost. The members are blended because frames of
+    this dynamics follow exp(-U/kT): reweighing needs U_i - U = w (V_i - Vbar), which averages to zero.
+    Only the epistemic variance sets the weight: noise in the labels says nothing about where the model is lost.
+    A residual of the zeros of energy is felt as a force wherever w varies; align them.
+
+    References
+    ----------
+    arXiv:2011.08828, Eqs. 8-12.
+
+    Examples
+    --------
+    >>> from ase import Atoms
+    >>> from ase.calculators.lj import LennardJones
+    >>> from ase_uq.committee import CommitteeUncertainty
+    >>> model = CommitteeUncertainty([LennardJones(sigma=s) for s in (0.98, 1.02)])
+    >>> atoms = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 1.2]])
+    >>> atoms.calc = WeightedBaseline(UQCalculator(model), LennardJones(epsilon=0.8), sigma_baseline=0.2)
+    >>> round(atoms.get_potential_energy(), 4), round(atoms.calc.results["weight"], 4)
+    (-0.8607, 0.8789)
+    """
+
+    driver = "weighted_baseline"
+    # `set(sigma_baseline=...)` changes the potential.
+    discard_results_on_any_change = True
+
+    def __init__(
+        self,
+        uq: UQCalculator,
+        baseline: BaseCalculator,
+        *,
+        sigma_baseline: float | None = None,
+        sigma_baseline_per_atom: float | None = None,
+        offsets: Mapping[str, float] | None = None,
+        members: bool = False,
+        aliases: Family | None = None,
+    ) -> None:
+        _check_parts(uq, baseline)
+        self.uq = uq
+        self.baseline = baseline
+        provided = getattr(uq.model, "implemented_properties", (*STANDARD, *UNCERTAINTY, *ON_REQUEST))
+        for field in ("energy_members", "forces_members"):
+            if field not in provided:
+                # The same sentence as when a prediction comes without it.
+                Prediction(energy=0.0, forces=np.zeros((0, 3))).require(field, "WeightedBaseline")
+        declared = [
+            key
+            for key in provided
+            if (members or key not in ON_REQUEST) and (_has_stress(baseline) or not key.startswith("stress"))
+        ]
+        super().__init__(
+            [*declared, *_EXTRA],
+            members=members,
+            aliases=aliases,
+            model=type(uq.model).__name__,
+            model_hash=uq.parameters.get("model_hash"),
+            baseline=type(baseline).__name__,
+            sigma_baseline=sigma_baseline,
+            sigma_baseline_per_atom=sigma_baseline_per_atom,
+            offsets=None if offsets is None else {symbol: float(value) for symbol, value in offsets.items()},
+        )
+
+    @classmethod
+    def aligned(
+        cls, uq: UQCalculator, baseline: BaseCalculator, frames: Sequence[Atoms], **options: Any
+    ) -> WeightedBaseline:
+        """Fit the offsets on frames where the model is at home, then construct.
+
+        Parameters
+        ----------
+        uq, baseline
+            As for the constructor. Both are evaluated once on every frame.
+        frames
+            Structures, best from the training set. With a single composition only the offset of that composition is
+            determined; see `ase_uq.alignment.fit_offsets`.
+        **options
+            The other arguments of the constructor, without `offsets`.
+
+        Raises
+        ------
+        InputError
+            As the constructor; also for no frames or an energy that is not finite.
+        """
+        _check_parts(uq, baseline)
+        names = ["energy", "forces"]
+        offsets = fit_offsets(
+            frames,
+            model_energies=[uq.model.predict(atoms, names).energy for atoms in frames],
+            baseline_energies=[_evaluate(baseline, atoms.copy(), with_stress=False).energy for atoms in frames],
+        )
+        shown = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in offsets.items())
+        logger.info("baseline aligned on %d frames, offsets in eV per atom: %s", len(frames), shown)
+        return cls(uq, baseline, offsets=offsets, **options)
+
+    @property
+    def offsets(self) -> dict[str, float] | None:
+        """Energy added to the baseline per atom of each element, eV."""
+        return self.parameters["offsets"]  # type: ignore[no-any-return]
+
+    def sigma_baseline(self, n_atoms: int) -> float:
+        """Standard error of the baseline for a structure of `n_atoms` atoms, eV."""
+        total = self.parameters["sigma_baseline"]
+        return float(total if total is not None else self.parameters["sigma_baseline_per_atom"] * n_atoms)
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Change parameters, as `set(sigma_baseline=0.3)`; results of the old ones are discarded."""
+        merged = {**(self.parameters or {}), **kwargs}
+        _check_widths(merged["sigma_baseline"], merged["sigma_baseline_per_atom"])
+        return super().set(**kwargs)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        key = "sigma_baseline" if self.parameters["sigma_baseline"] is not None else "sigma_baseline_per_atom"
+        return (
+            f"WeightedBaseline(model={self.parameters['model']}, baseline={self.parameters['baseline']}, "
+            f"{key}={self.parameters[key]}, offsets={self.offsets})"
+        )
+
+    def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:  # noqa: ARG002
+        # All at once, whatever was asked for: one evaluation per step.
+        self.uq.calculate(atoms, (*STANDARD, *UNCERTAINTY, *ON_REQUEST), all_changes)
+        model = self.uq.prediction
+        own = _evaluate(self.baseline, atoms.copy(), with_stress=model.stress is not None)
+        v_b = own.energy + (0.0 if self.offsets is None else offset_energy(atoms, self.offsets))
+        if not np.isfinite(v_b):
+            raise InputError(
+                f"`baseline` returned an energy of {v_b} eV, it must be finite; "
+                "choose a baseline that survives what the model does not."
+            )
+        sigma_b = self.sigma_baseline(len(atoms))
+        members = model.require("energy_members", "WeightedBaseline")
+        blend = Blend.of(
+            members,
+            energy_var=model.require("energy_var_epistemic", "WeightedBaseline"),
+            energy_baseline=v_b,
+            sigma_baseline=sigma_b,
+        )
+        extra = {"weight": blend.weight, "energy_baseline": v_b, "sigma_baseline": sigma_b}
+        return _blended(model, BaselineValues(v_b, own.forces, own.stress), blend), extra
+
+
+def _blended(model: Prediction, own: BaselineValues, blend: Blend) -> Prediction:
+    members = model.require("energy_members", "WeightedBaseline")
+    forces = model.require("forces_members", "WeightedBaseline")
+    gaps = members - own.energy
+    forces_mean, forces_members = _derivative(own.forces, forces, gaps, blend)
+    stress_mean, stress_members = None, None
+    if own.stress is not None:
+        stress_mean, stress_members = _derivative(
+            own.stress, model.require("stress_members", "WeightedBaseline"), gaps, blend
+        )
+    return replace(
+        model,
+        energy=own.energy + blend.weight * float(gaps.mean()),
+        forces=forces_mean,
+        stress=stress_mean,
+        energy_members=own.energy + blend.weight * gaps,
+        forces_members=forces_members,
+        stress_members=stress_members,
+        stress_var_epistemic=model.stress_var_epistemic if own.stress is not None else None,
+        stress_var_aleatoric=model.stress_var_aleatoric if own.stress is not None else None,
+    )
+
+
+def _derivative(own: Array, members: Array, gaps: Array, blend: Blend) -> tuple[Array, Array]:
+    # One rule for forces and stress: both are linear in the derivatives of V_b and V_i.
+    base = (1.0 - blend.weight) * own
+    of_weight = np.tensordot(blend.gradient_coefficients, members, axes=1)
+    mean = base + np.tensordot(blend.coefficients, members, axes=1)
+    return mean, base + blend.weight * members + np.multiply.outer(gaps, of_weight)
+
+
+def _evaluate(baseline: BaseCalculator, atoms: Atoms, *, with_stress: bool) -> BaselineValues:
+    energy = "free_energy" if "free_energy" in baseline.implemented_properties else "energy"
+    names = ["energy", "forces"] + ([energy] if energy != "energy" else [])
+    if with_stress and _has_stress(baseline) and is_periodic(atoms):
+        names.append("stress")
+    # All names in one call: some calculators compute only what they are asked for.
+    if baseline.calculation_required(atoms, names):
+        baseline.calculate(atoms, names, all_changes)
+    values = {name: baseline.get_property(name, atoms) for name in names}
+    stress = values.get("stress")
+    return BaselineValues(
+        float(values[energy]),
+        np.array(values["forces"], dtype=np.float64),
+        None if stress is None else np.array(stress, dtype=np.float64),
+    )
+
+
+def _has_stress(calculator: BaseCalculator) -> bool:
+    return "stress" in calculator.implemented_properties
+
+
+def _check_parts(uq: UQCalculator, baseline: BaseCalculator) -> None:
+    if not isinstance(uq, UQCalculator):
+        raise InputError(
+            f"`uq` must be a UQCalculator, got {type(uq).__name__}; write WeightedBaseline(UQCalculator(model), ...)."
+        )
+    missing = {"energy", "forces"} - set(getattr(baseline, "implemented_properties", ()))
+    if missing:
+        raise InputError(
+            f"`baseline` must implement energy and forces, {type(baseline).__name__} lacks "
+            f"{' and '.join(sorted(missing))}; pass an ASE calculator."
+        )
+
+
+def _check_widths(total: float | None, per_atom: float | None) -> None:
+    if (total is None) == (per_atom is None):
+        raise InputError(
+            "exactly one of `sigma_baseline` (eV, total energy) and `sigma_baseline_per_atom` (eV) must be given, got "
+            f"{total} and {per_atom}; use the per-atom width when sizes vary."
+        )
+    for name, value in (("sigma_baseline", total), ("sigma_baseline_per_atom", per_atom)):
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise InputError(
+                f"`{name}` must be a positive number of eV, got {value}; "
+                "take the standard deviation of baseline minus reference."
+            )

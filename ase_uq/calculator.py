@@ -1,0 +1,205 @@
+"""`UQCalculator`: an `UncertaintyModel` as an ordinary ASE calculator.
+
+Every evaluation fills all keys at once, so molecular dynamics costs one model evaluation per step whatever ASE asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.outputs import Properties, all_outputs
+
+from ase_uq.errors import InputError
+from ase_uq.prediction import Prediction, UncertaintyModel
+from ase_uq.structure import check_structure
+
+STANDARD = ("energy", "free_energy", "forces", "stress")
+UNCERTAINTY = ("energy_var", "forces_var", "stress_var", "energy_members")
+ON_REQUEST = ("forces_members",)
+
+Family = Literal["mace", "metatomic"]
+
+# The names two living families of packages use, each with the field of `Prediction` it stands for.
+ALIASES: dict[str, dict[str, str]] = {
+    "mace": {"energy_comm": "energy_members", "forces_comm": "forces_members", "stress_comm": "stress_members"},
+    "metatomic": {
+        "energy_uncertainty": "energy_std",
+        "forces_uncertainty": "forces_std",
+        "energy_ensemble": "energy_members",
+        "forces_ensemble": "forces_members",
+    },
+}
+
+
+class PredictionCalculator(Calculator):  # type: ignore[misc]
+    """Base of the calculators that publish a `Prediction` under the result keys of the design.
+
+    Subclasses implement `_predict(atoms, properties)`, which returns the prediction and their extra result keys.
+    """
+
+    def __init__(
+        self, declared: Sequence[str], *, members: bool = False, aliases: Family | None = None, **parameters: Any
+    ) -> None:
+        if aliases is not None and aliases not in ALIASES:
+            raise InputError(f"`aliases` must be one of {sorted(ALIASES)}, got {aliases!r}; drop it for our own names.")
+        self._aliases = ALIASES[aliases] if aliases else {}
+        self._members = members
+        # On the instance: a list extended on the class would leak into every other calculator.
+        self.implemented_properties = [*declared, *self._aliases]
+        self._prediction: Prediction | None = None
+        super().__init__(ddof=1, **parameters)
+
+    @property
+    def prediction(self) -> Prediction:
+        """The typed result of the last evaluation; reading it never computes anything.
+
+        Raises
+        ------
+        InputError
+            If nothing has been evaluated yet.
+        """
+        if self._prediction is None or not self.results:
+            raise InputError("`prediction` is there after an evaluation; call atoms.get_potential_energy() first.")
+        return self._prediction
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Evaluate the structure and fill every key the model provides."""
+        super().calculate(atoms, properties, system_changes)
+        self.results = {}
+        self._prediction = None
+        check_structure(self.atoms)
+        prediction, extra = self._predict(self.atoms, properties)
+        self._prediction = prediction
+        self.results = {
+            **self._published(prediction),
+            **{key: value for key, value in extra.items() if value is not None},
+        }
+
+    def export_properties(self) -> Properties:
+        """Return the results that ASE's typed registry knows; the others stay in `results`."""
+        return Properties({key: value for key, value in self.results.items() if key in all_outputs})
+
+    def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
+        raise NotImplementedError
+
+    def _published(self, prediction: Prediction) -> dict[str, Any]:
+        values: dict[str, Any] = {"free_energy": prediction.energy}
+        fields = {key: key for key in (*STANDARD, *UNCERTAINTY) if key != "free_energy"}
+        if self._members:
+            fields |= {key: key for key in ON_REQUEST}
+        for key, field in (fields | self._aliases).items():
+            value = getattr(prediction, field)
+            if value is not None:
+                values[key] = value.copy() if isinstance(value, np.ndarray) else value
+        return values
+
+
+class UQCalculator(PredictionCalculator):
+    """ASE calculator of any `UncertaintyModel`.
+
+    Parameters
+    ----------
+    model
+        The model; `ase_uq.load(path)` or `CommitteeUncertainty([...])` make one.
+    members
+        Also publish `forces_members`, (M, N, 3).
+    aliases
+        "mace" adds `energy_comm`, `forces_comm`, `stress_comm`; "metatomic" adds `energy_uncertainty`,
+        `forces_uncertainty`, `energy_ensemble`, `forces_ensemble` (standard deviations and members).
+
+    Notes
+    -----
+    `results` after any evaluation, as far as the model provides them (eV, Å):
+
+    ==================  =========  ===============================================================
+    key                 shape      meaning
+    ==================  =========  ===============================================================
+    energy, free_energy float      member mean
+    forces              (N, 3)     exact minus-gradient of `energy`
+    stress              (6,)       Voigt, ASE's sign; periodic cells only
+    energy_var          float      alpha^2 s^2 with divisor M-1, plus the noise where modelled
+    forces_var          (N, 3)     the same per component
+    stress_var          (6,)       the same
+    energy_members      (M,)       mean + alpha (E_i - mean)
+    forces_members      (M, N, 3)  with `members=True`
+    ==================  =========  ===============================================================
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from ase.calculators.lj import LennardJones
+    >>> from ase_uq.committee import CommitteeUncertainty
+    >>> atoms = molecule("H2O")
+    >>> atoms.calc = UQCalculator(CommitteeUncertainty([LennardJones(sigma=s) for s in (0.9, 1.0)]))
+    >>> atoms.get_forces().shape, atoms.calc.results["energy_members"].shape
+    ((3, 3), (2,))
+    """
+
+    def __init__(self, model: UncertaintyModel, *, members: bool = False, aliases: Family | None = None) -> None:
+        if not isinstance(model, UncertaintyModel):
+            raise InputError(
+                f"`model` must have a predict(atoms, properties) method, got {type(model).__name__}; "
+                "wrap ASE calculators in CommitteeUncertainty([...]) and files in ase_uq.load(path)."
+            )
+        self.model = model
+        provided = tuple(getattr(model, "implemented_properties", (*STANDARD, *UNCERTAINTY, *ON_REQUEST)))
+        super().__init__(
+            [key for key in provided if members or key not in ON_REQUEST],
+            members=members,
+            aliases=aliases,
+            model=type(model).__name__,
+            model_hash=getattr(model, "model_hash", None),
+        )
+
+    def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
+        return self.model.predict(atoms, properties), {}
+
+
+def copy_uncertainty(atoms: Atoms, *, prefix: str = "uq_") -> None:
+    """Copy the uncertainties of the attached calculator into `atoms.info` and `atoms.arrays`.
+
+    ASE's writers drop result names they do not know. What this puts on the atoms survives extended XYZ (all of it) and
+    `.traj` (the scalars in `info`). Nothing is computed.
+
+    Parameters
+    ----------
+    atoms
+        A structure whose calculator has evaluated it.
+    prefix
+        Put before every name, so that no name of ASE's is shadowed: `info["uq_energy_var"]` (eV^2),
+        `info["uq_energy_members"]` (M,), `arrays["uq_forces_var"]` (N, 3), `arrays["uq_force_std_norm"]` (N,).
+
+    Raises
+    ------
+    InputError
+        If the calculator has no prediction for these atoms.
+    """
+    calc = atoms.calc
+    if not isinstance(calc, PredictionCalculator) or calc.check_state(atoms):
+        raise InputError(
+            "`atoms` must carry a calculator of ase_uq that has evaluated these positions; "
+            "call atoms.get_potential_energy() first."
+        )
+    prediction = calc.prediction
+    for name in ("energy_var", "energy_members", "stress_var"):
+        _put(atoms.info, prefix + name, getattr(prediction, name))
+    for name in ("weight", "energy_baseline"):
+        _put(atoms.info, prefix + name, calc.results.get(name))
+    for name in ("forces_var", "force_std_norm"):
+        _put(atoms.arrays, prefix + name, getattr(prediction, name))
+
+
+def _put(target: dict[str, Any], key: str, value: Any) -> None:
+    if value is None:
+        target.pop(key, None)  # an older frame's number must not survive on this one
+    else:
+        target[key] = np.array(value) if isinstance(value, np.ndarray) else value

@@ -1,0 +1,41 @@
+"""Options that several commands share, and how they print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+# Progress and prose go to stderr, so that stdout is the result alone.
+console = Console(stderr=True, highlight=False)
+
+JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines.")]
+ENERGY_KEY = Annotated[
+    str | None, typer.Option("--energy-key", help="Name of the energy (eV) in the frames [REF_energy, or ASE's own].")
+]
+FORCES_KEY = Annotated[
+    str | None, typer.Option("--forces-key", help="Name of the forces (eV/Å) [REF_forces, or ASE's own].")
+]
+STRESS_KEY = Annotated[
+    str | None, typer.Option("--stress-key", help="Name of the stress (eV/Å^3) [REF_stress, or ASE's own].")
+]
+MAX_FORCE = Annotated[float, typer.Option("--max-force", help="A larger force component (eV/Å) is refused.")]
+MODEL = Annotated[Path, typer.Argument(help="Model file of `ase-uq train`.", show_default=False)]
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object on stdout; what is not a number becomes null."""
+    typer.echo(json.dumps(_plain(content), allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN
+        return None
+    return value

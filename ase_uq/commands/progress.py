@@ -1,0 +1,62 @@
+"""Progress bars of the commands, on stderr; without a terminal, a line now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ase_uq.commands.options import console
+from ase_uq.evaluation import Residuals, residuals
+from ase_uq.prediction import UncertaintyModel
+from ase_uq.training.data import Frame
+from ase_uq.training.fit import EpochRecord, FitSettings
+
+LINES = 5
+
+
+@contextmanager
+def training_progress(
+    members: int, settings: FitSettings
+) -> Iterator[tuple[Callable[[int, EpochRecord], None], dict[int, EpochRecord]]]:
+    """Yield a callback for `train_members`, and the last record of every member."""
+    last: dict[int, EpochRecord] = {}
+    with bar() as progress:
+        tasks = [progress.add_task(f"member {m}", total=1.0, note="") for m in range(members)]
+        printed = dict.fromkeys(range(members), 0)
+
+        def on_epoch(member: int, record: EpochRecord) -> None:
+            last[member] = record
+            by_time = record.seconds / (60.0 * settings.minutes) if settings.minutes else 0.0
+            part = min(1.0, max(record.epoch / record.epochs, by_time))
+            note = f"epoch {record.epoch}, validation {1e3 * record.forces_rmse:.1f} meV/Å"
+            progress.update(tasks[member], completed=part, note=note)
+            if not console.is_terminal and int(part * LINES) > printed[member]:
+                printed[member] = int(part * LINES)
+                console.print(f"member {member}: {note}")
+
+        yield on_epoch, last
+        for task in tasks:
+            progress.update(task, completed=1.0)
+
+
+def bar() -> Progress:
+    """Return a progress bar with a note behind it; invisible without a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def predict_with_progress(model: UncertaintyModel, frames: Sequence[Frame]) -> Residuals:
+    """Predict all frames behind a progress bar."""
+    with bar() as progress:
+        task = progress.add_task("predicting", total=len(frames), note="")
+        return residuals(model, frames, on_frame=lambda done: progress.update(task, completed=done))

@@ -1,0 +1,28 @@
+"""`ase-uq report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ase_uq.commands.options import JSON, console, print_json
+
+NAME = "report"
+
+
+def run(
+    log: Annotated[Path, typer.Argument(help="HDF5 log of `ase-uq md`.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="HTML page to write.")] = Path("report.html"),
+    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
+    as_json: JSON = False,
+) -> None:
+    """Write one self-contained HTML page about a run: what it was, its uncertainty, its averages with both error bars."""
+    from ase_uq.report import write_report
+
+    write_report(log, out, title=title)
+    if as_json:
+        print_json({"report": str(out)})
+    else:
+        console.print(f"wrote [bold]{out}[/bold]")

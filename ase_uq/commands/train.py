@@ -1,0 +1,154 @@
+"""`ase-uq train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ase_uq.commands.options import ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, STRESS_KEY, console, print_json
+
+NAME = "train"
+DEFAULT_EPOCHS, UNLIMITED = 200, 1_000_000
+LATER = {
+    "method": ("deep", ("shallow", "blip", "coherent", "ltau")),
+    "potential": ("equivariant", ("spline",)),
+}
+
+
+def run(
+    data: Annotated[Path, typer.Argument(help="Frames with energies and forces: extended XYZ, also .gz.")],
+    out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("model.pt"),
+    method: Annotated[str, typer.Option(help="Kind of uncertainty: deep (an ensemble of independent members).")] = "deep",
+    potential: Annotated[str, typer.Option(help="Architecture: equivariant.")] = "equivariant",
+    members: Annotated[int, typer.Option(help="M, at least 2; 4 or more to calibrate.")] = 4,
+    valid: Annotated[Path | None, typer.Option(help="Validation frames [a random part of DATA].")] = None,
+    valid_fraction: Annotated[float, typer.Option(help="Part of DATA held out for validation.")] = 0.1,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data [200; with --minutes, no limit].")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time budget of each member, minutes; stops in good order with the best weights.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Structures a step.")] = 5,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 0.01,
+    schedule: Annotated[str, typer.Option(help="cosine, plateau or constant.")] = "cosine",
+    energy_weight: Annotated[float, typer.Option(help="Weight of the energies in the loss.")] = 1.0,
+    forces_weight: Annotated[float, typer.Option(help="Weight of the forces in the loss.")] = 1.0,
+    stress_weight: Annotated[float, typer.Option(help="Weight of the stresses in the loss.")] = 0.1,
+    subsample: Annotated[float, typer.Option(help="Part of the data each member sees, without replacement.")] = 1.0,
+    cutoff: Annotated[float, typer.Option(help="Neighbour cut-off, Å.")] = 5.0,
+    channels: Annotated[int, typer.Option(help="Features per spherical component.")] = 64,
+    l_max: Annotated[int, typer.Option(help="Highest degree of the neighbour density, 0 to 2.")] = 2,
+    hidden_l_max: Annotated[int, typer.Option(help="Highest degree of the messages, 0 to l_max.")] = 0,
+    layers: Annotated[int, typer.Option(help="Message-passing steps.")] = 2,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, ...")] = "cpu",
+    jobs: Annotated[int | None, typer.Option(help="Members trained at the same time [as many as torch has threads].")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, data order, split and sub-samples.")] = 0,
+    from_model: Annotated[Path | None, typer.Option("--from", help="Model file to fine-tune.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training of the same OUT.")] = False,
+    energy_key: ENERGY_KEY = None,
+    forces_key: FORCES_KEY = None,
+    stress_key: STRESS_KEY = None,
+    max_force: MAX_FORCE = 300.0,
+    as_json: JSON = False,
+) -> None:
+    """Train a model with uncertainty: frames with energies (eV) and forces (eV/Å) in, one file out."""
+    import torch
+
+    from ase_uq.checkpoint import load, save
+    from ase_uq.commands.progress import training_progress
+    from ase_uq.errors import InputError
+    from ase_uq.members import MemberUncertainty
+    from ase_uq.training import FitSettings, read_frames, split_frames, train_members
+
+    for option, value in (("method", method), ("potential", potential)):
+        _check_choice(option, value)
+    _check_folder(out)
+    state_dir = out.with_name(out.name + ".training")
+    if state_dir.exists() and not resume:
+        raise InputError(
+            f"an earlier training of {out} was interrupted; go on with --resume, or delete {state_dir} to start again."
+        )
+    settings = FitSettings(
+        epochs=(DEFAULT_EPOCHS if minutes is None else UNLIMITED) if epochs is None else epochs,
+        minutes=minutes,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        energy_weight=energy_weight,
+        forces_weight=forces_weight,
+        stress_weight=stress_weight,
+        seed=seed,
+    )
+    keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key, "max_force": max_force}
+    frames = read_frames(data, **keys)
+    if valid is None:
+        train, held_out = split_frames(frames, valid_fraction=valid_fraction, seed=seed)
+    else:
+        train, held_out = frames, read_frames(valid, **keys)
+    start = None if from_model is None else load(from_model)
+    config = {
+        "cutoff": cutoff,
+        "channels": channels,
+        "l_max": l_max,
+        "hidden_l_max": hidden_l_max,
+        "n_layers": layers,
+        "dtype": dtype,
+    }
+    jobs = min(members, torch.get_num_threads()) if jobs is None else jobs
+    console.print(f"{len(train)} frames to train on, {len(held_out)} to validate; {members} members, {jobs} at a time")
+    with training_progress(members, settings) as (on_epoch, last):
+        ensemble = train_members(
+            train,
+            held_out,
+            n_members=members,
+            settings=settings,
+            config=config,
+            start=None if start is None else start.potential,
+            subsample=subsample,
+            seed=seed,
+            jobs=1 if device.startswith("cuda") else jobs,
+            device=device,
+            state_dir=state_dir,
+            resume=resume,
+            on_epoch=on_epoch,
+        )
+    described: dict[str, Any] = {
+        "method": method,
+        "data": data.name,
+        "n_train": len(train),
+        "n_valid": len(held_out),
+        "subsample": subsample,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "schedule": schedule,
+        "seed": seed,
+        "members": [
+            {"epochs": record.epoch, "seconds": round(record.seconds, 1), "valid_forces_rmse": record.forces_rmse}
+            for _, record in sorted(last.items())
+        ],
+    }
+    model = MemberUncertainty(ensemble, training=described)
+    save(model, out)
+    if as_json:
+        print_json({"model": str(out), "model_hash": model.model_hash, **described})
+    else:
+        console.print(f"wrote [bold]{out}[/bold]; next: ase-uq calibrate {out} VALID.xyz --out calibrated.pt")
+
+
+def _check_choice(option: str, value: str) -> None:
+    from ase_uq.errors import InputError
+
+    present, later = LATER[option]
+    if value in later:
+        raise InputError(f"--{option} {value} comes with a later version of ase_uq; use --{option} {present}.")
+    if value != present:
+        raise InputError(f"`{option}` must be {present}, got {value!r}; use --{option} {present}.")
+
+
+def _check_folder(out: Path) -> None:
+    from ase_uq.errors import InputError
+
+    if not out.parent.is_dir():
+        raise InputError(f"the folder of `{out}` does not exist; create {out.parent} first.")

@@ -1,0 +1,118 @@
+"""`CommitteeUncertainty`: a committee of any ASE calculators."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator, all_changes
+
+from ase_uq.calculator import ON_REQUEST, STANDARD, UNCERTAINTY
+from ase_uq.errors import InputError
+from ase_uq.prediction import Prediction
+from ase_uq.structure import is_periodic
+
+
+class CommitteeUncertainty:
+    """Energy, force and stress variance from the disagreement of M ASE calculators.
+
+    Parameters
+    ----------
+    calculators
+        At least two different calculator objects that give an energy and forces. Stress is provided when every one of
+        them gives it.
+    alpha
+        Calibration factor of the deviations from the mean; 1 when uncalibrated.
+
+    Raises
+    ------
+    InputError
+        For fewer than two calculators, the same object twice, something that is no calculator, or a bad `alpha`.
+
+    Notes
+    -----
+    A correction that all members share, such as a dispersion term, belongs **inside** the members
+    (`SumCalculator([member, dispersion])` for each): a sum around the committee keeps only the properties both parts
+    declare, and loses the uncertainties.
+
+    References
+    ----------
+    arXiv:2011.08828, Eqs. 1, 2 and 7.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from ase.calculators.emt import EMT
+    >>> from ase.calculators.lj import LennardJones
+    >>> model = CommitteeUncertainty([EMT(), LennardJones(sigma=2.3, epsilon=0.4, rc=6.0)])
+    >>> prediction = model.predict(bulk("Cu", cubic=True), ["energy"])
+    >>> prediction.n_members, prediction.forces_var.shape, prediction.stress_var.shape
+    (2, (4, 3), (6,))
+    """
+
+    def __init__(self, calculators: Sequence[BaseCalculator], *, alpha: float = 1.0) -> None:
+        self.calculators = tuple(calculators)
+        self.alpha = float(alpha)
+        if len(self.calculators) < 2:
+            raise InputError(
+                f"`calculators` must hold at least 2 members to have a variance, got {len(self.calculators)}; add members."
+            )
+        if len({id(calculator) for calculator in self.calculators}) < len(self.calculators):
+            raise InputError("`calculators` must be different objects, got one of them twice; construct each by itself.")
+        for i, calculator in enumerate(self.calculators):
+            missing = {"energy", "forces"} - set(getattr(calculator, "implemented_properties", ()))
+            if missing:
+                raise InputError(
+                    f"`calculators[{i}]` must implement energy and forces, {type(calculator).__name__} lacks "
+                    f"{' and '.join(sorted(missing))}; pass ASE calculators."
+                )
+        if not (np.isfinite(self.alpha) and self.alpha > 0):
+            raise InputError(f"`alpha` must be a positive number, got {alpha}; use 1.0 when uncalibrated.")
+        self._has_stress = all("stress" in calculator.implemented_properties for calculator in self.calculators)
+
+    @property
+    def n_members(self) -> int:
+        """M."""
+        return len(self.calculators)
+
+    @property
+    def implemented_properties(self) -> tuple[str, ...]:
+        """Result keys this committee can fill."""
+        keys = (*STANDARD, *UNCERTAINTY, *ON_REQUEST)
+        return tuple(key for key in keys if self._has_stress or not key.startswith("stress"))
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the names and parameters of the members."""
+        described = [(calculator.name, calculator.todict()) for calculator in self.calculators]
+        return hashlib.sha256(json.dumps([self.alpha, described], default=str).encode()).hexdigest()
+
+    def predict(self, atoms: Atoms, properties: Collection[str]) -> Prediction:  # noqa: ARG002
+        """Evaluate every member once.
+
+        Returns
+        -------
+        Prediction
+            With members and variances of energy, forces and, for periodic cells, stress.
+        """
+        names = ["energy", "forces"] + (["stress"] if self._has_stress and is_periodic(atoms) else [])
+        # A copy without a calculator: a member cannot alter the caller's atoms.
+        own = atoms.copy()
+        values = [_evaluate(calculator, own, names) for calculator in self.calculators]
+        return Prediction.from_members(
+            energies=[value["energy"] for value in values],
+            forces=[value["forces"] for value in values],
+            stresses=[value["stress"] for value in values] if "stress" in names else None,
+            alpha=self.alpha,
+        )
+
+
+def _evaluate(calculator: BaseCalculator, atoms: Atoms, names: list[str]) -> dict[str, Any]:
+    # All names in one call: some calculators compute only what they are asked for.
+    if calculator.calculation_required(atoms, names):
+        calculator.calculate(atoms, names, all_changes)
+    return {name: calculator.get_property(name, atoms) for name in names}

@@ -1,0 +1,14 @@
+"""The two exceptions of the package: bad input, and work that failed."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """A user's mistake, told in one sentence: which argument, the rule, the value, the cure.
+
+    The command line prints the sentence and exits with code 2; in Python it is an ordinary `ValueError`.
+    """
+
+
+class RunFailure(RuntimeError):
+    """Work that began well and could not be finished, such as a training that diverged; exit code 1."""

@@ -1,0 +1,371 @@
+"""`UncertaintyLogger`: an observer of ASE dynamics that records energies, uncertainties and observables.
+
+It reads what the calculator has in hand and never computes; `ase_uq.runlog.read_log` reads the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import weakref
+from collections.abc import Callable, Collection, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import ase
+import numpy as np
+from ase import Atoms, units
+
+from ase_uq.calculator import PredictionCalculator
+from ase_uq.errors import InputError
+from ase_uq.prediction import Prediction
+from ase_uq.runlog import PER_ATOM, UNITS, Column, FrameWriter, check_same_run, last_step, n_to_keep, open_log
+
+ENSEMBLES = ("nve", "nvt", "npt")
+
+_FLUSH_SECONDS = 5.0
+
+ObservableLike = Callable[[Atoms], float] | tuple[Callable[[Atoms], float], str]
+
+
+class Observable(NamedTuple):
+    """A scalar function of the atoms and its unit."""
+
+    function: Callable[[Atoms], float]
+    unit: str
+
+
+class UncertaintyLogger:
+    """Record a run in one HDF5 file; attach it to the dynamics.
+
+    Parameters
+    ----------
+    path
+        File to write. It appears with the first frame and can be read while it grows.
+    atoms
+        The atoms that move, with a calculator of this package attached.
+    dyn
+        The dynamics the logger is attached to; gives the step number and the time step. Without it every call counts as
+        one step and `timestep_fs` is needed.
+    temperature_K
+        Target temperature, K.
+    observables
+        Name to a function of the atoms that returns a float, or to a pair of that and its unit, as
+        `{"distance": (lambda atoms: atoms.get_distance(0, 1), "Å")}`.
+    timestep_fs
+        Time step, fs; taken from `dyn` when not given.
+    ensemble
+        "nve", "nvt" or "npt".
+    store
+        What else to keep of each frame, in single precision: any of "positions", "forces", "forces_var", "cell".
+    append
+        Continue the log at `path` after a restart; a missing file is begun.
+    overwrite
+        Replace the log at `path`. Without it and `append` an existing file is refused.
+    start_step
+        Step number of the current atoms. Defaults to the step of `dyn`, or to the last logged step when a log is
+        continued with fresh dynamics. Later frames of a continued log are dropped.
+    flush_every
+        Frames kept in memory at most; they are also written every few seconds and at the last step of `dyn.run`.
+
+    Raises
+    ------
+    InputError
+        For arguments that break these rules, a log of another run, or, when called, atoms the calculator has not
+        evaluated or an energy that is not finite.
+
+    Notes
+    -----
+    A frame logged twice, as the first one of restarted dynamics, is kept once. Call `flush` before saving a checkpoint:
+    then a restart from it loses no frame.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ase.build import bulk
+    >>> from ase.calculators.lj import LennardJones
+    >>> from ase.md.verlet import VelocityVerlet
+    >>> from ase_uq.calculator import UQCalculator
+    >>> from ase_uq.committee import CommitteeUncertainty
+    >>> from ase_uq.runlog import read_log
+    >>> atoms = bulk("Ar", cubic=True)
+    >>> atoms.calc = UQCalculator(CommitteeUncertainty([LennardJones(sigma=s, epsilon=0.01) for s in (3.3, 3.4)]))
+    >>> dyn = VelocityVerlet(atoms, timestep=2 * units.fs)
+    >>> path = tempfile.mkdtemp() + "/run.h5"
+    >>> with UncertaintyLogger(path, atoms, dyn=dyn, temperature_K=80.0, ensemble="nve") as log:
+    ...     dyn.attach(log)
+    ...     _ = dyn.run(3)
+    >>> run = read_log(path)
+    >>> run.time_fs.tolist(), run.energy_members.shape
+    ([0.0, 2.0, 4.0, 6.0], (4, 2))
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        atoms: Atoms,
+        *,
+        dyn: Any = None,
+        temperature_K: float,  # noqa: N803
+        observables: Mapping[str, ObservableLike] | None = None,
+        timestep_fs: float | None = None,
+        ensemble: str = "nvt",
+        store: Collection[str] = (),
+        append: bool = False,
+        overwrite: bool = False,
+        start_step: int | None = None,
+        flush_every: int = 100,
+    ) -> None:
+        self.path = Path(path)
+        self.atoms = atoms
+        self.dyn = dyn
+        self.observables = _observables(observables or {})
+        self.store = tuple(store)
+        self._writer: FrameWriter | None = None
+        self._closed = False
+        self._flush_every = flush_every
+        self._settings: dict[str, Any] = {
+            "temperature_K": float(temperature_K),
+            "timestep_fs": _timestep_fs(dyn, timestep_fs),
+            "ensemble": ensemble.lower(),
+        }
+        self._check_options(append=append, overwrite=overwrite, flush_every=flush_every)
+        _calculator(atoms)
+        self._append = append and self.path.exists()
+        self._last_step: int | None = None
+        self._flushed_at = -np.inf  # the first frame is written at once
+        self._interval = 1
+        self._n_calls = 0
+        n_steps = 0 if dyn is None else int(dyn.nsteps)
+        if start_step is None:
+            start_step = n_steps
+            if self._append and n_steps == 0:
+                start_step = last_step(self.path)
+        self._start_step = int(start_step)
+        self._offset = self._start_step - n_steps
+
+    def __call__(self) -> None:
+        """Log the current frame."""
+        if self._closed:
+            raise InputError("`log` is closed, no frame can follow; construct another with append=True.")
+        step = self._offset + (self._n_calls if self.dyn is None else int(self.dyn.nsteps))
+        self._n_calls += 1
+        if step == self._last_step:
+            return
+        if self._last_step is not None and step < self._last_step:
+            raise InputError(
+                f"`dyn` must count upwards, step {step} came after step {self._last_step}; "
+                "construct another log with append=True for other dynamics."
+            )
+        frame = self._frame(step)
+        if self._writer is None:
+            self._begin(frame)
+        if step != self._last_step:
+            self._add(step, frame)
+
+    def flush(self) -> None:
+        """Write all frames so far; do this before saving a checkpoint."""
+        if self._writer is not None and not self._closed:
+            self._writer.flush()
+            self._flushed_at = time.monotonic()
+
+    def close(self) -> None:
+        """Write all frames and close the file."""
+        if self._writer is not None:
+            self._finalizer()
+        self._closed = True
+
+    def __enter__(self) -> UncertaintyLogger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _add(self, step: int, frame: Mapping[str, Any]) -> None:
+        assert self._writer is not None
+        if self._last_step is not None:
+            self._interval = step - self._last_step
+        self._last_step = step
+        self._writer.append(frame)
+        late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
+        if late or self._writer.n_pending >= self._flush_every or self._is_last():
+            self.flush()
+
+    def _is_last(self) -> bool:
+        # No observer is told that a run has ended, but the dynamics knows how far it goes.
+        end = getattr(self.dyn, "max_steps", None)
+        return end is not None and self.dyn.nsteps + self._interval > end
+
+    def _frame(self, step: int) -> dict[str, Any]:
+        calc = _calculator(self.atoms)
+        changed = calc.check_state(self.atoms)
+        if changed:
+            raise InputError(
+                f"`atoms` must be as the calculator evaluated them, {', '.join(changed)} changed since; attach the log "
+                "before observers that move atoms."
+            )
+        prediction, energy = calc.prediction, calc.results["energy"]
+        kinetic = self.atoms.get_kinetic_energy()
+        if not (np.isfinite(energy) and np.isfinite(kinetic)):
+            self.flush()
+            raise InputError(
+                f"`energy` must be finite, step {step} has a potential energy of {energy} eV and a kinetic energy of "
+                f"{kinetic} eV; restart from an earlier frame with a shorter time step."
+            )
+        frame = {
+            "step": step,
+            "time_fs": step * self._settings["timestep_fs"],
+            "kinetic_energy": kinetic,
+            "temperature_K": self.atoms.get_temperature(),
+            "volume": self.atoms.get_volume() if self.atoms.cell.rank == 3 else np.nan,
+            **_predicted(prediction, calc.results),
+            **self._stored(prediction, calc.results),
+            **{f"observables/{name}": self._observe(name) for name in self.observables},
+        }
+        return {name: value for name, value in frame.items() if value is not None}
+
+    def _stored(self, prediction: Prediction, results: Mapping[str, Any]) -> dict[str, Any]:
+        values = {
+            "positions": self.atoms.positions,
+            "forces": results["forces"],
+            "forces_var": prediction.forces_var,
+            "cell": self.atoms.cell.array,
+        }
+        return {name: values[name] for name in self.store}
+
+    def _observe(self, name: str) -> float:
+        value: Any = self.observables[name].function(self.atoms)
+        if np.ndim(value) != 0:
+            raise InputError(
+                f"`observables[{name!r}]` must return one number, got shape {np.shape(value)}; log each entry."
+            )
+        return float(value)
+
+    def _columns(self, frame: Mapping[str, Any]) -> list[Column]:
+        units_of = UNITS | {f"observables/{name}": o.unit for name, o in self.observables.items()}
+        dtypes = {"step": "int64", **dict.fromkeys(PER_ATOM, "float32")}
+        return [
+            Column(name, units_of[name], dtypes.get(name, "float64"), np.shape(value)) for name, value in frame.items()
+        ]
+
+    def _attributes(self) -> dict[str, Any]:
+        calc = _calculator(self.atoms)
+        attributes = {
+            **self._settings,
+            "ase_uq_version": _own_version(),
+            "ase_version": ase.__version__,
+            "driver": getattr(calc, "driver", "model"),
+            "n_members": calc.prediction.n_members or 0,
+            "ddof": 1,
+            "alpha": calc.prediction.alpha,
+            "model_hash": calc.parameters.get("model_hash") or "",
+            "numbers": self.atoms.numbers.astype(np.uint8),
+        }
+        if "sigma_baseline" in calc.results:
+            attributes["sigma_baseline"] = calc.results["sigma_baseline"]
+            attributes["energy_offsets"] = json.dumps(calc.parameters["offsets"] or {})
+        return attributes
+
+    def _begin(self, frame: Mapping[str, Any]) -> None:
+        columns, attributes = self._columns(frame), self._attributes()
+        writer = FrameWriter(self.path, columns, attributes, flush_every=self._flush_every)
+        try:
+            if self._append:
+                with open_log(self.path) as old:
+                    check_same_run(old, columns, attributes)
+                    kept = n_to_keep(old, self._start_step, frame)
+                    writer.copy(old, kept)
+                    self._last_step = int(old.datasets["step"][kept - 1]) if kept else None
+            writer.publish()
+        except BaseException:
+            writer.close()
+            raise
+        self._writer = writer
+        # Also runs when the interpreter exits, so that a log nobody closed is complete.
+        self._finalizer = weakref.finalize(self, writer.close)
+
+    def _check_options(self, *, append: bool, overwrite: bool, flush_every: int) -> None:
+        temperature, ensemble = self._settings["temperature_K"], self._settings["ensemble"]
+        unknown = sorted(set(self.store) - set(PER_ATOM))
+        if not (np.isfinite(temperature) and temperature > 0):
+            raise InputError(
+                f"`temperature_K` must be a positive number of kelvin, got {temperature}; pass the target."
+            )
+        if ensemble not in ENSEMBLES:
+            raise InputError(
+                f"`ensemble` must be one of {', '.join(ENSEMBLES)}, got {ensemble!r}; name what is sampled."
+            )
+        if unknown:
+            raise InputError(f"`store` must name any of {', '.join(PER_ATOM)}, got {unknown[0]!r}; correct the name.")
+        if flush_every < 1:
+            raise InputError(f"`flush_every` must be at least 1 frame, got {flush_every}; 100 suits most runs.")
+        if append and overwrite:
+            raise InputError("`append` and `overwrite` exclude each other, got both; choose one.")
+        if not self.path.parent.is_dir():
+            raise InputError(f"`path` must lie in an existing folder, there is no {self.path.parent}; create it first.")
+        if self.path.exists() and not (append or overwrite):
+            raise InputError(
+                f"`path` must not exist yet, {self.path} does; pass append=True to continue it or overwrite=True."
+            )
+
+
+def _calculator(atoms: Atoms) -> PredictionCalculator:
+    if not isinstance(atoms.calc, PredictionCalculator):
+        raise InputError(
+            f"`atoms.calc` must be a calculator of ase_uq, got {type(atoms.calc).__name__}; attach "
+            "UQCalculator(model) or WeightedBaseline(...) itself, not a sum around it."
+        )
+    return atoms.calc
+
+
+def _predicted(prediction: Prediction, results: Mapping[str, Any]) -> dict[str, Any]:
+    norm, members, energy = prediction.force_std_norm, prediction.energy_members, results["energy"]
+    return {
+        "energy": energy,
+        "energy_var": prediction.energy_var,
+        "energy_members_minus_energy": None if members is None else members - energy,
+        "force_std_max": None if norm is None else norm.max(),
+        "force_std_mean": None if norm is None else norm.mean(),
+        "weight": results.get("weight"),
+        "energy_baseline": results.get("energy_baseline"),
+    }
+
+
+def _observables(given: Mapping[str, ObservableLike]) -> dict[str, Observable]:
+    observables = {}
+    for name, value in given.items():
+        observable = Observable(*value) if isinstance(value, tuple) and len(value) == 2 else Observable(value, "")
+        if not name or "/" in name or name == "." or name in UNITS:
+            raise InputError(
+                f"`observables` must not use the name {name!r}, which is taken or no name of a dataset; choose another."
+            )
+        if not callable(observable.function) or not isinstance(observable.unit, str):
+            raise InputError(
+                f"`observables[{name!r}]` must be a function of the atoms or (function, unit), got {value!r}."
+            )
+        observables[name] = observable
+    return observables
+
+
+def _timestep_fs(dyn: Any, given: float | None) -> float:
+    if dyn is not None and not hasattr(dyn, "nsteps"):
+        raise InputError(f"`dyn` must be ASE dynamics that count steps, got {type(dyn).__name__}; leave it out.")
+    timestep = given if given is not None else getattr(dyn, "dt", None)
+    if timestep is None:
+        raise InputError("`timestep_fs` is needed where `dyn` has no time step, got None; pass it in fs.")
+    value = float(timestep) if given is not None else float(timestep) / units.fs
+    if not (np.isfinite(value) and value > 0):
+        raise InputError(f"`timestep_fs` must be a positive number of fs, got {value}; pass the time step.")
+    return value
+
+
+def _own_version() -> str:
+    try:
+        return version("ase-uq")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,137 @@
+"""`MemberUncertainty`: any potential with members as an `UncertaintyModel`. The one crossing from torch to NumPy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from ase_uq.calculator import ON_REQUEST, STANDARD, UNCERTAINTY
+from ase_uq.errors import InputError
+from ase_uq.graph import build_graph, collate
+from ase_uq.potentials.base import Potential, evaluate
+from ase_uq.prediction import Prediction
+
+Array = NDArray[np.float64]
+
+
+class MemberUncertainty:
+    """Uncertainty from the spread of the members of one potential.
+
+    Parameters
+    ----------
+    potential
+        A potential with at least two members, such as `DeepEnsemble`; it is put in evaluation mode.
+    alpha
+        Calibration factor of the deviations from the mean.
+    calibration
+        What `alpha` was fitted on, JSON-able, stored with the model.
+    training
+        How the members were trained, JSON-able, stored with the model.
+
+    Raises
+    ------
+    InputError
+        For a single member or a bad `alpha`.
+
+    References
+    ----------
+    arXiv:2011.08828, Eqs. 1, 2 and 7.
+    """
+
+    implemented_properties = (*STANDARD, *UNCERTAINTY, *ON_REQUEST)
+
+    def __init__(
+        self,
+        potential: Potential,
+        *,
+        alpha: float = 1.0,
+        calibration: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        if potential.n_members < 2:
+            raise InputError(
+                f"`potential` must have at least 2 members to have a variance, got {potential.n_members}; "
+                "join several in DeepEnsemble([...])."
+            )
+        if not (np.isfinite(alpha) and alpha > 0):
+            raise InputError(f"`alpha` must be a positive number, got {alpha}; use 1.0 when uncalibrated.")
+        self.potential = potential
+        self.alpha = float(alpha)
+        self.calibration = None if calibration is None else dict(calibration)
+        self.training = None if training is None else dict(training)
+        if isinstance(potential, torch.nn.Module):
+            potential.eval().requires_grad_(False)
+        self._hash: str | None = None
+
+    @property
+    def n_members(self) -> int:
+        """M."""
+        return self.potential.n_members
+
+    @property
+    def elements(self) -> tuple[str, ...] | None:
+        """Chemical symbols the potential knows, or `None` if it does not say."""
+        return getattr(self.potential, "elements", None)
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the weights and `alpha`; the same model gives the same hash on every machine."""
+        if self._hash is None:
+            digest = hashlib.sha256(json.dumps({"alpha": self.alpha}).encode())
+            if isinstance(self.potential, torch.nn.Module):
+                for name, value in sorted(self.potential.state_dict().items()):
+                    digest.update(name.encode())
+                    digest.update(value.cpu().contiguous().numpy().tobytes())
+            self._hash = digest.hexdigest()
+        return self._hash
+
+    def calibrated(self, alpha: float, calibration: Mapping[str, Any]) -> MemberUncertainty:
+        """Return the same members under another calibration factor, with what it was fitted on."""
+        return MemberUncertainty(self.potential, alpha=alpha, calibration=calibration, training=self.training)
+
+    def predict(self, atoms: Atoms, properties: Collection[str] = ()) -> Prediction:  # noqa: ARG002
+        """Evaluate all members of one structure: energies, forces and, for periodic cells, stress."""
+        return self.predict_many([atoms])[0]
+
+    def predict_many(self, structures: Sequence[Atoms]) -> list[Prediction]:
+        """Evaluate several structures in one pass; the same numbers as one by one."""
+        for atoms in structures:
+            self._check_elements(atoms)
+        graph = collate([build_graph(atoms, self.potential.cutoff) for atoms in structures])
+        evaluation = evaluate(self.potential, graph, stress=bool(graph.periodic.any()))
+        energies = _array(evaluation.energies)
+        forces = _array(evaluation.forces)
+        stresses = None if evaluation.stresses is None else _array(evaluation.stresses)
+        ends = np.cumsum([0, *(len(atoms) for atoms in structures)])
+        return [
+            Prediction.from_members(
+                energies=energies[:, s],
+                forces=forces[:, ends[s] : ends[s + 1]],
+                stresses=stresses[:, s] if stresses is not None and bool(graph.periodic[s]) else None,
+                alpha=self.alpha,
+            )
+            for s in range(len(structures))
+        ]
+
+    def _check_elements(self, atoms: Atoms) -> None:
+        if self.elements is None:
+            return
+        known = {atomic_numbers[symbol] for symbol in self.elements}
+        unknown = sorted(set(atoms.symbols) - set(self.elements)) if set(atoms.numbers.tolist()) - known else []
+        if unknown:
+            raise InputError(
+                f"`atoms` must hold only elements the model was trained on ({', '.join(self.elements)}), got "
+                f"{', '.join(unknown)}; train with frames that contain them."
+            )
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    return np.asarray(tensor.detach().cpu().numpy(), dtype=np.float64)

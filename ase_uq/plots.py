@@ -1,0 +1,299 @@
+"""How figures look here, and the figures of `ase-uq evaluate`.
+
+Two colours carry the meaning throughout: blue is the trajectory and its sampling error, orange is the model and its
+error. They stay apart for colour-blind readers and in grey print. Figures are plain `matplotlib.figure.Figure` objects;
+no window, no back end and no state of `pyplot` is involved.
+
+References
+----------
+Binned errors against predicted spread: Levi et al., Sensors 22, 5540 (2022), arXiv:1905.11659.
+Reliability curves: Kuleshov, Fenner and Ermon, arXiv:1807.00263.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import ArrayLike, NDArray
+
+from ase_uq.errors import InputError
+from ase_uq.files import replacing
+
+Array = NDArray[np.float64]
+
+INK = "#1c2126"
+MUTED = "#66707b"
+GRID = "#e4e8ec"
+SAMPLING = "#0a64a4"
+MODEL = "#c75b12"
+
+# Newer matplotlib types its keys one by one, older does not.
+STYLE: Any = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 8.5,
+    "axes.titlepad": 7.0,
+    "axes.labelsize": 8.5,
+    "axes.formatter.useoffset": False,
+    "axes.xmargin": 0.0,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.size": 0.0,
+    "ytick.minor.size": 0.0,
+    "lines.linewidth": 1.1,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.4,
+    "legend.borderaxespad": 0.2,
+    "legend.borderpad": 0.0,
+    # Figures sit on the colour of the page.
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "path.simplify": True,
+}
+
+_N_BINS = 10
+_LARGEST_SCATTER = 3000
+
+
+@dataclass(frozen=True, slots=True)
+class BinnedErrors:
+    """Root mean square predicted spread against root mean square error, in bins of equal population.
+
+    Attributes
+    ----------
+    std, error
+        (bins,), both in the unit of the input.
+    """
+
+    std: Array
+    error: Array
+
+
+def binned_errors(*, error: ArrayLike, std: ArrayLike, n_bins: int = _N_BINS) -> BinnedErrors:
+    """Sort by predicted spread, cut into bins of equal population, take root mean squares in each.
+
+    Parameters
+    ----------
+    error, std
+        Errors (any sign) and predicted standard deviations, same shape, same unit.
+    n_bins
+        Number of bins; fewer points than bins give one bin a point.
+
+    References
+    ----------
+    arXiv:1905.11659.
+
+    Examples
+    --------
+    >>> bins = binned_errors(error=[3.0, -4.0, 1.0, -1.0], std=[5.0, 5.0, 1.0, 1.0], n_bins=2)
+    >>> bins.std.tolist(), (bins.error**2).round(12).tolist()
+    ([1.0, 5.0], [1.0, 12.5])
+    """
+    e, s = _pairs(error, std)
+    order = np.argsort(s, kind="stable")
+    chunks = np.array_split(order, min(n_bins, len(order)))
+    return BinnedErrors(
+        std=np.array([np.sqrt(np.mean(s[c] ** 2)) for c in chunks]),
+        error=np.array([np.sqrt(np.mean(e[c] ** 2)) for c in chunks]),
+    )
+
+
+def error_vs_std_figure(*, error: ArrayLike, std: ArrayLike, quantity: str, unit: str) -> Figure:
+    """Absolute error against predicted standard deviation on logarithmic axes, with binned root mean squares.
+
+    Parameters
+    ----------
+    error, std
+        Same shape, in `unit`. Points where either is zero have no logarithm; they are counted in the bins only.
+    quantity, unit
+        For the labels, such as `"energy per atom"` and `"eV"`.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.2, 3.9), layout="constrained")
+        _draw_error_vs_std(figure.add_subplot(), error=error, std=std, quantity=quantity, unit=unit)
+    return figure
+
+
+def reliability_figure(coverage: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
+    """Observed against expected coverage of central intervals, one curve a name.
+
+    Parameters
+    ----------
+    coverage
+        Name -> (expected, observed), two arrays of fractions of equal length.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.2, 3.9), layout="constrained")
+        _draw_reliability(figure.add_subplot(), coverage)
+    return figure
+
+
+def evaluation_figure(
+    *,
+    energy_error: ArrayLike,
+    energy_std: ArrayLike | None,
+    force_error_norm: ArrayLike,
+    force_std_norm: ArrayLike | None,
+    coverage: Mapping[str, tuple[ArrayLike, ArrayLike]],
+) -> Figure:
+    """Everything `ase-uq evaluate` shows, side by side: energies, forces, reliability.
+
+    Parameters
+    ----------
+    energy_error, energy_std
+        (S,), eV per atom. `None` for a method without energy uncertainty leaves the panel out.
+    force_error_norm, force_std_norm
+        (atoms,), eV/Å: norm of the force error of each atom and norm of its three component standard deviations.
+    coverage
+        Name (`"energy"`, `"forces"`) -> (expected, observed); empty leaves the panel out.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to draw, or an error and its spread differ in shape.
+    """
+    scatters = [
+        (error, std, quantity, unit)
+        for error, std, quantity, unit in (
+            (energy_error, energy_std, "energy per atom", "eV"),
+            (force_error_norm, force_std_norm, "force on an atom", "eV/Å"),
+        )
+        if std is not None
+    ]
+    n_panels = len(scatters) + bool(coverage)
+    if n_panels == 0:
+        raise InputError(
+            "`energy_std`, `force_std_norm` and `coverage` must not all be missing, got none of the three; "
+            "evaluate a model with an uncertainty."
+        )
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.6 * n_panels, 3.5), layout="constrained")
+        axes = np.atleast_1d(figure.subplots(1, n_panels))
+        for ax, (error, std, quantity, unit) in zip(axes, scatters, strict=False):
+            _draw_error_vs_std(ax, error=error, std=std, quantity=quantity, unit=unit)
+        if coverage:
+            _draw_reliability(axes[-1], coverage)
+    return figure
+
+
+def write_png(figure: Figure, path: str | Path, *, dpi: int = 180) -> None:
+    """Write a figure as PNG on white, aside first and then under its name."""
+    with replacing(path) as aside:
+        figure.savefig(aside, format="png", dpi=dpi, facecolor="white")
+
+
+def plain_log_axis(ax: Axes, which: str) -> None:
+    """Make an axis (`"x"` or `"y"`) logarithmic, labelled with plain numbers."""
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
+    low, high = sorted(axis.get_view_interval())
+    decades = np.log10(high / low) if low > 0 else 3.0
+    # A short axis would show a single power of ten, from which no scale can be read; a long one has room for no more.
+    subs = (1.0,) if decades > 2.5 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(base=10.0, subs=subs, numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _draw_error_vs_std(ax: Axes, *, error: ArrayLike, std: ArrayLike, quantity: str, unit: str) -> None:
+    e, s = _pairs(error, std)
+    ax.set_title(f"Error of the {quantity}")
+    ax.set_xlabel(f"predicted standard deviation ({unit})")
+    ax.set_ylabel(f"absolute error ({unit})")
+    shown = (np.abs(e) > 0) & (s > 0)
+    if not shown.any():
+        ax.text(0.5, 0.5, "no error and spread above zero", transform=ax.transAxes, ha="center", color=MUTED)
+        return
+    x, y = s[shown], np.abs(e[shown])
+    bins = binned_errors(error=e, std=s)
+    limits = _log_limits(x, y)
+    _draw_cloud(ax, x, y, limits)
+    ax.set_xlim(limits[:2])
+    ax.set_ylim(limits[2:])
+    # Last, because drawing the cloud replaces the scales together with their labels.
+    plain_log_axis(ax, "x")
+    plain_log_axis(ax, "y")
+    diagonal = np.array(limits[:2])
+    ax.plot(diagonal, diagonal, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="RMS error = RMS deviation")
+    drawn = (bins.std > 0) & (bins.error > 0)
+    ax.plot(bins.std[drawn], bins.error[drawn], "o-", color=MODEL, markersize=4, label="tenths of the set, RMS")
+    ax.legend(loc="upper left")
+
+
+def _log_limits(x: Array, y: Array) -> tuple[float, float, float, float]:
+    # Errors reach down to zero by chance; a tail of 1 % does not decide the scale. Above is room for the legend.
+    return float(x.min() / 1.3), float(x.max() * 1.3), float(np.quantile(y, 0.01) / 1.5), float(y.max() * 8.0)
+
+
+def _draw_cloud(ax: Axes, x: Array, y: Array, limits: tuple[float, float, float, float]) -> None:
+    if len(x) <= _LARGEST_SCATTER:
+        ax.plot(x, y, ".", color=SAMPLING, markersize=3, alpha=0.45, markeredgewidth=0, rasterized=True)
+        return
+    extent = tuple(np.log10(limits))
+    inside = y >= limits[2]
+    colours = mpl.colors.LinearSegmentedColormap.from_list("counts", ["#dbe8f2", SAMPLING, "#06304f"])
+    ax.hexbin(
+        x[inside],
+        y[inside],
+        gridsize=45,
+        extent=extent,
+        xscale="log",
+        yscale="log",
+        bins="log",
+        mincnt=1,
+        cmap=colours,
+        linewidths=0.1,
+    )
+
+
+def _draw_reliability(ax: Axes, coverage: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> None:
+    ax.set_title("Reliability")
+    ax.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    for (name, (expected, observed)), colour, style in zip(
+        coverage.items(), (SAMPLING, MODEL, MUTED, INK), ("-", (0, (6, 1.5)), "-", "-"), strict=False
+    ):
+        x, y = _pairs(expected, observed)
+        ax.plot(x, y, color=colour, linestyle=style, linewidth=1.6, label=name)
+    ax.text(0.04, 0.72, "too cautious", color=MUTED)
+    ax.text(0.96, 0.26, "too confident", color=MUTED, ha="right")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("expected coverage of central intervals (fraction)")
+    ax.set_ylabel("observed coverage (fraction)")
+    ax.set_aspect("equal")
+    if coverage:
+        ax.legend(loc="upper left")
+
+
+def _pairs(first: ArrayLike, second: ArrayLike) -> tuple[Array, Array]:
+    a, b = np.asarray(first, dtype=np.float64).ravel(), np.asarray(second, dtype=np.float64).ravel()
+    if a.shape != b.shape or len(a) == 0:
+        raise InputError(
+            f"the two arrays of a plot must have the same length and at least one element, got {len(a)} and {len(b)}; "
+            "give one value of each per point."
+        )
+    return a, b

@@ -1,0 +1,94 @@
+"""`Potential`, the protocol of every potential, and `evaluate`, the one place where energies are differentiated.
+
+References
+----------
+Stress as the strain derivative of the energy: Knuth et al., Comput. Phys. Commun. 190, 33 (2015),
+doi:10.1016/j.cpc.2015.01.003, Eq. 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ase_uq.graph import Graph
+
+# Voigt order xx, yy, zz, yz, xz, xy.
+VOIGT_ROWS = (0, 1, 2, 1, 0, 0)
+VOIGT_COLUMNS = (0, 1, 2, 2, 2, 1)
+
+
+@runtime_checkable
+class Potential(Protocol):
+    """A differentiable map from a graph to the energies of M members."""
+
+    @property
+    def cutoff(self) -> float:
+        """Neighbour cut-off, Å."""
+        ...
+
+    @property
+    def n_members(self) -> int:
+        """M."""
+        ...
+
+    def energies(self, graph: Graph) -> Tensor:
+        """Return total energies, (M, S) float64, eV, differentiable in positions and cells."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Raw members: `energies` (M, S) eV, `forces` (M, N, 3) eV/Å, `stresses` (M, S, 6) eV/Å^3 or `None`."""
+
+    energies: Tensor
+    forces: Tensor
+    stresses: Tensor | None
+
+
+def evaluate(potential: Potential, graph: Graph, *, stress: bool = False, training: bool = False) -> Evaluation:
+    """Differentiate the energy of every member by positions and, on request, by strain.
+
+    Parameters
+    ----------
+    potential
+        Any potential.
+    graph
+        One structure or many.
+    stress
+        Also return stresses; zero for structures that are not periodic.
+    training
+        Keep the graph of the derivatives, so that a loss on forces can be differentiated by the parameters.
+
+    Returns
+    -------
+    Evaluation
+        Detached unless `training`.
+    """
+    positions = graph.positions.detach().requires_grad_(True)
+    inputs = [positions]
+    moved = replace(graph, positions=positions)
+    if stress:
+        strain = torch.zeros_like(graph.cells, requires_grad=True)
+        inputs.append(strain)
+        # The antisymmetric part is a rotation, which no energy feels; symmetrising keeps rounding out of the stress.
+        moved = moved.strained(0.5 * (strain + strain.transpose(1, 2)))
+    energies = potential.energies(moved)
+    gradients = [
+        torch.autograd.grad(
+            energies[m].sum(), inputs, create_graph=training, retain_graph=training or m + 1 < len(energies)
+        )
+        for m in range(len(energies))
+    ]
+    forces = -torch.stack([gradient[0] for gradient in gradients])
+    stresses = _voigt(torch.stack([gradient[1] for gradient in gradients]), graph) if stress else None
+    return Evaluation(energies if training else energies.detach(), forces, stresses)
+
+
+def _voigt(virials: Tensor, graph: Graph) -> Tensor:
+    volumes = torch.linalg.det(graph.cells).abs()
+    inverse = torch.where(graph.periodic, 1.0 / volumes.clamp(min=1e-30), torch.zeros_like(volumes))
+    return virials[:, :, VOIGT_ROWS, VOIGT_COLUMNS] * inverse[None, :, None]

@@ -1,0 +1,152 @@
+"""Building blocks of equivariant potentials, on e3nn's spherical harmonics and coupling coefficients.
+
+Features are arrays (rows, (l_max + 1)^2, C): component lm = l^2 + l + m in e3nn's real basis, channels last. Degree l has
+parity (-1)^l throughout, so every product is kept or dropped by the parity of l1 + l2 + l3.
+
+======  ==================================================
+symbol  variable
+======  ==================================================
+R(r)    `RadialBasis`, Bessel functions times an envelope
+Y_lm    `spherical_harmonics`, component normalisation
+C_ijk   `o3.wigner_3j(l1, l2, l3)`, real coupling coefficients
+======  ==================================================
+
+References
+----------
+Bessel basis and polynomial envelope: Gasteiger et al., arXiv:2003.03123, Eqs. 7 and 8.
+Products of atomic bases: Batatia et al., arXiv:2206.07697, Eqs. 8 to 10.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from e3nn import o3
+from torch import Tensor, nn
+
+
+def spherical_harmonics(vectors: Tensor, l_max: int) -> Tensor:
+    """Return Y_lm of the directions of `vectors`, (E, (l_max + 1)^2), component normalisation."""
+    return o3.spherical_harmonics(list(range(l_max + 1)), vectors, normalize=True, normalization="component")
+
+
+class RadialBasis(nn.Module):
+    """Bessel functions of the distance, and an envelope with two vanishing derivatives at the cut-off."""
+
+    frequencies: Tensor
+
+    def __init__(self, cutoff: float, n_radial: int, power: int = 5) -> None:
+        super().__init__()
+        self.cutoff, self.power = cutoff, power
+        self.register_buffer("frequencies", math.pi * torch.arange(1, n_radial + 1, dtype=torch.float64), persistent=False)
+
+    def forward(self, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the basis (E, n_radial), of order one, and the envelope (E, 1), for distances (E,)."""
+        x = (distances / self.cutoff).unsqueeze(-1)
+        basis = torch.sin(self.frequencies * x) / (2.0 * x)
+        return basis, self._envelope(x)
+
+    def _envelope(self, x: Tensor) -> Tensor:
+        p = self.power
+        value = (
+            1.0
+            - (p + 1) * (p + 2) / 2 * x**p
+            + p * (p + 2) * x ** (p + 1)
+            - p * (p + 1) / 2 * x ** (p + 2)
+        )
+        return torch.where(x < 1.0, value, torch.zeros_like(value))
+
+
+class Coupling(nn.Module):
+    """Equivariant product of two features, channel by channel, summed into target rows.
+
+    out[row, k, c] = sum over rows n with target `row`, paths p: w[n, p, c] sum_ij C_p[i, j, k] a[n, i, c] b[n, j, c].
+
+    The non-zero coefficients of all paths are one flat list, so that the number of tensor operations does not grow with
+    the number of paths, which is what a small system pays for.
+    """
+
+    pair_path: Tensor
+    pair_a: Tensor
+    term_pair: Tensor
+    term_b: Tensor
+    term_out: Tensor
+    coefficients: Tensor
+
+    def __init__(self, l_a: int, l_b: int, l_out: int) -> None:
+        super().__init__()
+        paths = [
+            (la, lb, lo)
+            for la in range(l_a + 1)
+            for lb in range(l_b + 1)
+            for lo in range(abs(la - lb), min(la + lb, l_out) + 1)
+            if (la + lb + lo) % 2 == 0
+        ]
+        self.n_paths = len(paths)
+        self.n_out = (l_out + 1) ** 2
+        fan_in = [sum(1 for path in paths if path[2] == lo) for lo in range(l_out + 1)]
+        pair_path, pair_a, terms, coefficients = [], [], [], []
+        for p, (la, lb, lo) in enumerate(paths):
+            # Unit variance out for unit variance in, whatever the number of paths that end in this degree.
+            tensor = o3.wigner_3j(la, lb, lo, dtype=torch.float64) * math.sqrt((2 * lo + 1) / fan_in[lo])
+            for i in range(2 * la + 1):
+                pair_path.append(p)
+                pair_a.append(la**2 + i)
+                for j, k in torch.nonzero(tensor[i].abs() > 1e-12).tolist():
+                    terms.append((len(pair_a) - 1, lb**2 + j, lo**2 + k))
+                    coefficients.append(tensor[i, j, k].item())
+        columns = (pair_path, pair_a, *zip(*terms, strict=True))
+        # Not persistent: they follow from the degrees and have no place in a model file.
+        for name, column in zip(("pair_path", "pair_a", "term_pair", "term_b", "term_out"), columns, strict=True):
+            self.register_buffer(name, torch.tensor(column), persistent=False)
+        values = torch.tensor(coefficients, dtype=torch.float64).unsqueeze(-1)
+        self.register_buffer("coefficients", values, persistent=False)
+
+    def forward(self, a: Tensor, b: Tensor, weights: Tensor, targets: Tensor, n_rows: int) -> Tensor:
+        """Couple `a` (R, I, C) with `b` (R, J, C or 1).
+
+        `weights` is (P, C) or, different for every row, (R, P, C); `targets` (R,) are the rows to sum into.
+        Returns (n_rows, K, C).
+        """
+        weighted = weights.index_select(-2, self.pair_path) * a.index_select(1, self.pair_a)
+        terms = weighted.index_select(1, self.term_pair) * (b.index_select(1, self.term_b) * self.coefficients)
+        flat = (targets.unsqueeze(1) * self.n_out + self.term_out).reshape(-1)
+        out = terms.new_zeros(n_rows * self.n_out, terms.shape[-1])
+        return out.index_add(0, flat, terms.reshape(-1, terms.shape[-1])).view(n_rows, self.n_out, -1)
+
+
+class DegreeLinear(nn.Module):
+    """Mix channels within each degree l, without a bias: the linear map that commutes with rotations."""
+
+    def __init__(self, l_max: int, channels_in: int, channels_out: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.l_max = l_max
+        weights = torch.randn(l_max + 1, channels_in, channels_out, generator=generator, dtype=torch.float64)
+        self.weights = nn.Parameter(weights / math.sqrt(channels_in))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (N, >= (l_max + 1)^2, C) to (N, (l_max + 1)^2, C')."""
+        return torch.cat(
+            [features[:, l**2 : (l + 1) ** 2] @ self.weights[l] for l in range(self.l_max + 1)],  # noqa: E741
+            dim=1,
+        )
+
+
+class MLP(nn.Module):
+    """Dense layers with SiLU between them, scaled so that unit variance stays unit variance."""
+
+    def __init__(self, sizes: list[int], generator: torch.Generator) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(
+            torch.randn(n_in, n_out, generator=generator, dtype=torch.float64) / math.sqrt(n_in)
+            for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.biases = nn.ParameterList(torch.zeros(n_out, dtype=torch.float64) for n_out in sizes[1:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., sizes[0]) to (..., sizes[-1])."""
+        for weight, bias in zip(self.weights[:-1], self.biases, strict=True):
+            # 1.6766 restores the second moment that SiLU takes from a unit Gaussian.
+            x = nn.functional.silu(x @ weight + bias) * 1.6766
+        return x @ self.weights[-1]

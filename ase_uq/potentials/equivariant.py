@@ -1,0 +1,266 @@
+"""`EquivariantPotential`: message passing with spherical tensors and many-body products on the atoms.
+
+==========  ====================================================================
+symbol      variable
+==========  ====================================================================
+h_i         `features`, (N, (hidden_l_max + 1)^2, C), starts from the element
+A_i         `atomic`, neighbour density: sum_j R(r_ij) [h_j x Y(r_ij)], degrees up to l_max
+B_i         `atomic` and its products with itself up to `body_order` - 1 factors
+E_i         shift(element) + scale * sum over layers of a readout of the scalars of h_i
+==========  ====================================================================
+
+Edges carry only one product each; the many-body products are taken on the atoms, of which there are far fewer.
+
+References
+----------
+Batatia et al., arXiv:2206.07697 (products on the atoms); Batzner et al., arXiv:2101.03164 (equivariant messages,
+shift per element and scale from the forces).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ase.data import atomic_numbers
+from torch import Tensor, nn
+
+from ase_uq.errors import InputError
+from ase_uq.graph import Graph
+from ase_uq.potentials.blocks import MLP, Coupling, DegreeLinear, RadialBasis, spherical_harmonics
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class EquivariantPotential(nn.Module):
+    """One equivariant message-passing potential.
+
+    Parameters
+    ----------
+    elements
+        Chemical symbols it will know.
+    cutoff
+        Å.
+    channels
+        C, features per spherical component.
+    l_max
+        Highest degree of the neighbour density, 0 to 2.
+    hidden_l_max
+        Highest degree of the features that travel between layers, 0 to `l_max`.
+    n_layers
+        Message-passing steps.
+    body_order
+        2 (no products) to 4 (density, its square and its cube).
+    n_radial, radial_width
+        Bessel functions, and width of the two hidden layers of the radial network.
+    dtype
+        "float32" or "float64", of the network; distances are formed and energies summed in float64 either way.
+    seed
+        Of the initial weights.
+
+    Raises
+    ------
+    InputError
+        For a setting out of range or an unknown element symbol.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from ase_uq.graph import build_graph
+    >>> potential = EquivariantPotential(elements=["O", "H"], cutoff=4.0, channels=8)
+    >>> potential.energies(build_graph(molecule("H2O"), potential.cutoff)).shape
+    torch.Size([1, 1])
+    """
+
+    indices: Tensor
+    shifts: Tensor
+    scale: Tensor
+    mean_neighbours: Tensor
+
+    def __init__(
+        self,
+        elements: Sequence[str],
+        cutoff: float = 5.0,
+        *,
+        channels: int = 64,
+        l_max: int = 2,
+        hidden_l_max: int = 0,
+        n_layers: int = 2,
+        body_order: int = 4,
+        n_radial: int = 8,
+        radial_width: int = 64,
+        dtype: str = "float32",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self._config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self._config["elements"] = list(elements)
+        self._check()
+        self.elements = tuple(elements)
+        self._cutoff = float(cutoff)
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("indices", _element_indices(elements), persistent=False)
+        self.register_buffer("shifts", torch.zeros(len(elements), dtype=torch.float64))
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+        self.register_buffer("mean_neighbours", torch.full((), 12.0, dtype=torch.float64))
+        self.network = _Network(len(elements), generator, **self._config).to(DTYPES[dtype])
+
+    @property
+    def cutoff(self) -> float:
+        """Neighbour cut-off, Å."""
+        return self._cutoff
+
+    @property
+    def n_members(self) -> int:
+        """One."""
+        return 1
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return dict(self._config)
+
+    def set_reference(self, *, shifts: Sequence[float], scale: float, mean_neighbours: float) -> None:
+        """Fix the constants of the training set: eV per element, eV/Å of the forces, neighbours per atom."""
+        self.shifts.copy_(torch.as_tensor(shifts, dtype=torch.float64))
+        self.scale.fill_(scale)
+        self.mean_neighbours.fill_(mean_neighbours)
+
+    def energies(self, graph: Graph) -> Tensor:
+        """Return total energies, (1, S) float64, eV."""
+        species = self.indices.index_select(0, graph.numbers.clamp(max=len(self.indices) - 1))
+        if bool((species < 0).any()):
+            number = int(graph.numbers[int(torch.argmin(species))])
+            raise InputError(
+                f"element with atomic number {number} is not among those the potential knows ({', '.join(self.elements)}); "
+                "train with frames that contain it."
+            )
+        # The network may be float32; distances, shifts and the sum over atoms stay float64.
+        local = self.network(graph, species, self.mean_neighbours).to(torch.float64) * self.scale
+        local = local + self.shifts.index_select(0, species)
+        return local.new_zeros(graph.n_structures).index_add(0, graph.structures, local).unsqueeze(0)
+
+    def _check(self) -> None:
+        c = self._config
+        rules = {
+            "elements": (0 < len(set(c["elements"])) == len(c["elements"]), "distinct and not empty"),
+            "cutoff": (0 < c["cutoff"] < math.inf, "a positive length in Å"),
+            "l_max": (c["l_max"] in (0, 1, 2), "0, 1 or 2"),
+            "hidden_l_max": (0 <= c["hidden_l_max"] <= c["l_max"], "between 0 and l_max"),
+            "body_order": (c["body_order"] in (2, 3, 4), "2, 3 or 4"),
+            "dtype": (c["dtype"] in DTYPES, "float32 or float64"),
+            **{
+                name: (c[name] >= 1, "at least 1") for name in ("channels", "n_layers", "n_radial", "radial_width")
+            },
+        }
+        for name, (ok, rule) in rules.items():
+            if not ok:
+                raise InputError(f"`{name}` must be {rule}, got {c[name]!r}; change it.")
+
+
+class _Network(nn.Module):
+    """The part that runs in the chosen precision: graph -> energy of each atom, in units of the scale."""
+
+    def __init__(
+        self,
+        n_elements: int,
+        generator: torch.Generator,
+        *,
+        cutoff: float,
+        channels: int,
+        l_max: int,
+        hidden_l_max: int,
+        n_layers: int,
+        body_order: int,
+        n_radial: int,
+        radial_width: int,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        self.l_max = l_max
+        self.radial = RadialBasis(cutoff, n_radial)
+        self.embedding = nn.Parameter(torch.randn(n_elements, channels, generator=generator, dtype=torch.float64))
+        self.layers = nn.ModuleList()
+        for layer in range(n_layers):
+            l_in = hidden_l_max if layer else 0
+            l_out = hidden_l_max if layer + 1 < n_layers else 0
+            radial_sizes = [n_radial, radial_width, radial_width]
+            self.layers.append(_Layer(n_elements, channels, (l_in, l_max, l_out), body_order, radial_sizes, generator))
+        self.readouts = nn.ModuleList(
+            MLP([channels, 1] if layer + 1 < n_layers else [channels, max(channels // 4, 8), 1], generator)
+            for layer in range(n_layers)
+        )
+
+    def forward(self, graph: Graph, species: Tensor, mean_neighbours: Tensor) -> Tensor:
+        vectors = graph.edge_vectors()
+        dtype = self.embedding.dtype
+        distances = torch.linalg.vector_norm(vectors, dim=-1)
+        basis, envelope = self.radial(distances.to(dtype))
+        envelope = envelope / mean_neighbours.to(dtype)
+        harmonics = spherical_harmonics(vectors.to(dtype), self.l_max).unsqueeze(-1)
+        features = self.embedding.index_select(0, species).unsqueeze(1)
+        energy = features.new_zeros(len(species))
+        for layer, readout in zip(self.layers, self.readouts, strict=True):
+            features = layer(features, species, graph, basis, envelope, harmonics)
+            energy = energy + readout(features[:, 0]).squeeze(-1)
+        return energy
+
+
+class _Layer(nn.Module):
+    """One message and the products that follow it."""
+
+    def __init__(
+        self,
+        n_elements: int,
+        channels: int,
+        degrees: tuple[int, int, int],
+        body_order: int,
+        radial_sizes: list[int],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        l_in, l_max, l_out = degrees
+        self.message = Coupling(l_in, l_max, l_max)
+        self.radial = MLP([*radial_sizes, self.message.n_paths * channels], generator)
+        self.before = DegreeLinear(l_in, channels, channels, generator)
+        self.after = DegreeLinear(l_max, channels, channels, generator)
+        # The last product needs only the degrees that leave the layer.
+        out_degrees = [l_max] * (body_order - 3) + [l_out] * (body_order > 2)
+        self.products = nn.ModuleList(Coupling(l_max, l_max, degree) for degree in out_degrees)
+        self.product_weights = nn.ParameterList(
+            torch.randn(n_elements, product.n_paths, channels, generator=generator, dtype=torch.float64) / 2
+            for product in self.products
+        )
+        self.mixers = nn.ModuleList(
+            DegreeLinear(l_out, channels, channels, generator) for _ in range(body_order - 1)
+        )
+        skip = torch.randn(n_elements, channels, channels, generator=generator, dtype=torch.float64)
+        self.skip = nn.Parameter(skip / math.sqrt(channels))
+
+    def forward(
+        self, features: Tensor, species: Tensor, graph: Graph, basis: Tensor, envelope: Tensor, harmonics: Tensor
+    ) -> Tensor:
+        n_atoms = len(species)
+        weights = (self.radial(basis) * envelope).view(len(basis), self.message.n_paths, features.shape[-1])
+        sent = self.before(features).index_select(0, graph.senders)
+        atomic = self.after(self.message(sent, harmonics, weights, graph.receivers, n_atoms))
+        out = self.mixers[0](atomic)
+        power, rows = atomic, torch.arange(n_atoms, device=species.device)
+        for product, per_element, mixer in zip(self.products, self.product_weights, self.mixers[1:], strict=True):
+            power = product(power, atomic, per_element.index_select(0, species), rows, n_atoms)
+            out = out + mixer(power)
+        # The scalars keep what they were: a linear map of their own for each element.
+        scalars = features[:, 0]
+        kept = torch.stack([scalars @ matrix for matrix in self.skip], dim=1)
+        kept = kept.gather(1, species.view(-1, 1, 1).expand(-1, 1, kept.shape[-1]))
+        return torch.cat([out[:, :1] + kept, out[:, 1:]], dim=1) / math.sqrt(len(self.mixers) + 1)
+
+
+def _element_indices(elements: Sequence[str]) -> Tensor:
+    table = torch.full((max(atomic_numbers.values()) + 2,), -1)
+    for index, symbol in enumerate(elements):
+        if symbol not in atomic_numbers or symbol == "X":
+            raise InputError(f"`elements` must be chemical symbols, got {symbol!r}; write for example ['O', 'H'].")
+        table[atomic_numbers[symbol]] = index
+    return table

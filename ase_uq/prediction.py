@@ -1,0 +1,205 @@
+"""`Prediction`, what every model returns, and `UncertaintyModel`, the protocol that returns it.
+
+This is the only place where moments over members are taken, with divisor M-1.
+
+=================  ==========================================================
+symbol             variable
+=================  ==========================================================
+E_i, f_i           raw member energies and forces, `energies[i]`, `forces[i]`
+Ebar               `energy`, the member mean
+alpha              `alpha`, the calibration factor
+V_i                `energy_members[i]` = Ebar + alpha (E_i - Ebar)
+alpha^2 s^2        `energy_var_epistemic`
+=================  ==========================================================
+
+References
+----------
+Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 1, 2 and 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import ArrayLike, NDArray
+
+from ase_uq.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Energy, forces and stress of one structure, with what is known of their uncertainty.
+
+    A field that a method cannot provide is `None`. Arrays are float64; the member axis is first.
+
+    Attributes
+    ----------
+    energy
+        Mean energy, eV.
+    forces
+        (N, 3), eV/Å, minus the gradient of `energy`.
+    stress
+        (6,), eV/Å^3, Voigt order xx, yy, zz, yz, xz, xy in ASE's sign; `None` without a periodic cell.
+    energy_members, forces_members, stress_members
+        (M,), (M, N, 3), (M, 6): calibrated members, mean + alpha (member - mean).
+    energy_var_epistemic, forces_var_epistemic, stress_var_epistemic
+        Scalar, (N, 3), (6,): variance of the calibrated members with divisor M-1, squared units.
+    energy_var_aleatoric, forces_var_aleatoric, stress_var_aleatoric
+        Noise variance of the labels, for methods that model it; squared units.
+    alpha
+        Calibration factor already inside the members and the epistemic variances.
+
+    References
+    ----------
+    arXiv:2011.08828, Eqs. 1, 2 and 7.
+    """
+
+    energy: float
+    forces: Array
+    stress: Array | None = None
+    energy_members: Array | None = None
+    forces_members: Array | None = None
+    stress_members: Array | None = None
+    energy_var_epistemic: float | None = None
+    forces_var_epistemic: Array | None = None
+    stress_var_epistemic: Array | None = None
+    energy_var_aleatoric: float | None = None
+    forces_var_aleatoric: Array | None = None
+    stress_var_aleatoric: Array | None = None
+    alpha: float = 1.0
+
+    @classmethod
+    def from_members(
+        cls,
+        *,
+        energies: ArrayLike,
+        forces: ArrayLike,
+        stresses: ArrayLike | None = None,
+        alpha: float = 1.0,
+    ) -> Prediction:
+        """Take the moments of raw members.
+
+        Parameters
+        ----------
+        energies, forces, stresses
+            Raw members, shapes (M,), (M, N, 3) and (M, 6).
+        alpha
+            Calibration factor, applied once, around the mean, to all three.
+
+        Raises
+        ------
+        InputError
+            If there are fewer than two members, or a member energy or force is not finite.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> p = Prediction.from_members(energies=[1.0, 3.0], forces=np.zeros((2, 1, 3)), alpha=2.0)
+        >>> p.energy, p.energy_var, p.energy_members.tolist()
+        (2.0, 8.0, [0.0, 4.0])
+        """
+        e = np.array(energies, dtype=np.float64)
+        f = np.array(forces, dtype=np.float64)
+        if e.ndim != 1 or len(e) < 2:
+            raise InputError(
+                f"`energies` must hold at least 2 members to have a variance, got shape {e.shape}; add members."
+            )
+        bad = np.flatnonzero(~(np.isfinite(e) & np.isfinite(f).all(axis=(1, 2))))
+        if len(bad):
+            raise InputError(
+                f"member {bad[0]} returned an energy or force that is not finite (energy {e[bad[0]]} eV); "
+                "look for overlapping atoms or a broken member."
+            )
+        s = None if stresses is None else np.array(stresses, dtype=np.float64)
+        e_mean, e_members, e_var = _moments(e, alpha)
+        f_mean, f_members, f_var = _moments(f, alpha)
+        s_mean, s_members, s_var = (None, None, None) if s is None else _moments(s, alpha)
+        return cls(
+            energy=float(e_mean),
+            forces=f_mean,
+            stress=s_mean,
+            energy_members=e_members,
+            forces_members=f_members,
+            stress_members=s_members,
+            energy_var_epistemic=float(e_var),
+            forces_var_epistemic=f_var,
+            stress_var_epistemic=s_var,
+            alpha=float(alpha),
+        )
+
+    @property
+    def n_members(self) -> int | None:
+        """M, or `None` for a method without members."""
+        return None if self.energy_members is None else len(self.energy_members)
+
+    @property
+    def energy_var(self) -> float | None:
+        """Total variance of the energy, eV^2: epistemic + aleatoric where the method has it."""
+        return _total(self.energy_var_epistemic, self.energy_var_aleatoric)
+
+    @property
+    def forces_var(self) -> Array | None:
+        """Total variance of each force component, (N, 3), (eV/Å)^2."""
+        return _total(self.forces_var_epistemic, self.forces_var_aleatoric)
+
+    @property
+    def stress_var(self) -> Array | None:
+        """Total variance of each stress component, (6,), (eV/Å^3)^2."""
+        return _total(self.stress_var_epistemic, self.stress_var_aleatoric)
+
+    @property
+    def energy_std(self) -> float | None:
+        """Standard deviation of the energy, eV."""
+        return None if self.energy_var is None else float(np.sqrt(self.energy_var))
+
+    @property
+    def forces_std(self) -> Array | None:
+        """Standard deviation of each force component, (N, 3), eV/Å."""
+        return None if self.forces_var is None else np.sqrt(self.forces_var)
+
+    @property
+    def force_std_norm(self) -> Array | None:
+        """Norm of the three component standard deviations of each atom, (N,), eV/Å."""
+        return None if self.forces_var is None else np.sqrt(self.forces_var.sum(axis=1))
+
+    def require(self, field: str, needed_by: str) -> Any:
+        """Return a field, or raise an `InputError` that names it when the method does not provide it."""
+        value = getattr(self, field)
+        if value is None:
+            raise InputError(
+                f"{needed_by} needs `{field}`, which this model does not provide; use a model with members, "
+                "such as a committee or a trained ensemble."
+            )
+        return value
+
+
+@runtime_checkable
+class UncertaintyModel(Protocol):
+    """Anything that predicts a structure with its uncertainty.
+
+    Two optional attributes are read where a model has them: `implemented_properties`, the result keys it can fill
+    (default: all of DESIGN 2.2), and `model_hash`, which identifies it in logs.
+    """
+
+    def predict(self, atoms: Atoms, properties: Collection[str]) -> Prediction:
+        """Predict `atoms`; `properties` names the result keys that were asked for, as a hint."""
+        ...
+
+
+def _moments(members: Array, alpha: float) -> tuple[Any, Array, Any]:
+    # Deviations are formed from the raw members, so that a large common offset costs no digits of the variance.
+    mean = members.mean(axis=0)
+    deviations = alpha * (members - mean)
+    return mean, mean + deviations, (deviations**2).sum(axis=0) / (len(members) - 1)
+
+
+def _total(epistemic: Any, aleatoric: Any) -> Any:
+    if epistemic is None:
+        return aleatoric
+    return epistemic if aleatoric is None else epistemic + aleatoric

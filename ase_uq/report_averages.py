@@ -1,0 +1,190 @@
+"""The parts of the report that hold averages: headline cards, running averages, what each member adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_uq.formatting import format_fixed, format_significant, round_result
+from ase_uq.page import count, figure, note, section, text, warning_box
+from ase_uq.reweight import MIN_FRAMES, ReweightResult
+from ase_uq.run_averages import Average, model_unresolved, reduced_deviations, run_warnings
+from ase_uq.run_plots import average_figure, member_figure
+from ase_uq.runlog import RunLog
+
+Array = NDArray[np.float64]
+
+_DOMINATES = 2.0
+_METHODS = {"cea": "cumulant expansion", "direct": "direct weights"}
+# The gates speak of the fields of a result, the page of the two errors.
+_WORDS = {"`std_sampling`": "the sampling error", "`std_model`": "the model error"}
+
+_WHAT_THE_BARS_MEAN = (
+    'The <span class="sampling">sampling error</span> is what a longer run would reduce. The <span class="model">model '
+    "error</span> is the spread between the averages that the members would have given, free of sampling noise; only a "
+    "better model reduces it. It contains neither the error of the reference method nor what all members get wrong "
+    "together. Both are one standard deviation."
+)
+_HOW_TO_READ_RUNNING = (
+    f"Each point is the average over the run up to that time, from the first {MIN_FRAMES} frames on. Bands are one "
+    "standard deviation; early ones may leave the picture. An average that still moves by more than its sampling band "
+    "has not settled."
+)
+_HOW_TO_READ_MEMBERS = (
+    "h is the energy a member gives to a frame minus the energy that drove the run, in units of kT; a constant "
+    "difference changes no average. Widths below 0.5 are harmless, up to 1 the cumulant expansion and direct weights "
+    "both hold, up to 2 only the expansion does, and beyond 2 only where observable and h are jointly Gaussian. Two "
+    "humps or a long tail ask for the same care at any width."
+)
+_WHAT_MEMBERS_ADD = (
+    "Average under each member minus the mean over members. The spread is their standard deviation; the model error is "
+    "what remains of it without sampling noise."
+)
+
+
+def results_section(run: RunLog, results: Sequence[Average], *, skip_fs: float) -> str:
+    """Return the headline of every observable, after the warnings that touch it."""
+    shared = _shared_warnings(results)
+    everywhere = [*run_warnings(run), *map(_in_words, shared)]
+    parts = [warning_box("Before you use any of these numbers", everywhere)]
+    parts += [_card(average, said_above=shared) for average in results]
+    if not results:
+        parts.append("<p>No observables were logged, so that there is nothing to average.</p>")
+    if any(average.result for average in results):
+        start = f" The first {skip_fs:g} fs were left out of all averages." if skip_fs > 0 else ""
+        parts.append(note(_WHAT_THE_BARS_MEAN + start))
+    if results and not everywhere and not any(average.warnings or average.problem for average in results):
+        parts.append(note("No check raised a warning."))
+    return "\n".join(["<section>", *filter(None, parts), "</section>"])
+
+
+def running_averages_section(run: RunLog, results: Sequence[Average]) -> str:
+    """Return a figure for every observable that has an average, or nothing."""
+    figures = [
+        figure(
+            average_figure(
+                time_fs=run.time_fs,
+                values=average.values,
+                running=average.running,
+                name=average.name,
+                unit=average.unit,
+            ),
+            name=f"average-{i}",
+            description=f"{average.name}: values, running average with sampling and model error, final value",
+        )
+        for i, average in enumerate(results)
+        if average.running is not None
+    ]
+    return section("Running averages", note(_HOW_TO_READ_RUNNING), *figures) if figures else ""
+
+
+def members_section(run: RunLog, results: Sequence[Average]) -> str:
+    """Return how far the members move against the driving energy and what each adds, or nothing without members."""
+    deviations = reduced_deviations(run)
+    if deviations is None:
+        return ""
+    names = [str(i + 1) for i in range(deviations.shape[1])]
+    shapes = figure(
+        member_figure(deviations, names=names),
+        name="members",
+        description="Distributions of the reduced energy deviation of each member, and their widths against thresholds",
+        caption=_HOW_TO_READ_MEMBERS,
+    )
+    usable = [(average, average.result) for average in results if average.result is not None]
+    table = _member_table(deviations.std(axis=0), names, usable)
+    return section("Members against the driving energy", shapes, note(_WHAT_MEMBERS_ADD) if usable else "", table)
+
+
+def _card(average: Average, *, said_above: Sequence[str]) -> str:
+    warnings = [_in_words(w) for w in average.warnings if w not in said_above]
+    parts = [f"<h3>{text(average.name)}</h3>", warning_box("Read this first", warnings)]
+    if average.result is None:
+        parts.append(warning_box("No average", [average.problem]))
+    else:
+        parts.append(f'<p class="headline">{_headline(average.result, average.unit)}</p>')
+        parts.append(note(_below_headline(average.result, average.unit)))
+    return "\n".join(['<article class="card">', *filter(None, parts), "</article>"])
+
+
+def _headline(result: ReweightResult, unit: str) -> str:
+    unresolved = model_unresolved(result)
+    model = result.std_model_naive if unresolved else result.std_model
+    rounded = round_result(result.mean, result.std_sampling, model, model_is_bound=unresolved)
+    number = (
+        f"{rounded.mean} "
+        f'<span class="bar sampling">± {text(rounded.std_sampling)} <small>(sampling)</small></span> '
+        f'<span class="bar model">± {text(rounded.std_model)} <small>(model)</small></span>'
+    )
+    if rounded.exponent:
+        number = f"({number}) × 10<sup>{rounded.exponent}</sup>"
+    return f"{number} {text(unit)}".rstrip()
+
+
+def _below_headline(result: ReweightResult, unit: str) -> str:
+    frames = f"{result.ess:.0f} independent of {count(result.n_frames, 'frame')}"
+    method = f"Method: {_METHODS.get(result.method, result.method)}, {frames}."
+    if model_unresolved(result):
+        return text(f"The run is too short to tell the model error from sampling noise. {method}")
+    total = f"Both together ± {format_significant(result.std_total, 2)} {unit}".rstrip()
+    return text(f"{total}. {_limiting(result.std_sampling, result.std_model)} {method}")
+
+
+def _limiting(sampling: float, model: float) -> str:
+    if sampling == model == 0:
+        return "The observable does not change along the run."
+    if model > _DOMINATES * sampling:
+        return "The model limits this average: a longer run would hardly narrow it."
+    if sampling > _DOMINATES * model:
+        return "The length of the run limits this average: a longer run would narrow it."
+    return "Sampling and model limit this average alike."
+
+
+def _shared_warnings(results: Sequence[Average]) -> list[str]:
+    # Said once for all, a sentence is read; repeated in every card, it is skipped.
+    first, *others = [average.warnings for average in results if average.result is not None] or [()]
+    return [warning for warning in first if others and all(warning in warnings for warnings in others)]
+
+
+def _in_words(warning: str) -> str:
+    for field, words in _WORDS.items():
+        warning = warning.replace(field, words)
+    return warning
+
+
+def _member_table(std: Array, names: Sequence[str], usable: Sequence[tuple[Average, ReweightResult]]) -> str:
+    contributions = [_contributions(result) for _, result in usable]
+    worst = int(std.argmax())
+    head = "".join(f'<th scope="col">{text(a.name)}<br>{text(a.unit or "no unit")}</th>' for a, _ in usable)
+    body = "\n".join(
+        _member_row(name, float(std[i]), [column[i] for column in contributions], marked=i == worst)
+        for i, name in enumerate(names)
+    )
+    foot = "\n".join(_footer_rows([result for _, result in usable])) if usable else ""
+    return (
+        '<div class="scroll"><table class="numbers"><thead><tr><th scope="col">Member</th>'
+        f'<th scope="col">sd(h)<br>kT</th>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n'
+        f"<tfoot>{foot}</tfoot></table></div>"
+    )
+
+
+def _member_row(name: str, std: float, cells: Sequence[str], *, marked: bool) -> str:
+    start = '<tr class="worst">' if marked else "<tr>"
+    rest = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f'{start}<th scope="row">{text(name)}</th><td class="width">{format_fixed(std, 3)}</td>{rest}</tr>'
+
+
+def _footer_rows(results: Sequence[ReweightResult]) -> Iterator[str]:
+    for label, values in (
+        ("Spread", [result.std_model_naive for result in results]),
+        ("Model error", [result.std_model for result in results]),
+    ):
+        cells = "".join(f"<td>{format_significant(value, 2)}</td>" for value in values)
+        yield f'<tr><th scope="row">{label}</th><td></td>{cells}</tr>'
+
+
+def _contributions(result: ReweightResult) -> list[str]:
+    shifts = result.member_means - result.mean
+    decimals = round_result(0.0, result.std_model_naive, 0.0).decimals
+    return [f"{'+' if shift > 0 else ''}{format_fixed(float(shift), decimals)}" for shift in shifts]

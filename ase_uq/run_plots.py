@@ -1,0 +1,342 @@
+"""The figures of one run, for the report: series against time, running averages, members against the driving energy.
+
+All have the same width and the same margins, so that time axes stand under each other on the page. Long series are
+drawn as the mean of each of `N_BUCKETS` intervals inside the band of their extremes, so that no spike is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ase_uq.plots import INK, MODEL, MUTED, SAMPLING, STYLE, plain_log_axis
+
+Array = NDArray[np.float64]
+
+N_BUCKETS = 500
+LONGEST_PLAIN_SERIES = 1200
+STD_H_THRESHOLDS = (0.5, 1.0, 2.0)
+
+# All lengths in inches.
+_WIDTH = 8.0
+_LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 0.62, 0.1, 0.32, 0.46, 0.42
+_LOG_RANGE = 30.0
+_TIME_UNITS = ((2.0e6, 1.0e6, "ns"), (2.0e3, 1.0e3, "ps"))
+_MOST_HISTOGRAM_BINS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A long series as its mean and extremes in intervals of equal numbers of frames; NaN where a whole interval is."""
+
+    x: Array
+    low: Array
+    mean: Array
+    high: Array
+
+
+@dataclass(frozen=True, slots=True)
+class RunningAverage:
+    """An average over the first frames of a run with both its bars, for a growing number of frames.
+
+    Attributes
+    ----------
+    time_fs, mean, std_sampling, std_model, std_total
+        (K,) each; the last entry is the whole run.
+    """
+
+    time_fs: Array
+    mean: Array
+    std_sampling: Array
+    std_model: Array
+    std_total: Array
+
+
+def envelope(x: Array, y: Array, *, n_buckets: int = N_BUCKETS) -> Envelope:
+    """Reduce a series to mean and extremes of at most `n_buckets` intervals, ignoring NaN.
+
+    Parameters
+    ----------
+    x, y
+        (T,).
+
+    Examples
+    --------
+    >>> e = envelope(np.arange(4.0), np.array([1.0, 3.0, -5.0, 5.0]), n_buckets=2)
+    >>> e.low.tolist(), e.mean.tolist(), e.high.tolist()
+    ([1.0, -5.0], [2.0, 0.0], [3.0, 5.0])
+    """
+    n = min(n_buckets, len(y))
+    starts = np.arange(n) * len(y) // n
+    sizes = np.diff(starts, append=len(y))
+    finite = np.isfinite(y)
+    known = np.where(finite, y, np.nan)
+    counts = np.add.reduceat(finite.astype(np.float64), starts)
+    sums = np.add.reduceat(np.where(finite, y, 0.0), starts)
+    return Envelope(
+        x=np.add.reduceat(x, starts) / sizes,
+        low=np.fmin.reduceat(known, starts),
+        mean=np.divide(sums, counts, out=np.full(n, np.nan), where=counts > 0),
+        high=np.fmax.reduceat(known, starts),
+    )
+
+
+def time_unit(time_fs: Array) -> tuple[float, str]:
+    """Femtoseconds per unit of the time axis, and its name: the largest unit that gives at least 2."""
+    length = float(np.max(np.abs(time_fs), initial=0.0))
+    return next(((scale, name) for limit, scale, name in _TIME_UNITS if length >= limit), (1.0, "fs"))
+
+
+def energy_figure(
+    *,
+    time_fs: Array,
+    energy: Array,
+    kinetic_energy: Array,
+    temperature_K: Array,  # noqa: N803 - units are part of the name
+    target_K: float | None,  # noqa: N803
+) -> Figure:
+    """Potential and total energy since the first frame, and temperature, against time; all (T,)."""
+    with mpl.rc_context(STYLE):
+        figure, (top, bottom), t = _time_panels(time_fs, heights=(1.55, 1.55))
+        potential, total = energy - energy[0], energy + kinetic_energy
+        total = total - total[0]
+        _series(top, t, total, colour=MUTED, label="potential + kinetic", band=False)
+        _series(top, t, potential, colour=SAMPLING, label="potential")
+        top.set_title("Energy since the first frame (eV)")
+        _legend(top)
+        _series(bottom, t, temperature_K, colour=SAMPLING)
+        bottom.set_title("Temperature (K)")
+        if target_K is not None:
+            bottom.axhline(target_K, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"target, {target_K:g} K")
+            _legend(bottom)
+    return figure
+
+
+def uncertainty_figure(
+    *, time_fs: Array, energy_std: Array | None, force_std_max: Array | None, force_std_mean: Array | None
+) -> Figure:
+    """Standard deviation of the energy (eV) and of the forces (eV/Å, largest and mean over atoms) against time.
+
+    A quantity that is `None` has no panel.
+    """
+    with_forces = force_std_max is not None and force_std_mean is not None
+    with mpl.rc_context(STYLE):
+        figure, axes, t = _time_panels(time_fs, heights=(1.35,) * (energy_std is not None) + (1.55,) * with_forces)
+        if energy_std is not None:
+            _draw_std(axes[0], t, "Standard deviation of the energy", "eV", [(energy_std, MODEL, None)])
+        if force_std_max is not None and force_std_mean is not None:
+            lines = [(force_std_mean, MUTED, "mean over atoms"), (force_std_max, MODEL, "largest atom")]
+            _draw_std(axes[-1], t, "Standard deviation of the force on an atom", "eV/Å", lines)
+            _legend(axes[-1])
+    return figure
+
+
+def weight_figure(*, time_fs: Array, weight: Array) -> Figure:
+    """Weight of the model, 1 = model only, 0 = baseline only, against time; (T,)."""
+    with mpl.rc_context(STYLE):
+        figure, (ax,), t = _time_panels(time_fs, heights=(1.35,))
+        _series(ax, t, weight, colour=MODEL)
+        ax.set_ylim(-0.03, 1.03)
+        ax.set_yticks([0.0, 0.5, 1.0])
+        ax.set_title("Weight (no unit; 1 is the model alone, 0 the baseline alone)")
+    return figure
+
+
+def average_figure(*, time_fs: Array, values: Array, running: RunningAverage, name: str, unit: str) -> Figure:
+    """An observable, its running average with both bars, and the final value with its bars; `values` (T,)."""
+    with mpl.rc_context(STYLE):
+        figure, (top, bottom), t = _time_panels(time_fs, heights=(1.0, 1.9), right=1.72)
+        scale, _ = time_unit(time_fs)
+        _series(top, t, values, colour=SAMPLING)
+        label = _escape(f"{name} ({unit})" if unit else name)
+        top.set_title(label)
+        _bands(bottom, running.time_fs / scale, running)
+        bottom.plot(running.time_fs / scale, running.mean, color=INK, linewidth=1.5, label="average")
+        bottom.set_title(f"Running average ({_escape(unit)})" if unit else "Running average")
+        bottom.set_ylim(*_average_limits(running))
+        _legend(bottom)
+        _final_value(figure, bottom, running)
+    return figure
+
+
+def member_figure(deviations: Array, *, names: list[str]) -> Figure:
+    """How far every member moves against the driving energy: shapes of h about its mean, and sd(h) by member.
+
+    Parameters
+    ----------
+    deviations
+        (T, M), h_i = beta (V_i - V) minus its mean over frames, in units of kT.
+    names
+        (M,), for the axis.
+    """
+    std = deviations.std(axis=0)
+    worst = int(std.argmax())
+    with mpl.rc_context(STYLE):
+        figure, (left,) = _panels(heights=(2.6,), right=3.6)
+        _draw_shapes(left, deviations, worst=worst, width=float(std[worst]), name=names[worst])
+        right = figure.add_axes((1 - 2.75 / _WIDTH, left.get_position().y0, 2.6 / _WIDTH, left.get_position().height))
+        _draw_widths(right, std, worst=worst, names=names)
+    return figure
+
+
+def _draw_shapes(ax: Axes, deviations: Array, *, worst: int, width: float, name: str) -> None:
+    ax.set_title("Density of h = β(Vᵢ − V) about its mean (per kT)")
+    ax.set_xlabel("h (units of kT)", labelpad=3)
+    if width == 0:
+        ax.text(0.5, 0.5, "the members do not move against V", transform=ax.transAxes, ha="center", color=MUTED)
+        return
+    reach = max(4.0 * width, float(np.quantile(np.abs(deviations), 0.999)))
+    n_bins = int(np.clip(np.sqrt(len(deviations)), 8, _MOST_HISTOGRAM_BINS))
+    edges = np.linspace(-reach, reach, n_bins + 1)
+    for i in [*(i for i in range(deviations.shape[1]) if i != worst), worst]:
+        density = np.histogram(deviations[:, i], edges)[0] / (len(deviations) * np.diff(edges))
+        colour, strength = (MODEL, 1.6) if i == worst else (MUTED, 0.7)
+        ax.stairs(density, edges, color=colour, linewidth=strength, label=f"member {name}" if i == worst else None)
+    x = np.linspace(-reach, reach, 201)
+    gaussian = np.exp(-0.5 * (x / width) ** 2) / (width * np.sqrt(2 * np.pi))
+    ax.plot(x, gaussian, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="Gaussian of its width")
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 1.0), handlelength=1.6)
+
+
+def _draw_widths(ax: Axes, std: Array, *, worst: int, names: list[str]) -> None:
+    ax.set_title("Width of h by member; dashed: thresholds")
+    rows = np.arange(len(std))
+    ax.set_xlim(0, max(1.12 * float(std.max()), 0.62))
+    for threshold in STD_H_THRESHOLDS:
+        if threshold < ax.get_xlim()[1]:
+            ax.axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    ax.hlines(rows, 0, std, color=MUTED, linewidth=0.8)
+    ax.plot(std, rows, "o", color=SAMPLING, markersize=4.5)
+    ax.plot(std[worst], worst, "o", color=MODEL, markersize=5.5)
+    ax.set_ylim(len(std) - 0.4, -0.6)
+    every = -(-len(std) // 16)
+    ax.set_yticks(rows[::every], names[::every])
+    ax.grid(visible=False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("sd(h) (units of kT)", labelpad=3)
+
+
+def _bands(ax: Axes, x: Array, running: RunningAverage) -> None:
+    # Each colour fills only what lies outside the narrower band: laid over each other, the two would make a third.
+    # Where the bands change places there is a point of the line, so that fills meet without a gap.
+    gap = running.std_sampling - running.std_model
+    k = np.flatnonzero(gap[:-1] * gap[1:] < 0)
+    crossings = x[k] + (x[k + 1] - x[k]) * gap[k] / (gap[k] - gap[k + 1])
+    fine = np.sort(np.concatenate([x, crossings]))
+    mean, sampling, model = (np.interp(fine, x, y) for y in (running.mean, running.std_sampling, running.std_model))
+    corners = [0, *np.searchsorted(fine, crossings), len(fine) - 1]
+    for start, stop in pairwise(corners):
+        part = slice(start, stop + 1)
+        bands = [(sampling[part], SAMPLING), (model[part], MODEL)]
+        (inner, inner_colour), (outer, outer_colour) = sorted(bands, key=lambda band: float(band[0].sum()))
+        c = mean[part]
+        ax.fill_between(fine[part], c - inner, c + inner, color=inner_colour, alpha=0.25, linewidth=0)
+        for sign in (1.0, -1.0):
+            ax.fill_between(fine[part], c + sign * inner, c + sign * outer, color=outer_colour, alpha=0.25, linewidth=0)
+    for bar, colour, text in ((sampling, SAMPLING, "± sampling error"), (model, MODEL, "± model error")):
+        for sign in (1.0, -1.0):
+            ax.plot(fine, mean + sign * bar, color=colour, linewidth=1.0, label=text if sign > 0 else None)
+
+
+def _final_value(figure: Figure, beside: Axes, running: RunningAverage) -> None:
+    box = beside.get_position()
+    ax = figure.add_axes((box.x1 + 0.16 / _WIDTH, box.y0, 1.42 / _WIDTH, box.height), sharey=beside)
+    mean = running.mean[-1]
+    bars = ((running.std_sampling, SAMPLING), (running.std_model, MODEL), (running.std_total, INK))
+    for x, (bar, colour) in enumerate(bars):
+        ax.errorbar(x, mean, yerr=bar[-1], color=colour, marker="o", markersize=4, capsize=3.5, linewidth=1.6)
+    ax.axhline(mean, color=INK, linewidth=0.6)
+    ax.set_xlim(-0.55, 2.5)
+    ax.set_xticks([0, 1, 2], ["sampling", "model", "total"], fontsize=7.5)
+    ax.tick_params(axis="y", left=False, labelleft=False)
+    ax.tick_params(axis="x", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.grid(visible=False, axis="x")
+    ax.set_title("Final", fontweight="bold")
+
+
+def _average_limits(running: RunningAverage) -> tuple[float, float]:
+    # The first bars are wide; they may leave the frame so that the rest can be read.
+    late = running.time_fs >= 0.15 * running.time_fs[-1] if len(running.mean) > 3 else np.full(len(running.mean), True)
+    bar = np.nan_to_num(np.maximum(np.maximum(running.std_sampling, running.std_model), running.std_total))
+    low = min(np.nanmin((running.mean - bar)[late]), running.mean[-1] - 2 * bar[-1])
+    high = max(np.nanmax((running.mean + bar)[late]), running.mean[-1] + 2 * bar[-1])
+    margin = 0.06 * (high - low) or max(abs(high), 1.0) * 1e-3
+    return float(low - margin), float(high + margin)
+
+
+def _panels(*, heights: tuple[float, ...], right: float = _RIGHT) -> tuple[Figure, list[Axes]]:
+    total = _TOP + sum(heights) + _GAP * (len(heights) - 1) + _BOTTOM
+    figure = Figure(figsize=(_WIDTH, total))
+    axes, top = [], total - _TOP
+    for height in heights:
+        box = (_LEFT / _WIDTH, (top - height) / total, 1 - (_LEFT + right) / _WIDTH, height / total)
+        axes.append(figure.add_axes(box))
+        top -= height + _GAP
+    return figure, axes
+
+
+def _time_panels(
+    time_fs: Array, *, heights: tuple[float, ...], right: float = _RIGHT
+) -> tuple[Figure, list[Axes], Array]:
+    figure, axes = _panels(heights=heights, right=right)
+    scale, unit = time_unit(time_fs)
+    t = time_fs / scale
+    for ax in axes:
+        if t[-1] > t[0]:
+            ax.set_xlim(t[0], t[-1])
+        if ax is not axes[-1]:
+            ax.tick_params(labelbottom=False)
+        ax.margins(y=0.08)
+    axes[-1].set_xlabel(f"Time ({unit})", labelpad=3)
+    return figure, axes, t
+
+
+def _series(ax: Axes, t: Array, y: Array, *, colour: str, label: str | None = None, band: bool = True) -> None:
+    if len(y) <= LONGEST_PLAIN_SERIES:
+        ax.plot(t, y, color=colour, linewidth=0.9, label=label, marker="." if len(y) < 3 else None)
+        return
+    reduced = envelope(t, y)
+    if band:
+        ax.fill_between(reduced.x, reduced.low, reduced.high, color=colour, alpha=0.25, linewidth=0)
+    ax.plot(reduced.x, reduced.mean, color=colour, linewidth=1.0, label=label)
+
+
+def _legend(ax: Axes) -> None:
+    # Above the panel, on the line of its title: a legend inside would hide data.
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)
+
+
+def _draw_std(ax: Axes, t: Array, title: str, unit: str, lines: Sequence[tuple[Array, str, str | None]]) -> None:
+    values = np.concatenate([series for series, _, _ in lines])
+    scale, prefix = _milli(values)
+    for series, colour, label in lines:
+        _series(ax, t, series * scale, colour=colour, label=label)
+    ax.set_title(f"{title} ({prefix}{unit})")
+    _positive_axis(ax, values)
+
+
+def _positive_axis(ax: Axes, values: Array) -> None:
+    known = values[np.isfinite(values) & (values > 0)]
+    if len(known) and known.max() > _LOG_RANGE * np.median(known):
+        plain_log_axis(ax, "y")
+    else:
+        ax.set_ylim(bottom=0)
+
+
+def _milli(values: Array) -> tuple[float, str]:
+    known = values[np.isfinite(values)]
+    return (1e3, "m") if len(known) and np.quantile(known, 0.99) < 0.1 else (1.0, "")
+
+
+def _escape(text: str) -> str:
+    # A pair of dollar signs in an observable's name would start mathematics.
+    return text.replace("$", r"\$")

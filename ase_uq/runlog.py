@@ -1,0 +1,406 @@
+"""The HDF5 record of a run: `FrameWriter` writes it, `read_log` reads it, also while it grows or after a crash.
+
+The file is made complete but for its frames under another name and renamed; then frames are only ever appended
+(HDF5's single-writer mode, no compression). Every flush finishes all other datasets before `step` is extended, and
+the reader takes the longest prefix that is whole in every dataset, so a file cut at any byte gives the frames that had
+been flushed when it had that size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_uq.errors import InputError
+from ase_uq.superblock import SIGNATURE, VERSION, UnclosedFile
+
+Array = NDArray[np.float64]
+
+FORMAT = "ase_uq"
+FORMAT_VERSION = 1
+
+PER_ATOM = ("positions", "forces", "forces_var", "cell")
+
+UNITS = {
+    "step": "1",
+    "time_fs": "fs",
+    "energy": "eV",
+    "energy_var": "eV^2",
+    "energy_members_minus_energy": "eV",
+    "kinetic_energy": "eV",
+    "temperature_K": "K",
+    "volume": "Å^3",
+    "force_std_max": "eV/Å",
+    "force_std_mean": "eV/Å",
+    "weight": "1",
+    "energy_baseline": "eV",
+    "positions": "Å",
+    "forces": "eV/Å",
+    "forces_var": "(eV/Å)^2",
+    "cell": "Å",
+}
+# A continued log must agree in these.
+_SETTINGS = "temperature_K timestep_fs ensemble driver n_members alpha model_hash sigma_baseline energy_offsets numbers"
+# What h5py raises on a damaged file, whatever is damaged.
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
+# Rows of one chunk: as many as one flush writes, so that a cut costs at most about one flush.
+_CHUNK_ROWS = (16, 256)
+_COPY_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One dataset: its path in the file, its unit, the type and shape of one frame's value."""
+
+    name: str
+    unit: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunLog:
+    """A run as it was logged, T frames; a field the run did not have is `None`.
+
+    Attributes
+    ----------
+    path
+        The file.
+    attributes
+        Root attributes: `temperature_K`, `timestep_fs`, `ensemble`, `n_members`, `ddof`, `alpha`, `model_hash`,
+        `driver`, versions, `numbers`; with a baseline also `sigma_baseline`, `energy_offsets` (JSON).
+    step
+        (T,), int64, steps of the dynamics, increasing.
+    time_fs
+        (T,), fs.
+    energy
+        (T,), eV: the energy the integrator saw.
+    kinetic_energy, temperature_K, volume
+        (T,), eV, K (instantaneous), Å^3 (NaN without a cell).
+    energy_var
+        (T,), eV^2: the model's variance.
+    energy_members
+        (T, M), eV: calibrated members of the potential that drove the run.
+    energy_members_minus_energy
+        (T, M), eV: the same minus `energy`, as stored, without the digits a large energy costs.
+    force_std_max, force_std_mean
+        (T,), eV/Å: largest and mean norm of the component standard deviations of an atom.
+    weight, energy_baseline
+        (T,), 1 and eV: of the weighted baseline.
+    observables
+        Name to (T,).
+    units
+        Name of every dataset to its unit; observables under their own names.
+    positions, forces, forces_var, cell
+        (T, N, 3) or (T, 3, 3), float32, in Å, eV/Å, (eV/Å)^2 and Å, where they were stored.
+    """
+
+    path: Path
+    attributes: Mapping[str, Any]
+    step: NDArray[np.int64]
+    time_fs: Array
+    energy: Array
+    kinetic_energy: Array
+    temperature_K: Array  # noqa: N815
+    volume: Array
+    observables: Mapping[str, Array]
+    units: Mapping[str, str]
+    energy_var: Array | None = None
+    energy_members: Array | None = None
+    energy_members_minus_energy: Array | None = None
+    force_std_max: Array | None = None
+    force_std_mean: Array | None = None
+    weight: Array | None = None
+    energy_baseline: Array | None = None
+    positions: NDArray[np.float32] | None = None
+    forces: NDArray[np.float32] | None = None
+    forces_var: NDArray[np.float32] | None = None
+    cell: NDArray[np.float32] | None = None
+
+    @property
+    def n_frames(self) -> int:
+        """T."""
+        return len(self.step)
+
+
+def read_log(path: str | os.PathLike[str], *, per_atom: bool = True) -> RunLog:
+    """Read a log, finished, growing or cut off.
+
+    Parameters
+    ----------
+    path
+        File written by `UncertaintyLogger`.
+    per_atom
+        Also read positions, forces and the like where they were stored; they can be large.
+
+    Returns
+    -------
+    RunLog
+        All frames that are complete in the file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, no HDF5 file, no log of this package, of a newer format, or ends before its first frame.
+    """
+    with open_log(path) as log:
+        if log.n_frames == 0:
+            raise InputError(
+                f"`{log.path}` must hold at least one complete frame, got none: the run has not written yet or was cut "
+                "off before; wait or run again."
+            )
+        columns = {
+            name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if per_atom or name not in PER_ATOM
+        }
+        units = {name.removeprefix("observables/"): str(d.attrs["unit"]) for name, d in log.datasets.items()}
+        attributes, log_path = log.attributes, log.path
+    own = {name: values for name, values in columns.items() if name in RunLog.__dataclass_fields__}
+    differences = columns.get("energy_members_minus_energy")
+    return RunLog(
+        path=log_path,
+        attributes=attributes,
+        observables={name.removeprefix("observables/"): columns[name] for name in columns if "/" in name},
+        units=units,
+        energy_members=None if differences is None else columns["energy"][:, None] + differences,
+        **own,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLog:
+    """An open log: its datasets, and the number of frames complete in every one of them."""
+
+    path: Path
+    attributes: dict[str, Any]
+    datasets: dict[str, Any]
+    n_frames: int
+
+
+@contextmanager
+def open_log(path: str | os.PathLike[str]) -> Iterator[OpenLog]:
+    """Open a log for reading; it may hold no frame yet. Errors as `read_log`."""
+    where = Path(path)
+    if not where.is_file():
+        raise InputError(f"`{where}` must be a log file, there is none; check the path.")
+    head = _head(where)
+    with ExitStack() as stack:
+        try:
+            # Another version is a file of somebody else, or ours after a repacking.
+            ours = head[len(SIGNATURE) :] == bytes([VERSION])
+            source = stack.enter_context(UnclosedFile(where)) if ours else where
+            file = stack.enter_context(h5py.File(source, "r"))
+            log = _survey(where, file)
+        except InputError:
+            raise
+        except _DAMAGE as error:
+            raise _cut_off(where) from error
+        yield log
+
+
+def last_step(path: Path) -> int:
+    """Return the step of the last frame of a log, 0 without frames."""
+    with open_log(path) as log:
+        return int(log.datasets["step"][log.n_frames - 1]) if log.n_frames else 0
+
+
+def check_same_run(old: OpenLog, columns: Sequence[Column], attributes: Mapping[str, Any]) -> None:
+    """Refuse to continue a log whose model, settings or datasets differ."""
+    for name in _SETTINGS.split():
+        before, now = old.attributes.get(name), attributes.get(name)
+        if not np.array_equal(np.asarray(before), np.asarray(now)):
+            shown = "the elements" if name == "numbers" else f"{name} ({before!r} there, {now!r} here)"
+            raise InputError(
+                f"`path` must be a log of the same run to continue it, {old.path} differs in {shown}; "
+                "log to another file."
+            )
+    difference = sorted(set(old.datasets) ^ {column.name for column in columns})
+    if difference:
+        raise InputError(
+            f"`path` must be a log with the same datasets to continue it, {old.path} and this run do not both have "
+            f"{', '.join(difference)}; give the same `observables` and `store`, or log to another file."
+        )
+
+
+def n_to_keep(old: OpenLog, start_step: int, frame: Mapping[str, Any]) -> int:
+    """Return how many frames of a log come before a restart at `start_step`, after checking that `frame` joins them."""
+    steps = old.datasets["step"][: old.n_frames]
+    kept = int(np.searchsorted(steps, start_step, side="right"))
+    if len(steps) > 1 and start_step > 2 * steps[-1] - steps[-2]:
+        raise InputError(
+            f"`start_step` must not leave a gap, {old.path} ends at step {steps[-1]}, got {start_step}; restart from a "
+            "frame at or before the last one logged."
+        )
+    if kept and frame["step"] == steps[kept - 1]:
+        logged = float(old.datasets["energy"][kept - 1])
+        # Loose enough for text checkpoints and single-precision models, tight enough to notice another frame.
+        if abs(frame["energy"] - logged) > 1e-3 + 1e-6 * abs(logged):
+            raise InputError(
+                f"`atoms` must be at step {frame['step']} of {old.path}, where the energy is {logged} eV, got "
+                f"{frame['energy']} eV; restart from that frame or pass `start_step`."
+            )
+    return kept
+
+
+class FrameWriter:
+    """Appends frames to a new log; `create` and `publish` it, then `append`, `flush`, `close`.
+
+    Nothing is under the final name before `publish`.
+    """
+
+    def __init__(
+        self, path: Path, columns: Sequence[Column], attributes: Mapping[str, Any], *, flush_every: int
+    ) -> None:
+        self.path = path
+        self.columns = {column.name: column for column in columns}
+        self.n_frames = 0
+        self._rows: dict[str, list[Any]] = {column.name: [] for column in columns}
+        self._aside = path.with_name(f".{path.name}.part")
+        # Readable with HDF5 1.10 and later, the first with single-writer mode.
+        try:
+            self._file = h5py.File(self._aside, "w", libver=("v110", "v110"))
+        except OSError as error:
+            raise InputError(
+                f"`path` must be writable, {path.parent} is not: {error}; choose another folder."
+            ) from error
+        try:
+            self._file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **attributes})
+            self._datasets = {column.name: self._dataset(column, flush_every) for column in columns}
+            self._file.swmr_mode = True
+        except BaseException:
+            self.close()
+            raise
+
+    def _dataset(self, column: Column, flush_every: int) -> Any:
+        fewest, most = _CHUNK_ROWS
+        dataset = self._file.create_dataset(
+            column.name,
+            shape=(0, *column.shape),
+            maxshape=(None, *column.shape),
+            chunks=(min(max(flush_every, fewest), most), *(max(n, 1) for n in column.shape)),
+            dtype=column.dtype,
+            # What no frame holds: rows that were announced but never written are recognised.
+            fillvalue=-1 if column.dtype == "int64" else np.nan,
+        )
+        dataset.attrs["unit"] = column.unit
+        return dataset
+
+    def copy(self, log: OpenLog, n_frames: int) -> None:
+        """Take over the first frames of another log with the same columns."""
+        for start in range(0, n_frames, _COPY_ROWS):
+            stop = min(start + _COPY_ROWS, n_frames)
+            self._write({name: log.datasets[name][start:stop] for name in self.columns})
+
+    def publish(self) -> None:
+        """Flush, and move the file to its final name, replacing what is there."""
+        self.flush()
+        self._aside.replace(self.path)
+
+    def append(self, frame: Mapping[str, Any]) -> None:
+        """Keep a frame in memory until the next `flush`; one value per column."""
+        if frame.keys() != self.columns.keys():
+            changed = ", ".join(sorted(frame.keys() ^ self.columns.keys()))
+            raise InputError(
+                f"`atoms.calc` must give the same fields along the run, {changed} changed; start another log."
+            )
+        for name, column in self.columns.items():
+            if np.shape(frame[name]) != column.shape:
+                raise InputError(
+                    f"`{name}` must keep its shape {column.shape} along the run, got {np.shape(frame[name])}; "
+                    "start another log when the number of atoms or members changes."
+                )
+        for name, rows in self._rows.items():
+            rows.append(np.array(frame[name], dtype=self.columns[name].dtype))
+
+    @property
+    def n_pending(self) -> int:
+        """Frames in memory."""
+        return len(self._rows["step"])
+
+    def flush(self) -> None:
+        """Write the frames in memory so that readers see them and a crash does not lose them."""
+        if self.n_pending:
+            self._write({name: np.stack(rows) for name, rows in self._rows.items()})
+            self._rows = {name: [] for name in self.columns}
+        else:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close; a file that was never published is removed."""
+        if self._file:
+            if self._aside.exists():
+                self._file.close()
+                self._aside.unlink()
+            else:
+                self.flush()
+                self._file.close()
+
+    def _write(self, values: Mapping[str, NDArray[Any]]) -> None:
+        n_new = len(values["step"])
+        # `step` last: it says how many frames there are.
+        for name in [*(name for name in self.columns if name != "step"), "step"]:
+            dataset = self._datasets[name]
+            dataset.resize(self.n_frames + n_new, axis=0)
+            dataset[self.n_frames :] = values[name]
+            dataset.flush()
+        self.n_frames += n_new
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        head = stream.read(len(SIGNATURE) + 1)
+    if head.startswith(SIGNATURE):
+        return head
+    if SIGNATURE.startswith(head):
+        raise _cut_off(path)
+    raise InputError(f"`{path}` must be an HDF5 log of ase_uq, it is no HDF5 file; pass the file given to the logger.")
+
+
+def _survey(path: Path, file: Any) -> OpenLog:
+    attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    if attributes.get("format") != FORMAT:
+        raise InputError(
+            f"`{path}` must be a log of ase_uq, its format is {attributes.get('format')!r}; check the path."
+        )
+    if attributes["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            f"`{path}` has format version {attributes['format_version']}, this ase_uq reads up to {FORMAT_VERSION}; "
+            "upgrade ase_uq."
+        )
+    datasets = {name: file[name] for name in file if isinstance(file[name], h5py.Dataset)}
+    group = file.get("observables", {})
+    datasets |= {f"observables/{name}": group[name] for name in group}
+    n_frames = min(_n_whole(dataset) for dataset in datasets.values())
+    valid = (datasets["step"][:n_frames] >= 0) & np.isfinite(datasets["energy"][:n_frames])
+    return OpenLog(path, attributes, datasets, n_frames if valid.all() else int(np.argmin(valid)))
+
+
+def _n_whole(dataset: Any) -> int:
+    """Return the number of leading frames whose chunks lie within the file."""
+    if dataset.chunks is None:
+        return len(dataset)
+    n_frames, rows = dataset.shape[0], dataset.chunks[0]
+    end = dataset.file.id.get_filesize()
+    for start in range(0, n_frames, rows):
+        try:
+            chunk = dataset.id.get_chunk_info_by_coord((start, *(0,) * (dataset.ndim - 1)))
+        except _DAMAGE:
+            return start
+        if chunk.byte_offset is None or chunk.byte_offset + chunk.size > end:
+            return start
+    return int(n_frames)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _cut_off(path: Path) -> InputError:
+    return InputError(f"`{path}` ends before its first frame: it was cut off or is damaged; delete it and run again.")

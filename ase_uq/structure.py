@@ -1,0 +1,44 @@
+"""What a structure must satisfy before any model sees it."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+
+from ase_uq.errors import InputError
+
+
+def is_periodic(atoms: Atoms) -> bool:
+    """Return whether a stress is defined: three cell vectors that span a volume, and at least one periodic axis."""
+    return bool(atoms.pbc.any()) and atoms.cell.rank == 3
+
+
+def check_structure(atoms: Atoms) -> None:
+    """Refuse a structure that no potential can evaluate.
+
+    Raises
+    ------
+    InputError
+        For no atoms, a periodic axis without a cell vector, a degenerate cell, or positions that are not finite.
+    """
+    if len(atoms) == 0:
+        raise InputError("`atoms` must hold at least one atom, got an empty structure; check the input file.")
+    finite = np.isfinite(atoms.positions).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"`atoms.positions` must be finite, atom {int(np.argmin(finite))} is not; "
+            "the dynamics has probably blown up: restart from an earlier frame with a shorter time step."
+        )
+    lengths = atoms.cell.lengths()
+    for axis in np.flatnonzero(atoms.pbc):
+        if lengths[axis] == 0.0:
+            raise InputError(
+                f"`atoms.cell` must have a vector along every periodic axis, axis {axis} is periodic and empty; "
+                "set the cell, or atoms.pbc = False for a molecule."
+            )
+    vectors = atoms.cell.array[lengths > 0]
+    if atoms.pbc.any() and np.linalg.matrix_rank(vectors) < len(vectors):
+        raise InputError(
+            f"`atoms.cell` must have independent vectors, got lengths {lengths.tolist()} that span no volume; "
+            "set a cell with a volume."
+        )

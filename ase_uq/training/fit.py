@@ -1,0 +1,282 @@
+"""`fit`: the one training loop, for one potential.
+
+The loop is a function of (potential, data, settings) and of the state file alone: interrupted and resumed it does the
+same steps. The weights that are judged, kept and returned are the exponential moving average (EMA).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ase_uq.errors import InputError, RunFailure
+from ase_uq.files import replacing
+from ase_uq.potentials.base import evaluate
+from ase_uq.training.batches import Batch, Batches
+from ase_uq.training.losses import Weights, loss
+from ase_uq.training.schedule import learning_rate_factor
+
+SCHEDULES = ("cosine", "plateau", "constant")
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """How to train.
+
+    Attributes
+    ----------
+    epochs, minutes
+        Whichever ends first; `minutes` is a time budget for each member.
+    batch_size
+        Structures a step.
+    learning_rate, amsgrad, schedule
+        Of Adam; the schedule is "cosine", "plateau" or "constant".
+    patience, stop_after
+        Epochs without a better validation loss before "plateau" halves the rate, and before training stops early.
+    ema
+        Decay of the moving average of the weights, per step.
+    clip
+        Largest norm of the gradient.
+    energy_weight, forces_weight, stress_weight
+        Weights of the loss terms, see `ase_uq.training.losses`.
+    seed
+        Of the data order.
+    """
+
+    epochs: int = 200
+    minutes: float | None = None
+    batch_size: int = 5
+    learning_rate: float = 0.01
+    amsgrad: bool = True
+    schedule: str = "cosine"
+    patience: int = 25
+    stop_after: int = 100
+    ema: float = 0.99
+    clip: float = 10.0
+    energy_weight: float = 1.0
+    forces_weight: float = 1.0
+    stress_weight: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate", "patience", "stop_after", "clip", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InputError(f"`{name}` must be positive, got {value}; change it.")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"`schedule` must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}; choose one.")
+        if not 0.0 <= self.ema < 1.0:
+            raise InputError(f"`ema` must lie in [0, 1), got {self.ema}; 0.99 is usual.")
+
+    @property
+    def weights(self) -> Weights:
+        """The weights of the loss."""
+        return Weights(self.energy_weight, self.forces_weight, self.stress_weight)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch: losses, and validation errors of energy (eV per atom, RMSE) and forces (eV/Å, RMSE)."""
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    valid_loss: float
+    energy_rmse: float
+    forces_rmse: float
+    learning_rate: float
+    seconds: float
+
+
+class SampleCallback(Protocol):
+    """Called with every training batch after its step: which samples, and their signed errors."""
+
+    def __call__(self, *, epoch: int, batch: Batch, energy_error: Tensor, force_error: Tensor) -> None:
+        """`energy_error` (S,) eV; `force_error` (N, 3) eV/Å; both of the weights before the step."""
+        ...
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What a state file holds beside the tensors."""
+
+    epoch: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+    losses: list[float] = field(default_factory=list)
+
+
+def fit(
+    potential: nn.Module,
+    train: Batches,
+    valid: Batches,
+    settings: FitSettings,
+    *,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_samples: SampleCallback | None = None,
+    state_path: Path | None = None,
+    resume: bool = False,
+) -> list[float]:
+    """Train a single-member potential; it ends with the best weights by validation loss.
+
+    Parameters
+    ----------
+    potential
+        An `EquivariantPotential` or another trainable potential with one member and a `scale`; changed in place.
+    train, valid
+        Data.
+    settings
+        How to train.
+    on_epoch, on_samples
+        Hooks for progress and for methods that follow single samples.
+    state_path
+        Where the state of the training is kept after every epoch; nothing is kept by default.
+    resume
+        Go on from `state_path` if it exists.
+
+    Returns
+    -------
+    list of float
+        Validation loss of every epoch.
+
+    Raises
+    ------
+    RunFailure
+        If the loss stops being a number.
+    """
+    averaged = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=False)
+    optimizer = torch.optim.Adam(potential.parameters(), lr=settings.learning_rate, amsgrad=settings.amsgrad)
+    best = {name: value.clone() for name, value in potential.state_dict().items()}
+    parts = {"potential": potential, "averaged": averaged, "optimizer": optimizer}
+    done = _Progress()
+    if resume and state_path is not None and state_path.exists():
+        done, best = _load_state(state_path, parts, settings)
+    while not _finished(done, settings):
+        began = time.monotonic()
+        rate = settings.learning_rate * learning_rate_factor(
+            settings.schedule, progress=_progress(done, settings), losses=done.losses, patience=settings.patience
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        train_loss = _train_epoch(potential, averaged, optimizer, train, settings, done.epoch, on_samples)
+        valid_loss, energy_rmse, forces_rmse = validate(averaged.module, valid, settings.weights)
+        if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
+            raise RunFailure(f"training diverged in epoch {done.epoch + 1}; lower the learning rate ({rate:.2g}).")
+        if valid_loss < done.best:
+            done.best = valid_loss
+            best = {name: value.clone() for name, value in averaged.module.state_dict().items()}
+        done.epoch += 1
+        done.losses.append(valid_loss)
+        done.seconds += time.monotonic() - began
+        if state_path is not None:
+            _save_state(state_path, parts, settings, done, best)
+        if on_epoch is not None:
+            on_epoch(
+                EpochRecord(
+                    done.epoch,
+                    settings.epochs,
+                    train_loss,
+                    valid_loss,
+                    energy_rmse,
+                    forces_rmse,
+                    rate,
+                    done.seconds,
+                )
+            )
+    potential.load_state_dict(best)
+    return done.losses
+
+
+def validate(potential: Any, data: Batches, weights: Weights) -> tuple[float, float, float]:
+    """Return the loss, the RMSE of energies per atom (eV) and the RMSE of force components (eV/Å)."""
+    total = energy = forces = 0.0
+    n_components = 0
+    for batch in data.in_order():
+        evaluation = evaluate(potential, batch.graph, stress=data.has_stress)
+        n_structures = len(batch.samples)
+        value = loss(evaluation, batch.labels, batch.graph, weights=weights, scale=potential.scale)
+        total += value.item() * n_structures
+        per_atom = (evaluation.energies[0] - batch.labels.energies) / batch.graph.n_atoms
+        energy += (per_atom**2).sum().item()
+        forces += ((evaluation.forces[0] - batch.labels.forces) ** 2).sum().item()
+        n_components += batch.labels.forces.numel()
+    n = len(data.frames)
+    return total / n, math.sqrt(energy / n), math.sqrt(forces / n_components)
+
+
+def _train_epoch(
+    potential: Any,
+    averaged: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    train: Batches,
+    settings: FitSettings,
+    epoch: int,
+    on_samples: SampleCallback | None,
+) -> float:
+    total = 0.0
+    for batch in train.shuffled(seed=settings.seed, epoch=epoch):
+        optimizer.zero_grad(set_to_none=True)
+        evaluation = evaluate(potential, batch.graph, stress=train.has_stress, training=True)
+        value = loss(evaluation, batch.labels, batch.graph, weights=settings.weights, scale=potential.scale)
+        value.backward()
+        nn.utils.clip_grad_norm_(potential.parameters(), settings.clip)
+        optimizer.step()
+        averaged.update_parameters(potential)
+        total += value.item() * len(batch.samples)
+        if on_samples is not None:
+            on_samples(
+                epoch=epoch,
+                batch=batch,
+                energy_error=evaluation.energies[0].detach() - batch.labels.energies,
+                force_error=evaluation.forces[0].detach() - batch.labels.forces,
+            )
+    return total / len(train.frames)
+
+
+def _progress(done: _Progress, settings: FitSettings) -> float:
+    by_time = done.seconds / (60.0 * settings.minutes) if settings.minutes else 0.0
+    return max(done.epoch / settings.epochs, by_time)
+
+
+def _finished(done: _Progress, settings: FitSettings) -> bool:
+    if done.epoch == 0:
+        return False
+    # The next epoch must fit into the budget: stop before it, not after.
+    pace = done.seconds / done.epoch
+    over = settings.minutes is not None and done.seconds + pace > 60.0 * settings.minutes
+    since_best = len(done.losses) - 1 - done.losses.index(min(done.losses))
+    return done.epoch >= settings.epochs or over or since_best >= settings.stop_after
+
+
+def _save_state(
+    path: Path, parts: dict[str, Any], settings: FitSettings, done: _Progress, best: dict[str, Tensor]
+) -> None:
+    state = {name: part.state_dict() for name, part in parts.items()}
+    with replacing(path) as aside:
+        torch.save({**state, "best": best, "settings": asdict(settings), "done": asdict(done)}, aside)
+
+
+def _load_state(path: Path, parts: dict[str, Any], settings: FitSettings) -> tuple[_Progress, dict[str, Tensor]]:
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception as e:
+        raise InputError(f"the training state `{path}` could not be read; delete it, or train without --resume.") from e
+    # The length of the run may change on resuming; everything else would make it another training.
+    free = ("epochs", "minutes", "stop_after")
+    for name, value in asdict(settings).items():
+        if name not in free and state["settings"][name] != value:
+            raise InputError(
+                f"`{name}` must be {state['settings'][name]!r} as in the interrupted training, got {value!r}; "
+                "set it so, or train without --resume."
+            )
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return _Progress(**state["done"]), state["best"]

@@ -1,0 +1,24 @@
+"""Data and small models that many tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Small tensors on many threads only wait for each other.
+torch.set_num_threads(1)
+
+DEFAULT_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """Folder of the first-principles data; missing data skip a test on a laptop and fail it in CI."""
+    folder = Path(os.environ.get("ASE_UQ_DATA", DEFAULT_DATA))
+    if not folder.is_dir():
+        message = f"{folder} does not exist; set ASE_UQ_DATA"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder

@@ -1,0 +1,227 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pymbar import timeseries
+from scipy.signal import lfilter
+
+from ase_uq.errors import InputError
+from ase_uq.statistics import (
+    StreamingBlocking,
+    autocorrelation,
+    blocking,
+    kish_ess,
+    sampling_error,
+    standard_error,
+    statistical_inefficiency,
+)
+
+values = st.floats(-100.0, 100.0, width=32)
+
+
+def ar1(rng, phi, n_frames, n_series):
+    """Stationary, unit variance, C(t) = phi^t, hence g = (1 + phi) / (1 - phi)."""
+    noise = rng.normal(size=(n_series, n_frames)) * np.sqrt(1 - phi**2)
+    noise[:, 0] /= np.sqrt(1 - phi**2)
+    return lfilter([1], [1, -phi], noise, axis=1)
+
+
+def exact_standard_error(phi, n_frames):
+    lags = np.arange(1, n_frames)
+    return np.sqrt((1 + 2 * ((1 - lags / n_frames) * phi**lags).sum()) / n_frames)
+
+
+def assert_mean(samples, exact, bias=0.0):
+    """The mean over repeats agrees with the exact value within four of its own standard errors, and a known bias."""
+    samples = np.asarray(samples)
+    error = samples.std(ddof=1) / np.sqrt(len(samples))
+    assert abs(samples.mean() - exact) < 4 * error + bias
+
+
+def test_autocorrelation_equals_the_sum_over_pairs():
+    x = np.random.default_rng(0).normal(size=57).cumsum()
+    d = x - x.mean()
+    by_hand = [d[: 57 - t] @ d[t:] / (d @ d) for t in range(57)]
+    np.testing.assert_allclose(autocorrelation(x), by_hand, atol=1e-12)
+
+
+@pytest.mark.parametrize(("phi", "n_frames"), [(0.0, 2000), (0.5, 2000), (0.9, 10_000), (0.98, 40_000)])
+def test_ar1_inefficiency_and_errors(phi, n_frames):
+    series = ar1(np.random.default_rng(1), phi, n_frames, 50)
+    results = [statistical_inefficiency(x) for x in series]
+    g = (1 + phi) / (1 - phi)
+    assert_mean([r.g for r in results], g, bias=0.05 if phi == 0 else 0.01 * g)  # clamped at 1 from below
+    assert all(r.reliable for r in results)
+    exact = exact_standard_error(phi, n_frames)
+    assert_mean([standard_error(x) for x in series], exact, bias=0.03 * exact)
+    # Blocks of finite length miss a little of the correlation.
+    assert_mean([blocking(x).std for x in series], exact, bias=0.03 * exact)
+    assert all(blocking(x).plateau for x in series)
+
+
+def test_the_error_of_a_short_run_is_hardly_too_small():
+    """The estimated mean takes (2W + 1)/T off the plain sum, which would leave 81 % of the bar here."""
+    errors = [standard_error(x) for x in ar1(np.random.default_rng(13), 0.9, 400, 600)]
+    assert np.mean(errors) == pytest.approx(exact_standard_error(0.9, 400), rel=0.08)
+
+
+@pytest.mark.parametrize("phi", [0.5, 0.9])
+def test_inefficiency_agrees_with_pymbar(phi):
+    x = ar1(np.random.default_rng(2), phi, 50_000, 1)[0]
+    result = statistical_inefficiency(x)
+    error = result.g * np.sqrt(2 * (2 * result.window + 1) / len(x))
+    assert abs(result.g - timeseries.statistical_inefficiency(x)) < 3 * error
+
+
+def test_columns_are_independent_of_each_other():
+    x = ar1(np.random.default_rng(3), 0.8, 3000, 3).T * [1.0, 10.0, 0.1]
+    together = statistical_inefficiency(x)
+    alone = [statistical_inefficiency(column) for column in x.T]
+    assert together.g.tolist() == [r.g for r in alone]
+    assert together.window.tolist() == [r.window for r in alone]
+    assert together.reliable.tolist() == [True, True, True]
+    np.testing.assert_allclose(standard_error(x), [standard_error(column) for column in x.T], rtol=1e-12)
+
+
+def test_a_short_series_is_flagged():
+    x = ar1(np.random.default_rng(4), 0.98, 1000, 1)[0]  # ten correlation lengths
+    assert not statistical_inefficiency(x).reliable
+    assert not sampling_error(x).reliable
+    assert not statistical_inefficiency(np.arange(1000.0)).reliable
+
+
+def test_no_gain_is_claimed_from_anticorrelation():
+    x = ar1(np.random.default_rng(5), -0.9, 2000, 1)[0]
+    assert statistical_inefficiency(x).g == 1.0
+    assert sampling_error(x).std == pytest.approx(x.std(ddof=1) / np.sqrt(2000))
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, -1e5])
+def test_a_constant_series_has_no_error(constant):
+    x = np.full(50, constant)
+    assert statistical_inefficiency(x).g == 1.0
+    assert autocorrelation(x).tolist() == [1.0] + 49 * [0.0]
+    assert blocking(x).plateau
+    assert sampling_error(x).std == pytest.approx(0.0, abs=1e-15)
+
+
+@given(x=arrays(float, st.integers(8, 200), elements=values), scale=st.sampled_from([-4.0, 0.5]), shift=values)
+def test_inefficiency_ignores_scale_and_shift(x, scale, shift):
+    x = x + np.random.default_rng(0).normal(size=len(x))  # away from the exactly constant series
+    assert statistical_inefficiency(scale * x + shift).g == pytest.approx(statistical_inefficiency(x).g, rel=1e-6)
+
+
+def test_blocking_curve_is_that_of_explicit_blocks():
+    x = ar1(np.random.default_rng(6), 0.7, 1000, 1)[0]
+    curve = blocking(x).std_by_level
+    for k in range(9):
+        n = 1000 // 2**k
+        blocks = x[: n * 2**k].reshape(n, 2**k).mean(axis=1)
+        assert curve[k] == pytest.approx(blocks.std(ddof=1) / np.sqrt(n), rel=1e-12)
+
+
+def test_blocking_obeys_its_own_criterion():
+    x = ar1(np.random.default_rng(7), 0.9, 20_000, 1)[0]
+    result = blocking(x)
+    ratio = result.std_by_level / result.std_by_level[0]
+    fulfilled = [8**k >= 2 * len(x) * ratio[k] ** 4 for k in range(len(ratio))]
+    assert result.block_length == 2 ** fulfilled.index(True)
+    assert result.n_blocks == len(x) // result.block_length
+    assert result.std_error == pytest.approx(result.std / np.sqrt(2 * (result.n_blocks - 1)))
+
+
+def test_blocking_says_when_there_is_no_plateau():
+    walk = np.random.default_rng(8).normal(size=4096).cumsum()
+    result = blocking(walk)
+    assert not result.plateau
+    assert result.n_blocks == 16  # the last level with a useful number of blocks
+    assert result.std > 5 * result.std_by_level[0]
+
+
+def test_sampling_error_is_the_larger_of_the_two():
+    larger = []
+    for x in ar1(np.random.default_rng(9), 0.9, 2000, 20):
+        result = sampling_error(x)
+        assert result.std == pytest.approx(max(standard_error(x), blocking(x).std), rel=1e-12)
+        assert result.std == pytest.approx(np.sqrt(result.g * x.var(ddof=1) / 2000), rel=1e-12)
+        larger.append(blocking(x).std > standard_error(x))
+    assert {True, False} == set(larger)
+
+
+@given(x=arrays(float, st.integers(2, 300), elements=values), offset=st.sampled_from([0.0, -1e5]))
+def test_streaming_equals_batch(x, offset):
+    stream = StreamingBlocking()
+    for value in x + offset:
+        stream.update(value)
+    ours, batch = stream.result(), blocking(x + offset)
+    np.testing.assert_allclose(ours.std_by_level, batch.std_by_level, rtol=1e-6, atol=1e-9)
+    assert stream.n_frames == len(x)
+
+
+def test_streaming_gives_the_same_choice_as_batch_in_logarithmic_memory():
+    x = ar1(np.random.default_rng(10), 0.95, 5001, 1)[0] - 1e5
+    stream = StreamingBlocking()
+    for value in x:
+        stream.update(value)
+    ours, batch = stream.result(), blocking(x)
+    assert ours.std == pytest.approx(batch.std, rel=1e-9)
+    assert ours.std_error == pytest.approx(batch.std_error, rel=1e-9)
+    assert (ours.block_length, ours.n_blocks, ours.plateau) == (batch.block_length, batch.n_blocks, batch.plateau)
+    assert len(stream._counts) == 13  # 2^12 <= 5001 < 2^13
+
+
+def test_streaming_vector_gives_any_combination():
+    rng = np.random.default_rng(11)
+    x = np.stack([*ar1(rng, 0.9, 3000, 2), rng.normal(size=3000)], axis=1)
+    stream = StreamingBlocking()
+    for row in x:
+        stream.update(row)
+    for c in rng.normal(size=(5, 3)):
+        assert stream.result(c).std == pytest.approx(blocking(x @ c).std, rel=1e-9)
+    np.testing.assert_allclose(stream.mean, x.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(stream.covariance, np.cov(x.T), rtol=1e-10)
+
+
+def test_kish_ess_counts_weights():
+    assert kish_ess(np.full(40, -1e4)) == pytest.approx(40)
+    assert kish_ess([0.0, -1e3, -1e3]) == pytest.approx(1)
+    assert kish_ess(np.log([1.0, 2.0, 3.0])) == pytest.approx(36 / 14)
+    assert kish_ess(np.log([[1.0, 1.0], [2.0, 1.0], [3.0, 1.0]])).tolist() == pytest.approx([36 / 14, 3.0])
+
+
+def test_kish_ess_of_gaussian_weights():
+    h = 0.8 * np.random.default_rng(12).normal(size=200_000)
+    assert kish_ess(-h) / len(h) == pytest.approx(np.exp(-0.64), rel=0.03)
+
+
+@pytest.mark.parametrize("function", [autocorrelation, statistical_inefficiency, blocking, sampling_error])
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [([1.0], "at least 2"), ([1.0, 2.0, np.nan], "in frame 2"), (np.zeros((3, 2, 2)), r"\(3, 2, 2\)")],
+)
+def test_bad_series(function, x, words):
+    with pytest.raises(InputError, match=words):
+        function(x)
+
+
+def test_bad_stream():
+    stream = StreamingBlocking()
+    with pytest.raises(InputError, match="at least 1"):
+        _ = stream.mean
+    stream.update([1.0, 2.0])
+    with pytest.raises(InputError, match="at least 2"):
+        stream.result([1.0, 1.0])
+    with pytest.raises(InputError, match="value 1"):
+        stream.update([np.nan, 1.0])
+    with pytest.raises(InputError, match="of one length"):
+        stream.update([1.0])
+    stream.update([2.0, 2.0])
+    with pytest.raises(InputError, match="one entry per component"):
+        stream.result()
+    assert stream.n_frames == 2  # refused values are not counted
+
+
+def test_bad_log_weights():
+    with pytest.raises(InputError, match="finite"):
+        kish_ess([0.0, np.inf])
