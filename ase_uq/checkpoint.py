@@ -110,8 +110,12 @@ def load(path: str | Path) -> MemberUncertainty:
     description = json.loads(content["description"])
     if description["potential"] not in BUILDERS:
         raise InputError(f"`{path}` holds a {description['potential']}, which this ase_uq does not know; upgrade it.")
-    potential = BUILDERS[description["potential"]](description["config"])
-    potential.load_state_dict(content["state"])
+    try:
+        potential = BUILDERS[description["potential"]](description["config"])
+        potential.load_state_dict(content["state"])
+    except (TypeError, KeyError, RuntimeError) as e:
+        written = description["versions"]["ase_uq"]
+        raise InputError(f"`{path}` was written by ase_uq {written}, whose architecture differs; train it again.") from e
     return MemberUncertainty(
         potential,
         alpha=description["alpha"],

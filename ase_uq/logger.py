@@ -21,8 +21,9 @@ from ase import Atoms, units
 
 from ase_uq.calculator import PredictionCalculator
 from ase_uq.errors import InputError
+from ase_uq.framefile import PER_ATOM, UNITS, Column, FrameWriter
 from ase_uq.prediction import Prediction
-from ase_uq.runlog import PER_ATOM, UNITS, Column, FrameWriter, check_same_run, last_step, n_to_keep, open_log
+from ase_uq.runlog import check_same_run, last_step, n_to_keep, open_log
 
 ENSEMBLES = ("nve", "nvt", "npt")
 
@@ -279,7 +280,7 @@ class UncertaintyLogger:
                 with open_log(self.path) as old:
                     check_same_run(old, columns, attributes)
                     kept = n_to_keep(old, self._start_step, frame)
-                    writer.copy(old, kept)
+                    writer.copy(old.datasets, kept)
                     self._last_step = int(old.datasets["step"][kept - 1]) if kept else None
             writer.publish()
         except BaseException:

@@ -12,7 +12,6 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 
 from ase_uq.calculator import PredictionCalculator
@@ -132,11 +131,16 @@ def run_md(
         if done >= settings.steps:
             raise InputError(f"`steps` must exceed the {done} steps already done, got {settings.steps}; raise it.")
     elif not atoms.has("momenta"):
-        MaxwellBoltzmannDistribution(atoms, temperature_K=settings.temperature_K, rng=rng)
+        # Maxwell-Boltzmann: ASE has renamed its function for it between the versions we support.
+        spread = np.sqrt(atoms.get_masses() * units.kB * settings.temperature_K)
+        atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * spread[:, None])
     atoms.calc = calculator
     dynamics = _dynamics(atoms, settings, rng)
     functions = {name: function for name, (function, _) in observables.items()}
-    online = OnlineReweighter(atoms, temperature_K=settings.temperature_K, observables=functions)
+    online = None
+    if functions:
+        online = OnlineReweighter(atoms, temperature_K=settings.temperature_K, observables=functions)
+        dynamics.attach(online, interval=settings.average_interval)
     logger = UncertaintyLogger(
         log,
         atoms,
@@ -151,7 +155,6 @@ def run_md(
     )
     with logger:
         dynamics.attach(logger, interval=settings.interval)
-        dynamics.attach(online, interval=settings.average_interval)
         keeper = _Keeper(atoms, dynamics, logger, rng, state_path, done)
         try:
             _steps(dynamics, settings.steps - done, keeper, _Reporter(on_status, atoms, online, settings, done))
@@ -213,7 +216,7 @@ class _Reporter:
         self,
         on_status: Callable[[Status], None] | None,
         atoms: Atoms,
-        online: OnlineReweighter,
+        online: OnlineReweighter | None,
         settings: MDSettings,
         done: int,
     ) -> None:
@@ -242,5 +245,5 @@ class _Reporter:
         )
 
 
-def _averages(online: OnlineReweighter) -> Mapping[str, OnlineResult]:
-    return online.results() if online.n_frames else {}
+def _averages(online: OnlineReweighter | None) -> Mapping[str, OnlineResult]:
+    return online.results() if online is not None and online.n_frames else {}

@@ -91,7 +91,7 @@ def read_restart(path: Path) -> RestartState:
     if not path.is_file():
         raise InputError(f"`--restart` needs the state file {path}, and there is none; start without --restart.")
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             return RestartState(
                 int(data["step"]),
                 data["positions"],

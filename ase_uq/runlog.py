@@ -1,9 +1,7 @@
-"""The HDF5 record of a run: `FrameWriter` writes it, `read_log` reads it, also while it grows or after a crash.
+"""`read_log`: the record of a run, finished, still growing, or cut off by a crash.
 
-The file is made complete but for its frames under another name and renamed; then frames are only ever appended
-(HDF5's single-writer mode, no compression). Every flush finishes all other datasets before `step` is extended, and
-the reader takes the longest prefix that is whole in every dataset, so a file cut at any byte gives the frames that had
-been flushed when it had that size.
+The number of frames is the longest prefix that is whole in every dataset; see `ase_uq.framefile` for why that holds all
+frames that had been flushed when the file had its size.
 """
 
 from __future__ import annotations
@@ -20,50 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
+from ase_uq.framefile import FORMAT, FORMAT_VERSION, PER_ATOM, Column
 from ase_uq.superblock import SIGNATURE, VERSION, UnclosedFile
 
 Array = NDArray[np.float64]
 
-FORMAT = "ase_uq"
-FORMAT_VERSION = 1
-
-PER_ATOM = ("positions", "forces", "forces_var", "cell")
-
-UNITS = {
-    "step": "1",
-    "time_fs": "fs",
-    "energy": "eV",
-    "energy_var": "eV^2",
-    "energy_members_minus_energy": "eV",
-    "kinetic_energy": "eV",
-    "temperature_K": "K",
-    "volume": "Å^3",
-    "force_std_max": "eV/Å",
-    "force_std_mean": "eV/Å",
-    "weight": "1",
-    "energy_baseline": "eV",
-    "positions": "Å",
-    "forces": "eV/Å",
-    "forces_var": "(eV/Å)^2",
-    "cell": "Å",
-}
 # A continued log must agree in these.
 _SETTINGS = "temperature_K timestep_fs ensemble driver n_members alpha model_hash sigma_baseline energy_offsets numbers"
 # What h5py raises on a damaged file, whatever is damaged.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
-# Rows of one chunk: as many as one flush writes, so that a cut costs at most about one flush.
-_CHUNK_ROWS = (16, 256)
-_COPY_ROWS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One dataset: its path in the file, its unit, the type and shape of one frame's value."""
-
-    name: str
-    unit: str
-    dtype: str
-    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,110 +210,6 @@ def n_to_keep(old: OpenLog, start_step: int, frame: Mapping[str, Any]) -> int:
                 f"{frame['energy']} eV; restart from that frame or pass `start_step`."
             )
     return kept
-
-
-class FrameWriter:
-    """Appends frames to a new log; `create` and `publish` it, then `append`, `flush`, `close`.
-
-    Nothing is under the final name before `publish`.
-    """
-
-    def __init__(
-        self, path: Path, columns: Sequence[Column], attributes: Mapping[str, Any], *, flush_every: int
-    ) -> None:
-        self.path = path
-        self.columns = {column.name: column for column in columns}
-        self.n_frames = 0
-        self._rows: dict[str, list[Any]] = {column.name: [] for column in columns}
-        self._aside = path.with_name(f".{path.name}.part")
-        # Readable with HDF5 1.10 and later, the first with single-writer mode.
-        try:
-            self._file = h5py.File(self._aside, "w", libver=("v110", "v110"))
-        except OSError as error:
-            raise InputError(
-                f"`path` must be writable, {path.parent} is not: {error}; choose another folder."
-            ) from error
-        try:
-            self._file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **attributes})
-            self._datasets = {column.name: self._dataset(column, flush_every) for column in columns}
-            self._file.swmr_mode = True
-        except BaseException:
-            self.close()
-            raise
-
-    def _dataset(self, column: Column, flush_every: int) -> Any:
-        fewest, most = _CHUNK_ROWS
-        dataset = self._file.create_dataset(
-            column.name,
-            shape=(0, *column.shape),
-            maxshape=(None, *column.shape),
-            chunks=(min(max(flush_every, fewest), most), *(max(n, 1) for n in column.shape)),
-            dtype=column.dtype,
-            # What no frame holds: rows that were announced but never written are recognised.
-            fillvalue=-1 if column.dtype == "int64" else np.nan,
-        )
-        dataset.attrs["unit"] = column.unit
-        return dataset
-
-    def copy(self, log: OpenLog, n_frames: int) -> None:
-        """Take over the first frames of another log with the same columns."""
-        for start in range(0, n_frames, _COPY_ROWS):
-            stop = min(start + _COPY_ROWS, n_frames)
-            self._write({name: log.datasets[name][start:stop] for name in self.columns})
-
-    def publish(self) -> None:
-        """Flush, and move the file to its final name, replacing what is there."""
-        self.flush()
-        self._aside.replace(self.path)
-
-    def append(self, frame: Mapping[str, Any]) -> None:
-        """Keep a frame in memory until the next `flush`; one value per column."""
-        if frame.keys() != self.columns.keys():
-            changed = ", ".join(sorted(frame.keys() ^ self.columns.keys()))
-            raise InputError(
-                f"`atoms.calc` must give the same fields along the run, {changed} changed; start another log."
-            )
-        for name, column in self.columns.items():
-            if np.shape(frame[name]) != column.shape:
-                raise InputError(
-                    f"`{name}` must keep its shape {column.shape} along the run, got {np.shape(frame[name])}; "
-                    "start another log when the number of atoms or members changes."
-                )
-        for name, rows in self._rows.items():
-            rows.append(np.array(frame[name], dtype=self.columns[name].dtype))
-
-    @property
-    def n_pending(self) -> int:
-        """Frames in memory."""
-        return len(self._rows["step"])
-
-    def flush(self) -> None:
-        """Write the frames in memory so that readers see them and a crash does not lose them."""
-        if self.n_pending:
-            self._write({name: np.stack(rows) for name, rows in self._rows.items()})
-            self._rows = {name: [] for name in self.columns}
-        else:
-            self._file.flush()
-
-    def close(self) -> None:
-        """Flush and close; a file that was never published is removed."""
-        if self._file:
-            if self._aside.exists():
-                self._file.close()
-                self._aside.unlink()
-            else:
-                self.flush()
-                self._file.close()
-
-    def _write(self, values: Mapping[str, NDArray[Any]]) -> None:
-        n_new = len(values["step"])
-        # `step` last: it says how many frames there are.
-        for name in [*(name for name in self.columns if name != "step"), "step"]:
-            dataset = self._datasets[name]
-            dataset.resize(self.n_frames + n_new, axis=0)
-            dataset[self.n_frames :] = values[name]
-            dataset.flush()
-        self.n_frames += n_new
 
 
 def _head(path: Path) -> bytes:

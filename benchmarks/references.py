@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -24,15 +24,14 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 from pair_potential import fit_pair_potential
 
 from ase_uq.alignment import fit_offsets, offset_energy
 from ase_uq.errors import InputError
+from ase_uq.evaluation import residuals
+from ase_uq.prediction import Prediction, UncertaintyModel
 from ase_uq.training.data import Frame, read_frames, split_frames
 
-Array = NDArray[np.float64]
-Predictor = Callable[[Atoms], tuple[float, Array]]
 DEFAULT_ROOT = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 QUICK_TRAIN, QUICK_TEST = 40, 10
 
@@ -66,28 +65,35 @@ DATA_SETS = (
 )
 
 
-def constant_model(frames: Sequence[Frame]) -> Predictor:
-    """Return the model of constant energies per element and zero forces."""
-    shifts = fit_offsets(
-        [frame.atoms for frame in frames],
-        model_energies=[frame.energy for frame in frames],
-        baseline_energies=np.zeros(len(frames)),
-    )
+@dataclass(frozen=True, slots=True)
+class ConstantModel:
+    """Constant energies per element, zero forces.
 
-    def predict(atoms: Atoms) -> tuple[float, Array]:
-        return offset_energy(atoms, shifts), np.zeros((len(atoms), 3))
+    Attributes
+    ----------
+    shifts
+        Energy per atom of each element, eV, by symbol.
+    """
 
-    return predict
+    shifts: dict[str, float]
+
+    @classmethod
+    def fit(cls, frames: Sequence[Frame]) -> ConstantModel:
+        """Fit the energies per atom by least squares."""
+        energies = [frame.energy for frame in frames]
+        zeros = np.zeros(len(frames))
+        return cls(fit_offsets([frame.atoms for frame in frames], model_energies=energies, baseline_energies=zeros))
+
+    def predict(self, atoms: Atoms, properties: Collection[str] = ()) -> Prediction:  # noqa: ARG002
+        """Return energy and forces, without an uncertainty; `properties` is a hint that it can do without."""
+        return Prediction(offset_energy(atoms, self.shifts), np.zeros((len(atoms), 3)))
 
 
-def errors(predict: Predictor, frames: Sequence[Frame]) -> dict[str, dict[str, float]]:
-    """Return `mae` and `rmse` of the energy per atom (eV) and of the force components (eV/Å)."""
-    energy, forces = [], []
-    for frame in frames:
-        predicted_energy, predicted_forces = predict(frame.atoms)
-        energy.append((predicted_energy - frame.energy) / len(frame.atoms))
-        forces.append((predicted_forces - frame.forces).ravel())
-    return {"energy": _mae_rmse(np.array(energy)), "forces": _mae_rmse(np.concatenate(forces))}
+def errors(model: UncertaintyModel, frames: Sequence[Frame]) -> dict[str, dict[str, float]]:
+    """Return `mae` and `rmse` of energies (eV per atom) and force components (eV/Å), as `ase-uq evaluate` has them."""
+    result = residuals(model, frames)
+    scores = {"energy": result.energy_scores(), "forces": result.force_scores()}
+    return {kind: {"mae": score.mae, "rmse": score.rmse} for kind, score in scores.items()}
 
 
 def measure(data_set: DataSet, root: Path, *, quick: bool) -> list[dict[str, Any]]:
@@ -107,18 +113,18 @@ def measure(data_set: DataSet, root: Path, *, quick: bool) -> list[dict[str, Any
         train = _spread(train, QUICK_TRAIN)
         tests = {name: _spread(frames, QUICK_TEST) for name, frames in tests.items()}
     pair = fit_pair_potential(train, cutoff=data_set.cutoff)
-    models: dict[str, Predictor] = {"constant": constant_model(train), "pair": pair.predict}
+    models: dict[str, UncertaintyModel] = {"constant": ConstantModel.fit(train), "pair": pair}
     return [
         {
             "dataset": data_set.name,
             "test": test,
-            "model": model,
+            "model": name,
             "n_train": len(train),
             "n_test": len(frames),
-            **errors(predict, frames),
+            **errors(model, frames),
         }
         for test, frames in tests.items()
-        for model, predict in models.items()
+        for name, model in models.items()
     ]
 
 
@@ -154,10 +160,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return 0
-
-
-def _mae_rmse(residuals: Array) -> dict[str, float]:
-    return {"mae": float(np.abs(residuals).mean()), "rmse": float(np.sqrt(np.mean(residuals**2)))}
 
 
 def _spread(frames: Sequence[Frame], n: int) -> list[Frame]:

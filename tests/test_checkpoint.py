@@ -7,6 +7,7 @@ import torch
 from ase.calculators.emt import EMT
 
 from ase_uq import CommitteeUncertainty, InputError, load, save
+from ase_uq.checkpoint import _hash
 from ase_uq.members import MemberUncertainty
 from tests.potentials import ensemble
 from tests.structures import copper
@@ -66,6 +67,16 @@ def test_anything_else_is_refused(tmp_path, capsys, change, rule):
     with pytest.raises(InputError, match=rule):
         load(tmp_path / "bad.pt")
     assert "code was run" not in capsys.readouterr().out
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    """A file of another version may be whole and honest, and still not fit."""
+    whole = content(tmp_path)
+    state = {f"{name}_renamed": value for name, value in whole["state"].items()}
+    other = {**whole, "state": state, "hash": _hash(whole["description"], state)}
+    torch.save(other, tmp_path / "other.pt")
+    with pytest.raises(InputError, match="was written by ase_uq .*, whose architecture differs"):
+        load(tmp_path / "other.pt")
 
 
 def test_damaged_and_foreign_files(tmp_path):

@@ -1,8 +1,3 @@
-import subprocess
-import sys
-import textwrap
-import time
-
 import h5py
 import numpy as np
 import pytest
@@ -22,21 +17,7 @@ from ase_uq.errors import InputError
 from ase_uq.logger import UncertaintyLogger
 from ase_uq.prediction import Prediction
 from ase_uq.runlog import read_log
-
-SERIES = ("step", "time_fs", "energy", "kinetic_energy", "temperature_K", "volume", "energy_var", "force_std_max")
-SERIES += ("force_std_mean", "energy_members_minus_energy")
-UNITS = {
-    "step": "1",
-    "time_fs": "fs",
-    "energy": "eV",
-    "energy_var": "eV^2",
-    "energy_members_minus_energy": "eV",
-    "kinetic_energy": "eV",
-    "temperature_K": "K",
-    "volume": "Å^3",
-    "force_std_max": "eV/Å",
-    "force_std_mean": "eV/Å",
-}
+from tests.logged_runs import UNITS, Harmonic, assert_same, distance, fresh, oscillator, record
 
 
 class CountingModel:
@@ -52,23 +33,6 @@ class CountingModel:
         return self.model.predict(atoms, properties)
 
 
-class Harmonic:
-    """Three cheap members around fixed sites, for the tests of the file."""
-
-    model_hash = "harmonic"
-    implemented_properties = ("energy", "free_energy", "forces", "energy_var", "forces_var", "energy_members")
-
-    def __init__(self, sites, alpha=1.0, hash_=None):
-        self.sites, self.alpha, self.k = sites, alpha, np.array([0.9, 1.0, 1.15])
-        self.model_hash = hash_ or self.model_hash
-
-    def predict(self, atoms, properties):  # noqa: ARG002
-        d = atoms.positions - self.sites
-        return Prediction.from_members(
-            energies=0.5 * self.k * (d**2).sum(), forces=-self.k[:, None, None] * d, alpha=self.alpha
-        )
-
-
 def argon(seed=0):
     atoms = bulk("Ar", cubic=True)
     momenta = np.random.default_rng(seed).normal(size=(4, 3)) * np.sqrt(atoms.get_masses() * units.kB * 60)[:, None]
@@ -82,36 +46,6 @@ def argon_model(alpha=1.4):
             [LennardJones(sigma=s, epsilon=0.0104, rc=6.0, smooth=True) for s in (3.3, 3.4, 3.5)], alpha=alpha
         )
     )
-
-
-def oscillator(seed=0, **options):
-    """A light molecule on springs and its dynamics."""
-    rng = np.random.default_rng(seed)
-    sites = np.array([[0, 0, 0], [0, 0, 1.5]])
-    atoms = Atoms("H2", positions=sites + 0.1 * rng.normal(size=(2, 3)))
-    atoms.set_momenta(0.3 * rng.normal(size=(2, 3)))
-    atoms.calc = UQCalculator(Harmonic(sites, **options))
-    return atoms, VelocityVerlet(atoms, timestep=0.5 * units.fs)
-
-
-def distance(atoms):
-    return atoms.get_distance(0, 1)
-
-
-def record(path, atoms, dyn, steps, **options):
-    log = UncertaintyLogger(path, atoms, dyn=dyn, **{"temperature_K": 300.0, **options})
-    with log:
-        dyn.attach(log)
-        dyn.run(steps)
-    return log
-
-
-def assert_same(one, other):
-    for name in SERIES:
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
-    assert one.observables.keys() == other.observables.keys()
-    for name in one.observables:
-        np.testing.assert_array_equal(one.observables[name], other.observables[name])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -360,155 +294,9 @@ def test_nothing_is_written_before_the_first_frame_and_nothing_half_made_is_left
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_forgotten_close_loses_nothing_at_exit(tmp_path):
-    script = """
-        import sys
-        from test_logger import oscillator
-        from ase_uq.logger import UncertaintyLogger
-        atoms, dyn = oscillator()
-        log = UncertaintyLogger(sys.argv[1], atoms, dyn=dyn, temperature_K=300)
-        dyn.attach(log)
-        for i, _ in enumerate(dyn.irun(1000)):
-            if i == 41:
-                raise RuntimeError("the user's script fails")
-    """
-    done = run_script(script, tmp_path / "run.h5")
-    assert done.wait() == 1
-    assert read_log(tmp_path / "run.h5").n_frames == 42
-
-
-def run_script(script, *arguments):
-    from pathlib import Path
-
-    here = Path(__file__).parent
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
-        env={"PYTHONPATH": f"{here}:{here.parent}", "OMP_NUM_THREADS": "1", "PATH": ""},
-        stderr=subprocess.DEVNULL,
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Crashes
-# ---------------------------------------------------------------------------------------------------------------------
-
-ENDLESS = """
-    import sys
-    import numpy as np
-    from test_logger import oscillator, distance
-    from ase_uq.logger import UncertaintyLogger
-    path, progress, append = sys.argv[1], open(sys.argv[2], "a"), sys.argv[3] == "append"
-    atoms, dyn = oscillator()
-    log = UncertaintyLogger(path, atoms, dyn=dyn, temperature_K=300, observables={"d": distance}, flush_every=20)
-    dyn.attach(log)
-    def tell():
-        log.flush()
-        progress.write(f"{dyn.nsteps}\\n")
-        progress.flush()
-    dyn.attach(tell, interval=33)
-    dyn.run(10**8)
-"""
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_killed_run_keeps_every_flushed_frame(tmp_path, seed):
-    path, progress = tmp_path / "run.h5", tmp_path / "progress"
-    progress.touch()
-    process = run_script(ENDLESS, path, progress, "new")
-    try:
-        while progress.stat().st_size == 0:
-            assert process.poll() is None
-            time.sleep(0.01)
-        time.sleep(np.random.default_rng(seed).uniform(0.02, 0.5))
-    finally:
-        process.kill()
-        process.wait()
-    promised = int(progress.read_text().rstrip("\n").rsplit("\n")[-1])
-    run = read_log(path)
-    assert run.n_frames >= promised + 1
-    atoms, dyn = oscillator()
-    record(tmp_path / "whole.h5", atoms, dyn, run.n_frames - 1, observables={"d": distance})
-    assert_same(run, read_log(tmp_path / "whole.h5"))
-
-
-@pytest.fixture(scope="module")
-def flushed(tmp_path_factory):
-    """A finished log, and after every flush the size of the file and the number of frames promised."""
-    path = tmp_path_factory.mktemp("cut") / "run.h5"
-    atoms, dyn = oscillator()
-    log = UncertaintyLogger(
-        path, atoms, dyn=dyn, temperature_K=300, observables={"d": distance}, store=("positions",), flush_every=13
-    )
-    promises = []
-
-    def promise():
-        log.flush()
-        promises.append((path.stat().st_size, dyn.nsteps + 1))
-
-    with log:
-        dyn.attach(log)
-        dyn.attach(promise, interval=9)
-        dyn.run(900)
-    return path, promises
-
-
-def test_a_file_cut_at_any_byte_is_readable_up_to_the_last_flushed_frame(tmp_path, flushed):
-    path, promises = flushed
-    content, whole = path.read_bytes(), read_log(path)
-    assert whole.n_frames == 901
-    cut, refused, lengths = tmp_path / "cut.h5", 0, []
-    positions = np.unique(
-        np.concatenate(
-            [
-                np.linspace(0, len(content), 150).astype(int),
-                np.random.default_rng(0).integers(0, len(content), 60),
-                [size + d for size, _ in promises[::10] for d in (-1, 0, 1) if size + d <= len(content)],
-            ]
-        )
-    )
-    for size in positions:
-        cut.write_bytes(content[:size])
-        promised = max((frames for at, frames in promises if at <= size), default=0)
-        if promised == 0:
-            # The file before its first frame; it never existed under this name, but a disk may lose the rest.
-            with pytest.raises(InputError, match=r"^`.*cut.h5` .* cut .*$"):
-                read_log(cut)
-            refused += 1
-            continue
-        run = read_log(cut)
-        assert run.n_frames >= promised
-        lengths.append(run.n_frames)
-        for name in (*SERIES, "positions"):
-            np.testing.assert_array_equal(getattr(run, name), getattr(whole, name)[: run.n_frames])
-        np.testing.assert_array_equal(run.observables["d"], whole.observables["d"][: run.n_frames])
-    assert refused > 0
-    assert lengths == sorted(lengths)
-    assert lengths[-1] == 901
-    assert len(set(lengths)) > 20
-
-
-def test_a_cut_file_can_be_continued(tmp_path, flushed):
-    content = flushed[0].read_bytes()
-    path = tmp_path / "run.h5"
-    path.write_bytes(content[: int(0.6 * len(content))])
-    reached = read_log(path).n_frames - 1
-    assert 0 < reached < 900
-    atoms, dyn = oscillator()
-    dyn.run(reached)
-    dyn = VelocityVerlet(atoms, timestep=0.5 * units.fs)
-    record(path, atoms, dyn, 900 - reached, observables={"d": distance}, store=("positions",), append=True)
-    run, whole = read_log(path), read_log(flushed[0])
-    assert_same(run, whole)
-    np.testing.assert_array_equal(run.positions, whole.positions)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Restarts
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def fresh(atoms):
-    return VelocityVerlet(atoms, timestep=0.5 * units.fs)
 
 
 def test_a_restart_neither_repeats_nor_loses_a_frame(tmp_path):
@@ -543,26 +331,6 @@ def test_the_same_dynamics_can_go_on_with_another_logger(tmp_path):
     dyn.observers.clear()
     record(tmp_path / "run.h5", atoms, dyn, 20, append=True)
     assert_same(read_log(tmp_path / "run.h5"), read_log(tmp_path / "whole.h5"))
-
-
-def test_a_killed_and_restarted_run_equals_an_uninterrupted_one(tmp_path):
-    path, progress = tmp_path / "run.h5", tmp_path / "progress"
-    progress.touch()
-    process = run_script(ENDLESS, path, progress, "new")
-    try:
-        while progress.stat().st_size < 20:
-            assert process.poll() is None
-            time.sleep(0.01)
-    finally:
-        process.kill()
-        process.wait()
-    checkpoint = int(progress.read_text().split()[-2])  # a checkpoint older than the crash
-    atoms, dyn = oscillator()
-    dyn.run(checkpoint)
-    record(path, atoms, fresh(atoms), 50, observables={"d": distance}, append=True, start_step=checkpoint)
-    atoms, dyn = oscillator()
-    record(tmp_path / "whole.h5", atoms, dyn, checkpoint + 50, observables={"d": distance})
-    assert_same(read_log(path), read_log(tmp_path / "whole.h5"))
 
 
 def test_a_wrong_restart_frame_is_noticed_and_the_log_is_untouched(tmp_path):
@@ -713,41 +481,6 @@ def test_a_changing_number_of_atoms_is_refused(tmp_path):
     dyn.nsteps += 1
     with pytest.raises(InputError, match=r"`positions` must keep its shape \(2, 3\) along the run, got \(1, 3\)"):
         log()
-
-
-def test_files_that_are_no_log_are_refused_in_one_sentence(tmp_path):
-    missing, text, foreign, newer, empty = (tmp_path / f"{name}.h5" for name in ("a", "b", "c", "d", "e"))
-    text.write_text("step energy\n0 1.0\n")
-    empty.touch()
-    for path, attributes in ((foreign, {"format": "h5md"}), (newer, {"format": "ase_uq", "format_version": 99})):
-        with h5py.File(path, "w") as file:
-            file.attrs.update(attributes)
-    cases = {
-        missing: "must be a log file, there is none",
-        text: "must be an HDF5 log of ase_uq, it is no HDF5 file",
-        foreign: "must be a log of ase_uq, its format is 'h5md'",
-        newer: "has format version 99, this ase_uq reads up to 1; upgrade",
-        empty: "ends before its first frame: it was cut off or is damaged",
-    }
-    for path, sentence in cases.items():
-        with pytest.raises(InputError, match=sentence) as caught:
-            read_log(path)
-        assert "\n" not in str(caught.value)
-    atoms, dyn = oscillator()
-    with pytest.raises(InputError, match="must be a log of ase_uq, its format is 'h5md'"):
-        UncertaintyLogger(foreign, atoms, dyn=dyn, temperature_K=300, append=True)
-
-
-def test_a_repacked_log_is_read(tmp_path):
-    atoms, dyn = oscillator()
-    record(tmp_path / "run.h5", atoms, dyn, 40, observables={"d": distance})
-    for chunks in (None, True):
-        with h5py.File(tmp_path / "run.h5") as old, h5py.File(tmp_path / "repacked.h5", "w") as new:
-            new.attrs.update(old.attrs)
-            for name in (*UNITS, "observables/d"):
-                new.create_dataset(name, data=old[name][:], chunks=chunks, compression="gzip" if chunks else None)
-                new[name].attrs.update(old[name].attrs)
-        assert_same(read_log(tmp_path / "repacked.h5"), read_log(tmp_path / "run.h5"))
 
 
 def test_swapping_the_calculator_is_noticed(tmp_path):

@@ -15,7 +15,7 @@ from ase_uq.errors import InputError
 from ase_uq.formatting import format_result
 from ase_uq.logger import UncertaintyLogger
 from ase_uq.report import build_report, write_report
-from ase_uq.run_averages import averages
+from ase_uq.report.averages import averages
 from tests.synthetic_runs import synthetic_run
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}

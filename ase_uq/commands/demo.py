@@ -111,9 +111,8 @@ def _evaluate(model: MemberUncertainty, data: Path) -> None:
 def _run(
     start: Atoms, calculator: PredictionCalculator, out: Path, name: str, *, temperature_K: float, steps: int, seed: int
 ) -> dict[str, Any]:
-    from rich.live import Live
-
-    from ase_uq.commands.md import status_line
+    from ase_uq.commands.md import describe
+    from ase_uq.commands.progress import status_line
     from ase_uq.formatting import format_result
     from ase_uq.molecular_dynamics import MDSettings, run_md
     from ase_uq.observables import parse_observables
@@ -126,7 +125,7 @@ def _run(
     atoms = start.copy()
     observables = parse_observables(OBSERVABLES, len(atoms))
     settings = MDSettings(temperature_K=temperature_K, steps=steps, timestep_fs=0.5, seed=seed)
-    with Live(console=console, auto_refresh=False) as live:
+    with status_line() as show:
         run_md(
             atoms,
             calculator,
@@ -134,7 +133,7 @@ def _run(
             log=log,
             observables=observables,
             overwrite=True,
-            on_status=lambda status: live.update(status_line(status), refresh=console.is_terminal),
+            on_status=lambda status: show(describe(status)),
         )
     recorded = read_log(log)
     averages = {}

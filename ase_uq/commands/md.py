@@ -50,9 +50,8 @@ def run(
     as_json: JSON = False,
 ) -> None:
     """Run molecular dynamics with the uncertainty of every step, and averages with error bars while it runs."""
-    from rich.live import Live
-
     from ase_uq.checkpoint import load
+    from ase_uq.commands.progress import status_line
     from ase_uq.molecular_dynamics import MDSettings, run_md
     from ase_uq.observables import parse_observables
     from ase_uq.training.data import read_structures
@@ -72,12 +71,7 @@ def run(
     aligned_on = structures if align is None else read_structures(align)
     calculator = make_calculator(loaded, baseline, sigma_baseline, sigma_baseline_per_atom, aligned_on)
     observables = parse_observables(observable or [], len(atoms))
-    with Live(console=console, refresh_per_second=4, auto_refresh=console.is_terminal) as live:
-
-        def show(status: Status) -> None:
-            if console.is_terminal or status.step >= status.steps:
-                live.update(status_line(status), refresh=True)
-
+    with status_line() as show:
         averages = run_md(
             atoms,
             calculator,
@@ -87,7 +81,7 @@ def run(
             store=store or (),
             restart=restart,
             overwrite=overwrite,
-            on_status=show,
+            on_status=lambda status: show(describe(status)),
         )
     if as_json:
         print_json(
@@ -140,7 +134,7 @@ def make_calculator(
     return blended
 
 
-def status_line(status: Status) -> str:
+def describe(status: Status) -> str:
     """One line: step, speed, temperature, energy std, weight and the running averages."""
     from ase_uq.formatting import format_result
 

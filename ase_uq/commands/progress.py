@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ase_uq.commands.options import console
@@ -53,6 +55,25 @@ def bar() -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+@contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a line in place of the last one; without a terminal only the final one is printed."""
+    latest = ""
+
+    def show(line: str) -> None:
+        nonlocal latest
+        latest = line
+        live.update(line)
+
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4) as live:
+            yield show
+    else:
+        with Live(console=Console(quiet=True), auto_refresh=False) as live:
+            yield show
+        console.print(latest, soft_wrap=True)
 
 
 def predict_with_progress(model: UncertaintyModel, frames: Sequence[Frame]) -> Residuals:

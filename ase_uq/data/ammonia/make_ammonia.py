@@ -1,8 +1,8 @@
 """Make the ammonia data set: geometries from GFN2-xTB dynamics, labels from PBE0/def2-TZVPD.
 
-Needs the extras `xtb` and `reference`. Run it in an empty folder, one thread::
+Needs the extras `xtb` and `reference`. Run it with one thread in each process::
 
-    OMP_NUM_THREADS=1 python make_ammonia.py --out DIR
+    OMP_NUM_THREADS=1 python make_ammonia.py --out DIR --processes 2
 
 =================  ==========================================================
 symbol             variable
@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ Array = NDArray[np.float64]
 FUNCTIONAL, BASIS = "pbe0", "def2-tzvpd"
 SEED = 2011
 TIMESTEP_FS, FRICTION_PER_FS = 0.5, 0.02
-# The umbrella mode takes 35 fs and the thermostat 50 fs, so frames 150 fs apart are as good as independent.
-STRIDE, BURN_IN = 300, 1000
+# A weakly damped vibration forgets itself as exp(-friction t / 2): to 2 % between frames that are 400 fs apart.
+STRIDE, BURN_IN = 800, 1000
 # A frame nearer to the plane than 60 % of the pyramid's volume is left out of train and valid, which keeps the
 # inversion out of domain.
 NEAR_PLANAR = 0.6
@@ -218,9 +219,9 @@ def geometries(*, pyramid: Atoms, plane: Atoms) -> dict[str, list[tuple[str, Ato
     return files
 
 
-def label(atoms: Atoms, config_type: str) -> Atoms:
-    """Attach `REF_energy` (eV), `REF_forces` (eV/Å) and `config_type`."""
-    atoms = atoms.copy()
+def label(frame: tuple[str, Atoms]) -> Atoms:
+    """Attach `REF_energy` (eV), `REF_forces` (eV/Å) and `config_type` to (config_type, atoms)."""
+    config_type, atoms = frame[0], frame[1].copy()
     reference = Reference()
     reference.calculate(atoms, properties=("energy", "forces"))
     atoms.info = {"config_type": config_type, "REF_energy": float(reference.results["energy"])}
@@ -230,7 +231,7 @@ def label(atoms: Atoms, config_type: str) -> Atoms:
 
 def largest_finite_difference_error(atoms: Atoms, *, step: float = 2e-3) -> float:
     """Largest deviation of the forces from five-point differences of the energy, eV/Å."""
-    forces = label(atoms, "check").arrays["REF_forces"]
+    forces = label(("check", atoms)).arrays["REF_forces"]
 
     def energy(shift: Array) -> float:
         reference = Reference()
@@ -250,18 +251,22 @@ def main() -> None:
     """Sample, label and write every file, then log the checks quoted in the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the five files to")
-    out: Path = parser.parse_args().out
+    parser.add_argument("--processes", type=int, default=1, help="frames labelled at the same time")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     out.mkdir(parents=True, exist_ok=True)
     pyramid, plane = relax(molecule("NH3")), relax(umbrella(r=1.0, theta=np.pi / 2.0))
-    energies = [label(atoms, "barrier").info["REF_energy"] for atoms in (pyramid, plane)]
+    energies = [label(("barrier", atoms)).info["REF_energy"] for atoms in (pyramid, plane)]
     barrier = energies[1] - energies[0]
     logger.info("pyramid %s, plane %s (Å, radian)", bond_and_angle(pyramid), bond_and_angle(plane))
     logger.info("barrier %.4f eV = %.2f kJ/mol", barrier, barrier / (units.kJ / units.mol))
-    for name, frames in geometries(pyramid=pyramid, plane=plane).items():
-        labelled = [label(atoms, config_type) for config_type, atoms in track(frames, description=name)]
-        write(out / name, labelled, format="extxyz")
-        logger.info("%s: %d frames", name, len(frames))
+    # A child that is spawned, not forked, inherits no threads of the libraries loaded here.
+    with get_context("spawn").Pool(arguments.processes) as pool:
+        for name, frames in geometries(pyramid=pyramid, plane=plane).items():
+            labelled = list(track(pool.imap(label, frames), description=name, total=len(frames)))
+            write(out / name, labelled, format="extxyz")
+            logger.info("%s: %d frames", name, len(frames))
     logger.info("finite-difference error of a hot frame %.1e eV/Å", largest_finite_difference_error(frames[-1][1]))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from matplotlib.figure import Figure
 
-from ase_uq.svg import inline_svg
+from ase_uq.report.svg import inline_svg
 
 
 def text(value: str) -> str:

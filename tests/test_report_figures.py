@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ase_uq.run_plots import (
+from ase_uq.report.figures import (
     LONGEST_PLAIN_SERIES,
     N_BUCKETS,
     RunningAverage,

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
 from ase_uq.formatting import format_significant
-from ase_uq.page import count, facts_table, figure, grouped, section, text
-from ase_uq.report_averages import members_section, results_section, running_averages_section
-from ase_uq.run_averages import averages, target_temperature
-from ase_uq.run_plots import (
+from ase_uq.report.page import count, facts_table, figure, grouped, section, text
+from ase_uq.report.sections import members_section, results_section, running_averages_section
+from ase_uq.report.averages import averages, target_temperature
+from ase_uq.report.figures import (
     LONGEST_PLAIN_SERIES,
     N_BUCKETS,
     energy_figure,
@@ -100,7 +100,7 @@ def build_report(
         running_averages_section(run, results),
         members_section(run, results),
     ]
-    template = resources.files(__package__).joinpath("templates", "report.html").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("template.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         title=text(title or Path(run.path).name),
         lead=text(_lead(run)),

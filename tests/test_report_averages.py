@@ -6,7 +6,7 @@ from ase.units import kB
 
 from ase_uq.errors import InputError
 from ase_uq.reweight import MIN_FRAMES, reweight
-from ase_uq.run_averages import (
+from ase_uq.report.averages import (
     LONGEST_PREFIX_RUN,
     N_PREFIXES,
     averages,

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ase_uq.plots import MODEL
-from ase_uq.svg import inline_svg
+from ase_uq.report.svg import inline_svg
 
 
 def drawing(scale=1.0):

@@ -1,0 +1,240 @@
+"""The command line as a user meets it: results on stdout, one line on stderr, exit codes 0, 1 and 2."""
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read, write
+
+from ase_uq import load, read_log
+from ase_uq.cli import main
+from tests.test_training import emt_frames
+
+TINY = ["--epochs", "3", "--members", "4", "--cutoff", "3.5", "--channels", "8", "--layers", "1", "--jobs", "1"]
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def ase_uq(*arguments, cwd):
+    """Run a command in this process: importing torch anew for each would take most of the time."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", ["ase-uq", *map(str, arguments)]),
+    ):
+        try:
+            main()
+        except SystemExit as e:
+            return Done(e.code or 0, out.getvalue(), err.getvalue())
+    return Done(0, out.getvalue(), err.getvalue())
+
+
+def good(*arguments, cwd):
+    done = ase_uq(*arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which a model was trained and calibrated, and a run was made."""
+    path = tmp_path_factory.mktemp("cli")
+    write(path / "train.xyz", emt_frames(24))
+    write(path / "valid.xyz", emt_frames(30, seed=5))
+    write(path / "start.xyz", bulk("Cu", cubic=True))
+    good("train", "train.xyz", *TINY, "--out", "model.pt", cwd=path)
+    good("calibrate", "model.pt", "valid.xyz", "--out", "calibrated.pt", cwd=path)
+    good("md", "calibrated.pt", "start.xyz", "--temperature", 300, "--steps", 60, "--log", "run.h5",
+         "--observable", "r=distance:0,1", "--baseline", "emt", "--sigma-baseline", 0.1, cwd=path)  # fmt: skip
+    return path
+
+
+def test_help_of_every_command_gives_units(tmp_path):
+    listed = good("--help", cwd=tmp_path).stdout
+    for command in ("demo", "train", "evaluate", "calibrate", "md", "reweight", "report"):
+        assert command in listed
+        assert "--json" in good(command, "--help", cwd=tmp_path).stdout
+    assert re.search(r"fs", good("md", "--help", cwd=tmp_path).stdout)
+    assert re.search(r"eV/Å", good("train", "--help", cwd=tmp_path).stdout)
+
+
+def test_evaluate_prints_the_contract(folder):
+    result = json.loads(good("evaluate", "calibrated.pt", "valid.xyz", "--json", "--plot", "e.png", cwd=folder).stdout)
+    assert (result["n_structures"], result["n_atoms"]) == (30, 120)
+    for part in ("energy", "forces"):
+        for name in ("mae", "rmse", "nll", "coverage_68", "coverage_95", "miscalibration_area", "spearman"):
+            assert isinstance(result[part][name], float), (part, name)
+    assert (folder / "e.png").read_bytes().startswith(b"\x89PNG")
+    table = good("evaluate", "calibrated.pt", "valid.xyz", cwd=folder).stdout
+    assert f"{1e3 * result['forces']['rmse']:.2f} meV/Å" in table
+    assert f"{1e3 * result['energy']['mae']:.2f} meV/atom" in table
+
+
+def test_evaluate_agrees_with_the_model_in_python(folder):
+    result = json.loads(good("evaluate", "model.pt", "valid.xyz", "--json", cwd=folder).stdout)
+    model = load(folder / "model.pt")
+    errors = []
+    for atoms in read(folder / "valid.xyz", ":"):
+        errors.append((model.predict(atoms).energy - atoms.info["REF_energy"]) / len(atoms))
+    assert result["energy"]["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
+
+
+def test_calibration_travels_in_the_file(folder):
+    raw, calibrated = load(folder / "model.pt"), load(folder / "calibrated.pt")
+    assert raw.calibration is None
+    assert calibrated.alpha != 1.0
+    assert calibrated.calibration["n_structures"] == 30
+    assert calibrated.calibration["data"] == "valid.xyz"
+    again = json.loads(good("calibrate", "calibrated.pt", "valid.xyz", "--out", "again.pt", "--json", cwd=folder).stdout)
+    assert again["alpha"] == pytest.approx(calibrated.alpha, rel=1e-6)
+
+
+def test_reweight_prints_the_contract(folder):
+    result = json.loads(good("reweight", "run.h5", "--observable", "r", "--json", cwd=folder).stdout)
+    assert set(result) == {
+        "observable", "method", "mean", "std_sampling", "std_model", "std_total", "ess", "n_frames", "warnings",
+    }  # fmt: skip
+    assert result["n_frames"] == 61
+    assert result["std_total"] == pytest.approx(np.hypot(result["std_sampling"], result["std_model"]))
+    text = good("reweight", "run.h5", "--observable", "r", cwd=folder).stdout
+    assert re.search(r"^r = .* \(sampling\) ± .* \(model\) Å$", text, re.MULTILINE)
+    # A gate that fails comes before the number.
+    assert text.index("warning:") < text.index("r = ")
+
+
+def test_report_is_written(folder):
+    good("report", "run.h5", "--out", "report.html", cwd=folder)
+    page = (folder / "report.html").read_text()
+    assert "<svg" in page
+    assert "(model)" in page
+
+
+def test_md_restarts_where_it_stopped(folder):
+    common = ["calibrated.pt", "start.xyz", "--temperature", 300, "--log"]
+    good("md", *common, "whole.h5", "--steps", 30, cwd=folder)
+    good("md", *common, "parts.h5", "--steps", 11, cwd=folder)
+    result = json.loads(good("md", *common, "parts.h5", "--steps", 30, "--restart", "--json", cwd=folder).stdout)
+    assert result["steps"] == 30
+    whole, parts = read_log(folder / "whole.h5"), read_log(folder / "parts.h5")
+    assert (whole.energy == parts.energy).all()
+    assert parts.step.tolist() == list(range(31))
+
+
+def test_training_resumes_and_fine_tunes(folder):
+    state = folder / "resumed.pt.training"
+    state.mkdir()
+    refused = ase_uq("train", "train.xyz", *TINY, "--out", "resumed.pt", cwd=folder)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    good("train", "train.xyz", *TINY, "--out", "resumed.pt", "--resume", cwd=folder)
+    assert not state.exists()
+    good("train", "train.xyz", *TINY, "--out", "tuned.pt", "--from", "model.pt", cwd=folder)
+
+
+# Command, and what its one line must say.
+MISTAKES = [
+    (["train", "train.xyz", "--members", 1], "at least 2"),
+    (["train", "missing.xyz"], "missing.xyz"),
+    (["train", "train.xyz", "--energy-key", "REF_enrgy"], "did you mean 'REF_energy'"),
+    (["train", "train.xyz", "--method", "blip"], "--method blip comes with a later version"),
+    (["train", "train.xyz", "--potential", "spline"], "--potential spline comes with a later version"),
+    (["train", "train.xyz", "--method", "magic"], "`method` must be deep"),
+    (["train", "train.xyz", "--out", "nowhere/model.pt"], "does not exist"),
+    (["train", "one.xyz"], "at least 2 frames, got 1"),
+    (["train", "nan.xyz"], "must be finite"),
+    (["train", "huge.xyz"], "exceeds `max_force`"),
+    (["train", "cell.xyz"], "periodic and empty"),
+    (["train", "cut.xyz"], "could not be read"),
+    (["train", "train.xyz", "--device", "cuda:7"], "cuda:7"),
+    (["evaluate", "train.xyz", "train.xyz"], "could not be read as a model file"),
+    (["evaluate", "cut.pt", "train.xyz"], "could not be read as a model file"),
+    (["evaluate", "model.pt", "silver.xyz"], "got Ag"),
+    (["calibrate", "two.pt", "valid.xyz", "--out", "x.pt"], "at least 4"),
+    (["md", "model.pt", "silver.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5"], "got Ag"),
+    (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5", "--baseline", "emt",
+      "--sigma-baseline", 0], "sigma_baseline"),
+    (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5", "--baseline", "emt"],
+     "sigma_baseline"),
+    (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5", "--baseline", "dft"],
+     "`baseline` must be one of"),
+    (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5", "--sigma-baseline", 1],
+     "needs a baseline"),
+    (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 99, "--log", "run.h5", "--restart",
+      "--observable", "r=distance:0,1"], "model"),
+    (["md", "model.pt", "start.xyz", "--temperature", -3, "--steps", 2, "--log", "x.h5"], "`temperature_K` must be positive"),
+    (["reweight", "run.h5", "--observable", "q"], "has: r"),
+    (["reweight", "run.h5", "--observable", "r", "--method", "gap"], "gap"),
+    (["reweight", "cut.h5", "--observable", "r"], "cut.h5"),
+    (["report", "model.pt"], "model.pt"),
+    (["report", "run.h5", "--out", "nowhere/r.html"], "does not exist"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def damaged(folder):
+    """The same folder with files that are wrong in every way of the list."""
+    frames = emt_frames(3)
+    nan, huge = frames[0].copy(), frames[0].copy()
+    nan.info["REF_energy"] = float("nan")
+    huge.arrays["REF_forces"] = np.full((4, 3), 1e5)
+    cell = Atoms("H", pbc=True, info={"REF_energy": 0.0})
+    cell.arrays["REF_forces"] = np.zeros((1, 3))
+    silver = emt_frames(2, elements=("Ag",))
+    for name, content in {"one": frames[:1], "nan": [nan, nan], "huge": [huge, huge], "cell": cell, "silver": silver}.items():
+        write(folder / f"{name}.xyz", content)
+    for source, target, keep in (("train.xyz", "cut.xyz", 0.49), ("model.pt", "cut.pt", 0.5), ("run.h5", "cut.h5", 0.02)):
+        content = (folder / source).read_bytes()
+        (folder / target).write_bytes(content[: int(keep * len(content))])
+    if not (folder / "two.pt").exists():
+        good("train", "train.xyz", *TINY, "--members", 2, "--epochs", 1, "--out", "two.pt", cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize(("arguments", "rule"), MISTAKES, ids=lambda value: "-".join(map(str, value))[:60])
+def test_a_mistake_is_one_line_and_exit_code_2(damaged, arguments, rule):
+    before = {path.name: path.stat().st_mtime_ns for path in damaged.iterdir()}
+    done = ase_uq(*arguments, cwd=damaged)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("ase-uq: ")
+    assert rule in line
+    # Nothing new under any final name, and nothing changed.
+    after = {path.name: path.stat().st_mtime_ns for path in damaged.iterdir()}
+    assert {name: time for name, time in after.items() if before.get(name) != time} == {}
+
+
+def test_bad_usage_is_exit_code_2(tmp_path):
+    done = ase_uq("md", "--steps", "many", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_the_installed_command_leaves_with_the_same_codes(folder):
+    command = [sys.executable, "-m", "ase_uq", "reweight", "run.h5", "--observable"]
+    good, bad = (subprocess.run([*command, name], cwd=folder, capture_output=True, text=True) for name in ("r", "q"))
+    assert (good.returncode, bad.returncode) == (0, 2)
+    assert bad.stderr.startswith("ase-uq: ")
+    assert bad.stdout == ""
+
+
+def test_importing_the_package_or_asking_for_help_does_not_import_torch():
+    script = "import sys, ase_uq, ase_uq.cli; print('torch' in sys.modules, hasattr(ase_uq, 'UQCalculator'))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
