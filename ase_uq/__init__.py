@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ase_uq.calculator import UQCalculator, copy_uncertainty
     from ase_uq.checkpoint import load, save
     from ase_uq.committee import CommitteeUncertainty
-    from ase_uq.errors import InputError, RunFailure
+    from ase_uq.errors import InputError, RunError
     from ase_uq.logger import UncertaintyLogger
     from ase_uq.online import OnlineReweighter
     from ase_uq.prediction import Prediction, UncertaintyModel
@@ -27,7 +27,7 @@ _HOMES = {
     "InputError": "errors",
     "OnlineReweighter": "online",
     "Prediction": "prediction",
-    "RunFailure": "errors",
+    "RunError": "errors",
     "UQCalculator": "calculator",
     "UncertaintyLogger": "logger",
     "UncertaintyModel": "prediction",
@@ -43,7 +43,7 @@ __all__ = [
     "InputError",
     "OnlineReweighter",
     "Prediction",
-    "RunFailure",
+    "RunError",
     "UQCalculator",
     "UncertaintyLogger",
     "UncertaintyModel",

@@ -1,6 +1,6 @@
 """`UQCalculator`: an `UncertaintyModel` as an ordinary ASE calculator.
 
-Every evaluation fills all keys at once, so molecular dynamics costs one model evaluation per step whatever ASE asks for.
+Every evaluation fills all keys at once: a step of molecular dynamics costs one model evaluation whatever ASE asks for.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ALIASES: dict[str, dict[str, str]] = {
 }
 
 
-class PredictionCalculator(Calculator):  # type: ignore[misc]
+class PredictionCalculator(Calculator):
     """Base of the calculators that publish a `Prediction` under the result keys of the design.
 
     Subclasses implement `_predict(atoms, properties)`, which returns the prediction and their extra result keys.
@@ -76,8 +76,10 @@ class PredictionCalculator(Calculator):  # type: ignore[misc]
         super().calculate(atoms, properties, system_changes)
         self.results = {}
         self._prediction = None
-        check_structure(self.atoms)
-        prediction, extra = self._predict(self.atoms, properties)
+        # The base class has taken a copy: the caller's atoms are never kept.
+        own: Atoms = self.atoms  # type: ignore[assignment]
+        check_structure(own)
+        prediction, extra = self._predict(own, properties)
         self._prediction = prediction
         self.results = {
             **self._published(prediction),

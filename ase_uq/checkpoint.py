@@ -50,7 +50,7 @@ def save(model: MemberUncertainty, path: str | Path) -> None:
     InputError
         For a model that is not made of our own potentials (a committee of ASE calculators, say).
     """
-    potential = getattr(model, "potential", None)
+    potential: Any = getattr(model, "potential", None)
     if not isinstance(model, MemberUncertainty) or type(potential).__name__ not in BUILDERS:
         raise InputError(
             f"`model` must be made of potentials of ase_uq to be saved, got {type(model).__name__}; "
@@ -104,7 +104,7 @@ def load(path: str | Path) -> MemberUncertainty:
     if not isinstance(content, dict) or set(content) != ENTRIES or content["format"] != FORMAT:
         raise InputError(f"`{path}` must hold exactly the entries of an ase_uq model; save models with ase_uq.save.")
     if content["version"] > VERSION:
-        raise InputError(f"`{path}` has format version {content['version']}, this ase_uq reads {VERSION}; upgrade it.")
+        raise InputError(f"`{path}` has format version {content['version']}, ase_uq here reads {VERSION}; upgrade it.")
     if content["hash"] != _hash(content["description"], content["state"]):
         raise InputError(f"`{path}` does not match its own hash; it was altered or damaged, use another copy.")
     description = json.loads(content["description"])
@@ -115,7 +115,9 @@ def load(path: str | Path) -> MemberUncertainty:
         potential.load_state_dict(content["state"])
     except (TypeError, KeyError, RuntimeError) as e:
         written = description["versions"]["ase_uq"]
-        raise InputError(f"`{path}` was written by ase_uq {written}, whose architecture differs; train it again.") from e
+        raise InputError(
+            f"`{path}` was written by ase_uq {written}, whose architecture differs; train it again."
+        ) from e
     return MemberUncertainty(
         potential,
         alpha=description["alpha"],

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ase_uq.commands import calibrate, demo, evaluate, md, report, reweight, train
-from ase_uq.errors import InputError, RunFailure
+from ase_uq.errors import InputError, RunError
 
 app = typer.Typer(
     help="Uncertainty for molecular dynamics in ASE: train, wrap, run, analyse. Units: eV, Å, fs, K.",
@@ -38,7 +38,7 @@ def main() -> None:
         app()
     except InputError as e:
         _leave(str(e), 2)
-    except RunFailure as e:
+    except RunError as e:
         _leave(str(e), 1)
     except KeyboardInterrupt:
         _leave("interrupted; what was done is kept, --resume (train) or --restart (md) goes on", 1)

@@ -59,10 +59,11 @@ class CommitteeUncertainty:
         self.alpha = float(alpha)
         if len(self.calculators) < 2:
             raise InputError(
-                f"`calculators` must hold at least 2 members to have a variance, got {len(self.calculators)}; add members."
+                "`calculators` must hold at least 2 members to have a variance, "
+                f"got {len(self.calculators)}; add members."
             )
         if len({id(calculator) for calculator in self.calculators}) < len(self.calculators):
-            raise InputError("`calculators` must be different objects, got one of them twice; construct each by itself.")
+            raise InputError("`calculators` must be different objects, got one of them twice; construct each one.")
         for i, calculator in enumerate(self.calculators):
             missing = {"energy", "forces"} - set(getattr(calculator, "implemented_properties", ()))
             if missing:

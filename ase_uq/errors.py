@@ -10,5 +10,5 @@ class InputError(ValueError):
     """
 
 
-class RunFailure(RuntimeError):
+class RunError(RuntimeError):
     """Work that began well and could not be finished, such as a training that diverged; exit code 1."""

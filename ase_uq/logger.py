@@ -110,7 +110,7 @@ class UncertaintyLogger:
         atoms: Atoms,
         *,
         dyn: Any = None,
-        temperature_K: float,  # noqa: N803
+        temperature_K: float,
         observables: Mapping[str, ObservableLike] | None = None,
         timestep_fs: float | None = None,
         ensemble: str = "nvt",

@@ -18,7 +18,7 @@ from ase_uq.calculator import PredictionCalculator
 from ase_uq.errors import InputError
 from ase_uq.logger import UncertaintyLogger
 from ase_uq.observables import Observable
-from ase_uq.online import OnlineReweighter, OnlineResult
+from ase_uq.online import OnlineResult, OnlineReweighter
 from ase_uq.restart import RestartState, read_restart
 
 ENSEMBLES = ("nvt", "nve")
@@ -191,7 +191,14 @@ class _Keeper:
         path: Path,
         done: int,
     ) -> None:
-        self.atoms, self.dynamics, self.logger, self.rng, self.path, self.done = atoms, dynamics, logger, rng, path, done
+        self.atoms, self.dynamics, self.logger, self.rng, self.path, self.done = (
+            atoms,
+            dynamics,
+            logger,
+            rng,
+            path,
+            done,
+        )
         self._last = time.monotonic()
         self._state: RestartState | None = None
 

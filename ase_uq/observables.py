@@ -84,7 +84,9 @@ def parse_observables(texts: Sequence[str], n_atoms: int) -> dict[str, Observabl
 def _parse(definition: str, n_atoms: int) -> Observable:
     kind, _, numbers = definition.partition(":")
     if kind not in _KINDS:
-        raise InputError(f"`observable` must be one of {', '.join(_KINDS)}, got {kind!r}; write for example distance:0,1.")
+        raise InputError(
+            f"`observable` must be one of {', '.join(_KINDS)}, got {kind!r}; write for example distance:0,1."
+        )
     function, n_indices, unit = _KINDS[kind]
     try:
         indices = [int(number) for number in numbers.split(",")]

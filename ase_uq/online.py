@@ -131,7 +131,7 @@ class OnlineReweighter:
         self,
         atoms: Atoms,
         *,
-        temperature_K: float,  # noqa: N803 - units are part of the name
+        temperature_K: float,
         observables: Mapping[str, Observable],
         method: str = "cea",
     ) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from ase import Atoms
@@ -156,7 +156,8 @@ class Prediction:
     @property
     def energy_std(self) -> float | None:
         """Standard deviation of the energy, eV."""
-        return None if self.energy_var is None else float(np.sqrt(self.energy_var))
+        variance = self.energy_var
+        return None if variance is None else float(np.sqrt(variance))
 
     @property
     def forces_std(self) -> Array | None:
@@ -199,7 +200,10 @@ def _moments(members: Array, alpha: float) -> tuple[Any, Array, Any]:
     return mean, mean + deviations, (deviations**2).sum(axis=0) / (len(members) - 1)
 
 
-def _total(epistemic: Any, aleatoric: Any) -> Any:
-    if epistemic is None:
-        return aleatoric
-    return epistemic if aleatoric is None else epistemic + aleatoric
+Moment = TypeVar("Moment", float, Array)
+
+
+def _total(epistemic: Moment | None, aleatoric: Moment | None) -> Moment | None:
+    if epistemic is None or aleatoric is None:
+        return aleatoric if epistemic is None else epistemic
+    return epistemic + aleatoric

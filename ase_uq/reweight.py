@@ -134,7 +134,7 @@ def reweight(
     *,
     energy_members: ArrayLike,
     energy_reference: ArrayLike,
-    temperature_K: float,  # noqa: N803 - units are part of the name
+    temperature_K: float,
     method: str = "cea",
 ) -> ReweightResult:
     """Average `observable` under every member of a committee.
@@ -208,7 +208,7 @@ def reweight(
     return replace(result, warnings=warnings_for(numbers))
 
 
-def inverse_temperature(temperature_K: float) -> float:  # noqa: N803 - units are part of the name
+def inverse_temperature(temperature_K: float) -> float:
     """1/(kB T) in 1/eV."""
     if not (np.isfinite(temperature_K) and temperature_K > 0):
         raise InputError(f"`temperature_K` must be positive, got {temperature_K}; pass the thermostat's target in K.")

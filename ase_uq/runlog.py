@@ -72,7 +72,7 @@ class RunLog:
     time_fs: Array
     energy: Array
     kinetic_energy: Array
-    temperature_K: Array  # noqa: N815
+    temperature_K: Array
     volume: Array
     observables: Mapping[str, Array]
     units: Mapping[str, str]

@@ -25,8 +25,8 @@ def assert_uncertainty_model(
 ) -> None:
     """Check that a model obeys the protocol on a structure.
 
-    Shapes and types; moments that match the members (divisor M-1); forces and stress that are derivatives of the energy;
-    the same answer twice; the structure left alone.
+    Shapes and types; moments that match the members (divisor M-1); forces and stress that are derivatives of the
+    energy; the same answer twice; the structure left alone.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def assert_uncertainty_model(
 def assert_potential(potential: Potential, graph: Graph, *, step: float = 1e-4, tolerance: float = 1e-5) -> None:
     """Check that a potential obeys the protocol on a graph, best in float64.
 
-    Shape and type of the energies; invariance under rotation, translation and permutation of the atoms; the same numbers
-    alone and in a batch; forces of every member against central differences.
+    Shape and type of the energies; invariance under rotation, translation and permutation of the atoms; the same
+    numbers alone and in a batch; forces of every member against central differences.
 
     Parameters
     ----------
@@ -167,9 +167,7 @@ def _check_moments(prediction: Prediction) -> None:
         assert np.allclose(spread, variance, rtol=1e-6, atol=1e-12 * size**2), f"{name}_var must have divisor M-1"
 
 
-def _check_forces(
-    model: UncertaintyModel, atoms: Atoms, prediction: Prediction, step: float, tolerance: float
-) -> None:
+def _check_forces(model: UncertaintyModel, atoms: Atoms, prediction: Prediction, step: float, tolerance: float) -> None:
     scale = max(float(np.abs(prediction.forces).max()), 1e-3)
     for atom, axis in ((0, 0), (len(atoms) - 1, 1), (len(atoms) // 2, 2)):
         energies = []

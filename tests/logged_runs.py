@@ -34,7 +34,7 @@ class Harmonic:
         self.sites, self.alpha, self.k = sites, alpha, np.array([0.9, 1.0, 1.15])
         self.model_hash = hash_ or self.model_hash
 
-    def predict(self, atoms, properties):  # noqa: ARG002
+    def predict(self, atoms, properties):
         d = atoms.positions - self.sites
         return Prediction.from_members(
             energies=0.5 * self.k * (d**2).sum(), forces=-self.k[:, None, None] * d, alpha=self.alpha

@@ -40,7 +40,7 @@ class QuadraticMembers:
         self.implemented_properties = ["energy", "free_energy", "forces", "energy_var", "forces_var", "energy_members"]
         self.implemented_properties += ["forces_members"]
 
-    def predict(self, atoms, properties):  # noqa: ARG002
+    def predict(self, atoms, properties):
         x = atoms.positions.ravel()
         return Prediction.from_members(
             energies=0.5 * np.einsum("k,ikl,l->i", x, self.a, x) + self.b @ x + self.c,
@@ -440,7 +440,7 @@ def test_bad_parts_are_refused():
 
 def test_a_model_without_members_is_refused_with_the_name_of_the_field():
     class Silent:
-        def predict(self, atoms, properties):  # noqa: ARG002
+        def predict(self, atoms, properties):
             return Prediction(energy=0.0, forces=np.zeros((len(atoms), 3)), energy_var_epistemic=1.0)
 
     atoms = molecule()

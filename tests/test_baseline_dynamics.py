@@ -20,7 +20,7 @@ class MorseMembers:
         self.r0, self.alpha = r0, alpha
         self.pairs = None
 
-    def predict(self, atoms, properties):  # noqa: ARG002
+    def predict(self, atoms, properties):
         if self.pairs is None:
             i, j = np.triu_indices(len(atoms), k=1)
             incidence = np.zeros((len(i), len(atoms)))

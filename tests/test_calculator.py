@@ -105,7 +105,9 @@ def test_one_model_evaluation_per_step(ensemble, tmp_path):
         dyn = IsotropicMTKNPT(atoms, dt, temperature_K=300, pressure_au=0.0, tdamp=50 * dt, pdamp=500 * dt)
     with (
         Trajectory(tmp_path / "run.traj", "w", atoms) as trajectory,
-        UncertaintyLogger(tmp_path / "run.h5", atoms, dyn=dyn, temperature_K=300, observables={}, ensemble=ensemble) as log,
+        UncertaintyLogger(
+            tmp_path / "run.h5", atoms, dyn=dyn, temperature_K=300, observables={}, ensemble=ensemble
+        ) as log,
     ):
         dyn.attach(trajectory)
         dyn.attach(log)

@@ -207,7 +207,7 @@ def test_a_large_common_energy_costs_no_digits(tmp_path):
 
 def test_a_model_without_uncertainties_leaves_its_datasets_out(tmp_path):
     class Silent:
-        def predict(self, atoms, properties):  # noqa: ARG002
+        def predict(self, atoms, properties):
             return Prediction(energy=1.0, forces=np.zeros((len(atoms), 3)), energy_var_epistemic=0.25)
 
     atoms, dyn = oscillator()

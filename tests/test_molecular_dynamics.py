@@ -60,7 +60,12 @@ def test_a_restarted_run_is_the_uninterrupted_one(tmp_path):
     run_md(start(), calculator(), settings(steps=17), log=tmp_path / "parts.h5", observables=OBSERVABLES)
     for steps in (18, 40):
         run_md(
-            start(), calculator(), settings(steps=steps), log=tmp_path / "parts.h5", observables=OBSERVABLES, restart=True
+            start(),
+            calculator(),
+            settings(steps=steps),
+            log=tmp_path / "parts.h5",
+            observables=OBSERVABLES,
+            restart=True,
         )
     whole, parts = read_log(tmp_path / "whole.h5"), read_log(tmp_path / "parts.h5")
     assert parts.step.tolist() == whole.step.tolist()
@@ -117,7 +122,9 @@ def test_what_cannot_be_run_is_said(tmp_path):
     state = tmp_path / "run.h5.restart"
     state.write_bytes(state.read_bytes()[:50])
     with pytest.raises(InputError, match="could not be read"):
-        run_md(start(), calculator(), settings(steps=50), log=tmp_path / "run.h5", observables=OBSERVABLES, restart=True)
+        run_md(
+            start(), calculator(), settings(steps=50), log=tmp_path / "run.h5", observables=OBSERVABLES, restart=True
+        )
     run(tmp_path / "run.h5", overwrite=True)
     assert read_log(tmp_path / "run.h5").n_frames == 41
 

@@ -27,7 +27,9 @@ def test_members_carry_the_calibrated_moments(energies, alpha, offset):
 
 def test_closed_form_of_two_members():
     forces = np.array([[[1.0, 0.0, 0.0]], [[3.0, 0.0, 4.0]]])
-    p = Prediction.from_members(energies=[1.0, 2.0], forces=forces, stresses=np.array([[0.0] * 6, [2.0] * 6]), alpha=3.0)
+    p = Prediction.from_members(
+        energies=[1.0, 2.0], forces=forces, stresses=np.array([[0.0] * 6, [2.0] * 6]), alpha=3.0
+    )
     assert p.energy_var == pytest.approx(9 * 0.5)
     assert p.forces_var == pytest.approx(9 * np.array([[2.0, 0.0, 8.0]]))
     assert p.stress_var == pytest.approx(9 * np.full(6, 2.0))

@@ -32,7 +32,7 @@ class Page(HTMLParser):
         assert self.open == []
         self.text = re.sub(r"\s+", " ", "".join(self.words))
 
-    def handle_starttag(self, tag, attrs):  # noqa: ARG002
+    def handle_starttag(self, tag, attrs):
         if tag not in VOID:
             self.open.append(tag)
         if tag == "tr":

@@ -5,7 +5,6 @@ import pytest
 from ase.units import kB
 
 from ase_uq.errors import InputError
-from ase_uq.reweight import MIN_FRAMES, reweight
 from ase_uq.report.averages import (
     LONGEST_PREFIX_RUN,
     N_PREFIXES,
@@ -15,6 +14,7 @@ from ase_uq.report.averages import (
     run_warnings,
     target_temperature,
 )
+from ase_uq.reweight import MIN_FRAMES, reweight
 from tests.synthetic_runs import ar1, synthetic_run
 
 

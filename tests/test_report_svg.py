@@ -51,13 +51,13 @@ def test_the_description_is_the_accessible_name():
     class Title(HTMLParser):
         inside, text = False, ""
 
-        def handle_starttag(self, tag, attrs):  # noqa: ARG002
+        def handle_starttag(self, tag, attrs):
             self.inside = tag == "title"
 
         def handle_data(self, data):
             self.text += data if self.inside else ""
 
-        def handle_endtag(self, tag):  # noqa: ARG002
+        def handle_endtag(self, tag):
             self.inside = False
 
     svg = inline_svg(drawing(), name="a", description="angle < 90° & more")

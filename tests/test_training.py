@@ -12,7 +12,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from ase_uq.errors import InputError, RunFailure
+from ase_uq.errors import InputError, RunError
 from ase_uq.evaluation import residuals
 from ase_uq.graph import build_graph
 from ase_uq.members import MemberUncertainty
@@ -187,7 +187,7 @@ def test_split_is_reproducible_and_complete(alloy):
 
 
 def test_reference_recovers_atomic_energies():
-    frames = [frame for frame in _additive({"Cu": -3.0, "Au": -5.0})]
+    frames = list(_additive({"Cu": -3.0, "Au": -5.0}))
     reference = fit_reference(frames, cutoff=3.0)
     assert reference.elements == ("Au", "Cu")
     assert reference.shifts == pytest.approx((-5.0, -3.0))
@@ -364,7 +364,7 @@ def test_time_budget_and_early_stopping_end_in_good_order(alloy):
 def test_divergence_is_said_in_one_sentence(alloy):
     potential = EquivariantPotential(["Au", "Cu"], **SMALL)
     train, valid = (Batches(f, cutoff=3.5, batch_size=4) for f in (alloy[:6], alloy[18:]))
-    with pytest.raises(RunFailure, match="training diverged in epoch"):
+    with pytest.raises(RunError, match="training diverged in epoch"):
         fit(potential, train, valid, settings(learning_rate=1e30, ema=0.0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from ase.calculators.calculator import BaseCalculator
@@ -35,7 +36,7 @@ def baseline_calculator(name: str) -> BaseCalculator:
             f"`baseline` must be one of {', '.join(NAMED)} or package.module:Class, got {name!r}; choose one."
         )
     try:
-        factory = getattr(importlib.import_module(module), attribute)
+        factory: Callable[..., BaseCalculator] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as e:
         raise InputError(f"`baseline` {name!r} could not be imported ({e}); {cure}.") from e
     return factory(**arguments)

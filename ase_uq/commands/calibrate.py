@@ -25,7 +25,9 @@ def run(
     model: MODEL,
     data: Annotated[Path, typer.Argument(help="Labelled frames new to every member.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("calibrated.pt"),
-    estimator: Annotated[str, typer.Option(help="student_t (maximum likelihood) or moment (arXiv:2011.08828, Eq. 6).")] = "student_t",
+    estimator: Annotated[
+        str, typer.Option(help="student_t (maximum likelihood) or moment (arXiv:2011.08828, Eq. 6).")
+    ] = "student_t",
     energy_key: ENERGY_KEY = None,
     forces_key: FORCES_KEY = None,
     stress_key: STRESS_KEY = None,
@@ -38,9 +40,7 @@ def run(
     from ase_uq.training.data import read_frames
 
     loaded = load(model)
-    frames = read_frames(
-        data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force
-    )
+    frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force)
     fitted = predict_with_progress(loaded, frames).calibrate(method=estimator)
     described = {**fitted.to_dict(), "data": data.name}
     calibrated = loaded.calibrated(fitted.alpha, described)

@@ -140,7 +140,7 @@ def _run(
     for observable, (_, unit) in observables.items():
         result = reweight(
             recorded.observables[observable],
-            energy_members=recorded.energy_members,
+            energy_members=recorded.energy_members if recorded.energy_members is not None else (),
             energy_reference=recorded.energy,
             temperature_K=temperature_K,
         )
@@ -148,7 +148,7 @@ def _run(
         console.print(f"   <{observable}> = {text}")
         averages[observable] = text
     angle = recorded.observables["umbrella_angle"]
-    if angle.min() < 90.0 < angle.max():
+    if recorded.weight is not None and angle.min() < 90.0 < angle.max():
         console.print(f"   the molecule inverts; the smallest weight of the model is {recorded.weight.min():.3f}")
     report = out / f"{name}.html"
     write_report(log, report, title=f"Ammonia at {temperature_K:.0f} K")

@@ -34,9 +34,7 @@ def run(
     from ase_uq.training.data import read_frames
 
     loaded = load(model)
-    frames = read_frames(
-        data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force
-    )
+    frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force)
     found = predict_with_progress(loaded, frames)
     energy, forces = found.energy_scores(), found.force_scores()
     if plot is not None:
@@ -53,7 +51,8 @@ def run(
         )
         return
     calibrated = f"alpha {loaded.alpha:.3g}" if loaded.calibration else "not calibrated"
-    typer.echo(f"{data.name}: {len(frames)} structures, {found.n_atoms.sum()} atoms; {loaded.n_members} members, {calibrated}")
+    size = f"{len(frames)} structures, {found.n_atoms.sum()} atoms"
+    typer.echo(f"{data.name}: {size}; {loaded.n_members} members, {calibrated}")
     _print_table(energy, forces)
     if plot is not None:
         typer.echo(f"wrote {plot}")
@@ -78,8 +77,10 @@ def _print_table(energy: Scores, forces: Scores) -> None:
         {rank.group: rank.spearman for rank in scores.spearman_within if rank.spearman is not None}
         for scores in (energy, forces)
     )
-    for group in sorted({*ranks, *force_ranks}):
-        rows.append((f"  within {group}", _number(ranks.get(group)), _number(force_ranks.get(group))))
+    rows += [
+        (f"  within {group}", _number(ranks.get(group)), _number(force_ranks.get(group)))
+        for group in sorted({*ranks, *force_ranks})
+    ]
     width = max(len(row[0]) for row in rows)
     typer.echo(f"{'':{width}}  {'energy':>20}  {'forces':>20}")
     for name, left, right in rows:

@@ -45,7 +45,9 @@ def run(
     ] = None,
     interval: Annotated[int, typer.Option(help="Steps between logged frames.")] = 1,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
-    restart: Annotated[bool, typer.Option("--restart", help="Go on exactly where the log of this name stopped.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Go on exactly where the log of this name stopped.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing log.")] = False,
     as_json: JSON = False,
 ) -> None:
@@ -129,7 +131,7 @@ def make_calculator(
         sigma_baseline=sigma_baseline,
         sigma_baseline_per_atom=sigma_baseline_per_atom,
     )
-    offsets = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in blended.offsets.items())
+    offsets = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in (blended.offsets or {}).items())
     console.print(f"energy zero of {baseline} shifted by (eV per atom): {offsets}")
     return blended
 

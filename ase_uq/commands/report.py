@@ -16,10 +16,12 @@ def run(
     log: Annotated[Path, typer.Argument(help="HDF5 log of `ase-uq md`.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="HTML page to write.")] = Path("report.html"),
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-    skip: Annotated[float, typer.Option(help="Time at the start to leave out of the averages as equilibration, fs.")] = 0.0,
+    skip: Annotated[
+        float, typer.Option(help="Time at the start to leave out of the averages as equilibration, fs.")
+    ] = 0.0,
     as_json: JSON = False,
 ) -> None:
-    """Write one self-contained HTML page about a run: what it was, its uncertainty, its averages with both error bars."""
+    """Write one self-contained HTML page: what was run, its uncertainty, its averages with both error bars."""
     from ase_uq.report import write_report
 
     write_report(log, out, title=title, skip_fs=skip)

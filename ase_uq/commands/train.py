@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ase_uq.commands.options import ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, STRESS_KEY, console, print_json
+
+if TYPE_CHECKING:
+    from ase_uq.members import MemberUncertainty
+    from ase_uq.potentials import DeepEnsemble
 
 NAME = "train"
 DEFAULT_EPOCHS, UNLIMITED = 200, 1_000_000
@@ -20,14 +24,17 @@ LATER = {
 def run(
     data: Annotated[Path, typer.Argument(help="Frames with energies and forces: extended XYZ, also .gz.")],
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("model.pt"),
-    method: Annotated[str, typer.Option(help="Kind of uncertainty: deep (an ensemble of independent members).")] = "deep",
+    method: Annotated[
+        str, typer.Option(help="Kind of uncertainty: deep (an ensemble of independent members).")
+    ] = "deep",
     potential: Annotated[str, typer.Option(help="Architecture: equivariant.")] = "equivariant",
     members: Annotated[int, typer.Option(help="M, at least 2; 4 or more to calibrate.")] = 4,
     valid: Annotated[Path | None, typer.Option(help="Validation frames [a random part of DATA].")] = None,
     valid_fraction: Annotated[float, typer.Option(help="Part of DATA held out for validation.")] = 0.1,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data [200; with --minutes, no limit].")] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Time budget of each member, minutes; stops in good order with the best weights.")
+        float | None,
+        typer.Option(help="Time budget of each member, minutes; stops in good order with the best weights."),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Structures a step.")] = 5,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 0.01,
@@ -43,10 +50,14 @@ def run(
     layers: Annotated[int, typer.Option(help="Message-passing steps.")] = 2,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, ...")] = "cpu",
-    jobs: Annotated[int | None, typer.Option(help="Members trained at the same time [as many as torch has threads].")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Members trained at the same time [as many as torch has threads].")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, data order, split and sub-samples.")] = 0,
     from_model: Annotated[Path | None, typer.Option("--from", help="Model file to fine-tune.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training of the same OUT.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted training of the same OUT.")
+    ] = False,
     energy_key: ENERGY_KEY = None,
     forces_key: FORCES_KEY = None,
     stress_key: STRESS_KEY = None,
@@ -81,13 +92,18 @@ def run(
         stress_weight=stress_weight,
         seed=seed,
     )
-    keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key, "max_force": max_force}
+    keys: dict[str, Any] = {
+        "energy_key": energy_key,
+        "forces_key": forces_key,
+        "stress_key": stress_key,
+        "max_force": max_force,
+    }
     frames = read_frames(data, **keys)
     if valid is None:
         train, held_out = split_frames(frames, valid_fraction=valid_fraction, seed=seed)
     else:
         train, held_out = frames, read_frames(valid, **keys)
-    start = None if from_model is None else load(from_model)
+    start = None if from_model is None else _ensemble(load(from_model), from_model)
     config = {
         "cutoff": cutoff,
         "channels": channels,
@@ -105,7 +121,7 @@ def run(
             n_members=members,
             settings=settings,
             config=config,
-            start=None if start is None else start.potential,
+            start=start,
             subsample=subsample,
             seed=seed,
             jobs=1 if device.startswith("cuda") else jobs,
@@ -135,6 +151,15 @@ def run(
         print_json({"model": str(out), "model_hash": model.model_hash, **described})
     else:
         console.print(f"wrote [bold]{out}[/bold]; next: ase-uq calibrate {out} VALID.xyz --out calibrated.pt")
+
+
+def _ensemble(model: MemberUncertainty, path: Path) -> DeepEnsemble:
+    from ase_uq.errors import InputError
+    from ase_uq.potentials import DeepEnsemble
+
+    if not isinstance(model.potential, DeepEnsemble):
+        raise InputError(f"`--from` needs a deep ensemble, {path} holds a {type(model.potential).__name__}.")
+    return model.potential
 
 
 def _check_choice(option: str, value: str) -> None:

@@ -1,7 +1,7 @@
 """Building blocks of equivariant potentials, on e3nn's spherical harmonics and coupling coefficients.
 
-Features are arrays (rows, (l_max + 1)^2, C): component lm = l^2 + l + m in e3nn's real basis, channels last. Degree l has
-parity (-1)^l throughout, so every product is kept or dropped by the parity of l1 + l2 + l3.
+Features are arrays (rows, (l_max + 1)^2, C): component lm = l^2 + l + m in e3nn's real basis, channels last. Degree l
+has parity (-1)^l throughout, so every product is kept or dropped by the parity of l1 + l2 + l3.
 
 ======  ==================================================
 symbol  variable
@@ -20,6 +20,7 @@ Products of atomic bases: Batatia et al., arXiv:2206.07697, Eqs. 8 to 10.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from e3nn import o3
@@ -28,7 +29,10 @@ from torch import Tensor, nn
 
 def spherical_harmonics(vectors: Tensor, l_max: int) -> Tensor:
     """Return Y_lm of the directions of `vectors`, (E, (l_max + 1)^2), component normalisation."""
-    return o3.spherical_harmonics(list(range(l_max + 1)), vectors, normalize=True, normalization="component")
+    harmonics: Tensor = o3.spherical_harmonics(
+        list(range(l_max + 1)), vectors, normalize=True, normalization="component"
+    )
+    return harmonics
 
 
 class RadialBasis(nn.Module):
@@ -39,7 +43,9 @@ class RadialBasis(nn.Module):
     def __init__(self, cutoff: float, n_radial: int, power: int = 5) -> None:
         super().__init__()
         self.cutoff, self.power = cutoff, power
-        self.register_buffer("frequencies", math.pi * torch.arange(1, n_radial + 1, dtype=torch.float64), persistent=False)
+        self.register_buffer(
+            "frequencies", math.pi * torch.arange(1, n_radial + 1, dtype=torch.float64), persistent=False
+        )
 
     def forward(self, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Return the basis (E, n_radial), of order one, and the envelope (E, 1), for distances (E,)."""
@@ -49,12 +55,7 @@ class RadialBasis(nn.Module):
 
     def _envelope(self, x: Tensor) -> Tensor:
         p = self.power
-        value = (
-            1.0
-            - (p + 1) * (p + 2) / 2 * x**p
-            + p * (p + 2) * x ** (p + 1)
-            - p * (p + 1) / 2 * x ** (p + 2)
-        )
+        value = 1.0 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1) - p * (p + 1) / 2 * x ** (p + 2)
         return torch.where(x < 1.0, value, torch.zeros_like(value))
 
 
@@ -140,7 +141,7 @@ class MLP(nn.Module):
         super().__init__()
         self.weights = nn.ParameterList(
             torch.randn(n_in, n_out, generator=generator, dtype=torch.float64) / math.sqrt(n_in)
-            for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+            for n_in, n_out in pairwise(sizes)
         )
         self.biases = nn.ParameterList(torch.zeros(n_out, dtype=torch.float64) for n_out in sizes[1:-1])
 
@@ -149,4 +150,5 @@ class MLP(nn.Module):
         for weight, bias in zip(self.weights[:-1], self.biases, strict=True):
             # 1.6766 restores the second moment that SiLU takes from a unit Gaussian.
             x = nn.functional.silu(x @ weight + bias) * 1.6766
-        return x @ self.weights[-1]
+        out: Tensor = x @ self.weights[-1]
+        return out

@@ -133,11 +133,11 @@ class EquivariantPotential(nn.Module):
         if bool((species < 0).any()):
             number = int(graph.numbers[int(torch.argmin(species))])
             raise InputError(
-                f"element with atomic number {number} is not among those the potential knows ({', '.join(self.elements)}); "
-                "train with frames that contain it."
+                f"element with atomic number {number} is not among those the potential knows "
+                f"({', '.join(self.elements)}); train with frames that contain it."
             )
         # The network may be float32; distances, shifts and the sum over atoms stay float64.
-        local = self.network(graph, species, self.mean_neighbours).to(torch.float64) * self.scale
+        local: Tensor = self.network(graph, species, self.mean_neighbours).to(torch.float64) * self.scale
         local = local + self.shifts.index_select(0, species)
         return local.new_zeros(graph.n_structures).index_add(0, graph.structures, local).unsqueeze(0)
 
@@ -150,9 +150,7 @@ class EquivariantPotential(nn.Module):
             "hidden_l_max": (0 <= c["hidden_l_max"] <= c["l_max"], "between 0 and l_max"),
             "body_order": (c["body_order"] in (2, 3, 4), "2, 3 or 4"),
             "dtype": (c["dtype"] in DTYPES, "float32 or float64"),
-            **{
-                name: (c[name] >= 1, "at least 1") for name in ("channels", "n_layers", "n_radial", "radial_width")
-            },
+            **{name: (c[name] >= 1, "at least 1") for name in ("channels", "n_layers", "n_radial", "radial_width")},
         }
         for name, (ok, rule) in rules.items():
             if not ok:
@@ -227,14 +225,13 @@ class _Layer(nn.Module):
         self.after = DegreeLinear(l_max, channels, channels, generator)
         # The last product needs only the degrees that leave the layer.
         out_degrees = [l_max] * (body_order - 3) + [l_out] * (body_order > 2)
-        self.products = nn.ModuleList(Coupling(l_max, l_max, degree) for degree in out_degrees)
+        products = [Coupling(l_max, l_max, degree) for degree in out_degrees]
+        self.products = nn.ModuleList(products)
         self.product_weights = nn.ParameterList(
             torch.randn(n_elements, product.n_paths, channels, generator=generator, dtype=torch.float64) / 2
-            for product in self.products
+            for product in products
         )
-        self.mixers = nn.ModuleList(
-            DegreeLinear(l_out, channels, channels, generator) for _ in range(body_order - 1)
-        )
+        self.mixers = nn.ModuleList(DegreeLinear(l_out, channels, channels, generator) for _ in range(body_order - 1))
         skip = torch.randn(n_elements, channels, channels, generator=generator, dtype=torch.float64)
         self.skip = nn.Parameter(skip / math.sqrt(channels))
 

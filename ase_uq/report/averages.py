@@ -13,8 +13,8 @@ from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.reweight import MIN_FRAMES, ReweightResult, reweight
 from ase_uq.report.figures import RunningAverage
+from ase_uq.reweight import MIN_FRAMES, ReweightResult, reweight
 from ase_uq.runlog import RunLog
 from ase_uq.statistics import standard_error
 
@@ -64,7 +64,7 @@ class _Frames:
     time_fs: Array  # (T,)
     values: Array  # (T,)
     deviations: Array  # (T, M), eV
-    temperature_K: float  # noqa: N815 - units are part of the name
+    temperature_K: float
 
 
 def averages(run: RunLog, names: Sequence[str] | None = None, *, skip_fs: float = 0.0) -> list[Average]:

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
 from ase_uq.formatting import format_significant
-from ase_uq.report.page import count, facts_table, figure, grouped, section, text
-from ase_uq.report.sections import members_section, results_section, running_averages_section
 from ase_uq.report.averages import averages, target_temperature
 from ase_uq.report.figures import (
     LONGEST_PLAIN_SERIES,
@@ -30,6 +28,8 @@ from ase_uq.report.figures import (
     uncertainty_figure,
     weight_figure,
 )
+from ase_uq.report.page import count, facts_table, figure, grouped, section, text
+from ase_uq.report.sections import members_section, results_section, running_averages_section
 from ase_uq.runlog import RunLog, read_log
 
 Array = NDArray[np.float64]

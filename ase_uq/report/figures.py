@@ -99,7 +99,7 @@ def energy_figure(
     time_fs: Array,
     energy: Array,
     kinetic_energy: Array,
-    temperature_K: Array,  # noqa: N803 - units are part of the name
+    temperature_K: Array,
     target_K: float | None,  # noqa: N803
 ) -> Figure:
     """Potential and total energy since the first frame, and temperature, against time; all (T,)."""

@@ -57,7 +57,7 @@ class Batches:
         yield from self._in(np.arange(len(self.frames)))
 
     def shuffled(self, *, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield all batches in an order that depends on the seed and the epoch alone, so that a resumed run repeats it."""
+        """Yield all batches in an order that follows from seed and epoch alone, so that a resumed run repeats it."""
         yield from self._in(np.random.default_rng([seed, epoch]).permutation(len(self.frames)))
 
     def _in(self, order: NDArray[np.int64]) -> Iterator[Batch]:

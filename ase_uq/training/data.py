@@ -93,7 +93,7 @@ def read_structures(path: str | Path) -> list[Atoms]:
     if not path.is_file():
         raise InputError(f"`{path}` must be a file with structures, and there is none; check the path.")
     try:
-        structures = ase.io.read(path, ":")
+        structures = list(ase.io.iread(path, ":"))
     except (OSError, EOFError, ValueError, KeyError, IndexError, zlib.error, UnknownFileTypeError) as e:
         reason = " ".join(str(e).split()) or type(e).__name__
         raise InputError(
@@ -106,12 +106,10 @@ def read_structures(path: str | Path) -> list[Atoms]:
             check_structure(atoms)
         except InputError as e:
             raise InputError(f"frame {index} of {path}: {e}") from e
-    return structures  # type: ignore[no-any-return]
+    return structures
 
 
-def split_frames(
-    frames: Sequence[Frame], *, valid_fraction: float, seed: int = 0
-) -> tuple[list[Frame], list[Frame]]:
+def split_frames(frames: Sequence[Frame], *, valid_fraction: float, seed: int = 0) -> tuple[list[Frame], list[Frame]]:
     """Split at random into training and validation frames, at least one of each.
 
     Raises

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ase_uq.errors import InputError, RunFailure
+from ase_uq.errors import InputError, RunError
 from ase_uq.files import replacing
 from ase_uq.potentials.base import evaluate
 from ase_uq.training.batches import Batch, Batches
@@ -149,7 +149,7 @@ def fit(
 
     Raises
     ------
-    RunFailure
+    RunError
         If the loss stops being a number.
     """
     averaged = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=False)
@@ -169,7 +169,7 @@ def fit(
         train_loss = _train_epoch(potential, averaged, optimizer, train, settings, done.epoch, on_samples)
         valid_loss, energy_rmse, forces_rmse = validate(averaged.module, valid, settings.weights)
         if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
-            raise RunFailure(f"training diverged in epoch {done.epoch + 1}; lower the learning rate ({rate:.2g}).")
+            raise RunError(f"training diverged in epoch {done.epoch + 1}; lower the learning rate ({rate:.2g}).")
         if valid_loss < done.best:
             done.best = valid_loss
             best = {name: value.clone() for name, value in averaged.module.state_dict().items()}

@@ -189,9 +189,7 @@ def _in_processes(made: list[_Job], jobs: int, on_epoch: MemberCallback | None) 
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        return [
-            {name: torch.from_numpy(value) for name, value in future.result().items()} for future in futures
-        ]
+        return [{name: torch.from_numpy(value) for name, value in future.result().items()} for future in futures]
 
 
 def _train_and_report(job: _Job, records: Any) -> dict[str, Any]:

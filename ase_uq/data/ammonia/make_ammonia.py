@@ -121,7 +121,7 @@ def volume_gradient(positions: Array) -> Array:
 def dynamics(
     start: Atoms,
     *,
-    temperature_K: float,  # noqa: N803
+    temperature_K: float,
     n_frames: int,
     rng: np.random.Generator,
     keep: Callable[[Atoms], bool] | None = None,

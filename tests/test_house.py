@@ -1,0 +1,62 @@
+"""Rules of the house that no linter knows."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "ase_uq").rglob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_imports_the_package_root(path):
+    assert "ase_uq" not in set(imports(path))
+
+
+def test_files_are_small():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in MODULES}
+    assert {name: n for name, n in lengths.items() if n > 420} == {}
+
+
+def test_importing_everything_changes_no_global_state():
+    script = """
+import os, random, warnings
+import numpy as np, torch, ase.calculators.calculator as c, ase.outputs as o
+import ase.calculators.lj, ase.calculators.emt
+state = lambda: (
+    torch.get_default_dtype(), torch.get_num_threads(), torch.initial_seed(), dict(os.environ), list(c.all_properties),
+    sorted(o.all_outputs), list(c.Calculator.implemented_properties), np.random.get_state()[1].tolist(),
+    random.getstate(), np.geterr(), list(ase.calculators.emt.EMT.implemented_properties),
+)
+before = state()
+import ase_uq, pkgutil, importlib
+for module in pkgutil.walk_packages(ase_uq.__path__, "ase_uq."):
+    if module.name != "ase_uq.__main__" and ".data" not in module.name:
+        importlib.import_module(module.name)
+after = state()
+print([i for i, (a, b) in enumerate(zip(before, after)) if a != b])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there_and_documented():
+    import ase_uq
+
+    for name in ase_uq.__all__:
+        assert getattr(ase_uq, name).__doc__, name
+    with pytest.raises(AttributeError, match="comes with a later version"):
+        _ = ase_uq.ThresholdSwitch
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = ase_uq.nonsense
