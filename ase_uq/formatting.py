@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 _DIGITS_OF_SMALLER = 2
 _DIGITS_OF_LARGER = 4
@@ -44,6 +45,33 @@ class RoundedResult:
         if self.exponent:
             number = f"({number}) × 10^{self.exponent}"
         return f"{number} {unit}" if unit else number
+
+
+class Averaged(Protocol):
+    """What is printed of an average: the fields that the results of `reweight` and of `OnlineReweighter` share."""
+
+    @property
+    def mean(self) -> float: ...  # noqa: D102
+    @property
+    def std_sampling(self) -> float: ...  # noqa: D102
+    @property
+    def std_model(self) -> float: ...  # noqa: D102
+    @property
+    def std_model_naive(self) -> float: ...  # noqa: D102
+    @property
+    def noise(self) -> float: ...  # noqa: D102
+
+
+def model_unresolved(average: Averaged) -> bool:
+    """Whether the spread between members is no more than sampling noise makes it, so that it is an upper bound only."""
+    return 0 < average.std_model_naive**2 <= 2.0 * average.noise
+
+
+def round_average(average: Averaged) -> RoundedResult:
+    """Round an average; a model error that cannot be told from sampling noise becomes the bound it is."""
+    unresolved = model_unresolved(average)
+    model = average.std_model_naive if unresolved else average.std_model
+    return round_result(average.mean, average.std_sampling, model, model_is_bound=unresolved)
 
 
 def format_result(

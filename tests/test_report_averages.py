@@ -5,11 +5,11 @@ import pytest
 from ase.units import kB
 
 from ase_uq.errors import InputError
+from ase_uq.formatting import model_unresolved
 from ase_uq.report.averages import (
     LONGEST_PREFIX_RUN,
     N_PREFIXES,
     averages,
-    model_unresolved,
     reduced_deviations,
     run_warnings,
     target_temperature,

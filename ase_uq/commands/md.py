@@ -138,7 +138,7 @@ def make_calculator(
 
 def describe(status: Status) -> str:
     """One line: step, speed, temperature, energy std, weight and the running averages."""
-    from ase_uq.formatting import format_result
+    from ase_uq.formatting import round_average
 
     parts: list[Any] = [
         f"step {status.step}/{status.steps}",
@@ -150,5 +150,5 @@ def describe(status: Status) -> str:
     if status.weight is not None:
         parts.append(f"w {status.weight:.3f}")
     for name, result in status.averages.items():
-        parts.append(f"{name} {format_result(result.mean, result.std_sampling, result.std_model)}")
+        parts.append(f"{name} {round_average(result).text()}")
     return "  ".join(parts)

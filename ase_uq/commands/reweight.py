@@ -21,7 +21,7 @@ def run(
 ) -> None:
     """Average an observable over a run, with the sampling error and the model error apart."""
     from ase_uq.errors import InputError
-    from ase_uq.formatting import format_result
+    from ase_uq.formatting import round_average
     from ase_uq.reweight import reweight
     from ase_uq.runlog import read_log
 
@@ -58,5 +58,5 @@ def run(
     for warning in result.warnings:
         typer.echo(f"warning: {warning}")
     unit = recorded.units.get(f"observables/{observable}", recorded.units.get(observable, ""))
-    typer.echo(f"{observable} = {format_result(result.mean, result.std_sampling, result.std_model, unit)}")
+    typer.echo(f"{observable} = {round_average(result).text(unit)}")
     typer.echo(f"{result.n_frames} frames, effective sample size {result.ess:.0f}, method {method}")

@@ -249,8 +249,9 @@ class _Layer(nn.Module):
             out = out + mixer(power)
         # The scalars keep what they were: a linear map of their own for each element.
         scalars = features[:, 0]
-        kept = torch.stack([scalars @ matrix for matrix in self.skip], dim=1)
-        kept = kept.gather(1, species.view(-1, 1, 1).expand(-1, 1, kept.shape[-1]))
+        n_elements, channels, _ = self.skip.shape
+        kept = (scalars @ self.skip.transpose(0, 1).reshape(channels, -1)).view(-1, n_elements, channels)
+        kept = kept.gather(1, species.view(-1, 1, 1).expand(-1, 1, channels))
         return torch.cat([out[:, :1] + kept, out[:, 1:]], dim=1) / math.sqrt(len(self.mixers) + 1)
 
 

@@ -93,11 +93,6 @@ def averages(run: RunLog, names: Sequence[str] | None = None, *, skip_fs: float 
     return [_average(run, name, skip_fs=skip_fs) for name in chosen]
 
 
-def model_unresolved(result: ReweightResult) -> bool:
-    """Whether the spread between members is no more than sampling noise makes it, so that it is an upper bound only."""
-    return 0 < result.std_model_naive**2 <= 2.0 * result.noise
-
-
 def target_temperature(run: RunLog) -> float | None:
     """Target of the thermostat in K, or `None` when the log does not know it."""
     value = float(run.attributes.get("temperature_K", np.nan))

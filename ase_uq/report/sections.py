@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_uq.formatting import format_fixed, format_significant, round_result
-from ase_uq.report.averages import Average, model_unresolved, reduced_deviations, run_warnings
+from ase_uq.formatting import format_fixed, format_significant, model_unresolved, round_average, round_result
+from ase_uq.report.averages import Average, reduced_deviations, run_warnings
 from ase_uq.report.figures import average_figure, member_figure
 from ase_uq.report.page import count, figure, note, section, text, warning_box
 from ase_uq.reweight import MIN_FRAMES, ReweightResult
@@ -109,9 +109,7 @@ def _card(average: Average, *, said_above: Sequence[str]) -> str:
 
 
 def _headline(result: ReweightResult, unit: str) -> str:
-    unresolved = model_unresolved(result)
-    model = result.std_model_naive if unresolved else result.std_model
-    rounded = round_result(result.mean, result.std_sampling, model, model_is_bound=unresolved)
+    rounded = round_average(result)
     number = (
         f"{rounded.mean} "
         f'<span class="bar sampling">± {text(rounded.std_sampling)} <small>(sampling)</small></span> '
