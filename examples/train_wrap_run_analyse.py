@@ -1,0 +1,58 @@
+"""The whole path in Python, on the DFT labels of ammonia that come with the package; less than a minute.
+
+The command `ase-uq demo` does the same with more training, longer runs and a report.
+"""
+
+from importlib.resources import files
+
+import numpy as np
+from ase import units
+from ase.io import read
+from ase.md.langevin import Langevin
+
+import ase_uq
+from ase_uq.evaluation import residuals
+from ase_uq.members import MemberUncertainty
+from ase_uq.observables import distance, umbrella
+from ase_uq.training import FitSettings, read_frames, train_members
+
+data = files("ase_uq") / "data" / "ammonia"
+train, valid = read_frames(data / "train.xyz"), read_frames(data / "valid.xyz")
+
+# 1 train: half of the held-out frames choose the best weights, the other half calibrates.
+ensemble = train_members(
+    train,
+    valid[::2],
+    n_members=4,
+    settings=FitSettings(epochs=20, batch_size=10, learning_rate=0.02),
+    config={"cutoff": 4.0, "channels": 16, "n_layers": 1, "radial_width": 32},
+    subsample=0.8,
+)
+model = MemberUncertainty(ensemble)
+calibration = residuals(model, valid[1::2]).calibrate()
+model = model.calibrated(calibration.alpha, calibration.to_dict())
+ase_uq.save(model, "ammonia.pt")
+print(f"alpha = {calibration.alpha:.2f} ± {calibration.alpha_std_error:.2f}")
+
+# 2 wrap
+atoms = read(data / "start.xyz")
+atoms.calc = ase_uq.UQCalculator(ase_uq.load("ammonia.pt"))
+
+# 3 run: ordinary ASE dynamics; the log and the running averages only look at what was computed anyway.
+rng = np.random.default_rng(0)
+observables = {
+    "bond_length": (lambda atoms: distance(atoms, 0, 1), "Å"),
+    "umbrella_angle": (lambda atoms: umbrella(atoms, 0, 1, 2, 3), "°"),
+}
+dyn = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.01 / units.fs, fixcm=False, rng=rng)
+with ase_uq.UncertaintyLogger("run.h5", atoms, dyn=dyn, temperature_K=300.0, observables=observables) as log:
+    dyn.attach(log, interval=1)
+    dyn.run(400)
+
+# 4 analyse
+run = ase_uq.read_log("run.h5")
+for name, values in run.observables.items():
+    result = ase_uq.reweight(
+        values, energy_members=run.energy_members, energy_reference=run.energy, temperature_K=300.0
+    )
+    print(f"{name} = {result.mean:.4f} ± {result.std_sampling:.4f} (sampling) ± {result.std_model:.4f} (model)")
