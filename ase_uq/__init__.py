@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ase_uq.logger import UncertaintyLogger
     from ase_uq.online import OnlineReweighter
     from ase_uq.prediction import Prediction, UncertaintyModel
-    from ase_uq.reweight import reweight
+    from ase_uq.reweighting import reweight
     from ase_uq.runlog import read_log
 
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ _HOMES = {
     "copy_uncertainty": "calculator",
     "load": "checkpoint",
     "read_log": "runlog",
-    "reweight": "reweight",
+    "reweight": "reweighting",
     "save": "checkpoint",
 }
 __all__ = [

@@ -30,7 +30,7 @@ from ase_uq.gates import Diagnostics, warnings_for
 from ase_uq.jackknife import jackknife_blocks, jackknife_covariance, merge_blocks
 from ase_uq.member_blocks import MemberBlocks
 from ase_uq.prediction import Prediction
-from ase_uq.reweight import (
+from ase_uq.reweighting import (
     METHODS,
     MIN_FRAMES,
     ModelError,

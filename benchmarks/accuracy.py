@@ -112,8 +112,10 @@ def ase_uq(*arguments: object) -> str:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
-        "| test | energy MAE, RMSE (meV/atom) | force MAE, RMSE (meV/Å) | force NLL "
-        "| coverage 68 %, 95 % | Spearman energy, forces |",
+        (
+            "| test | energy MAE, RMSE (meV/atom) | force MAE, RMSE (meV/Å) | force NLL "
+            "| coverage 68 %, 95 % | Spearman energy, forces |"
+        ),
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:

@@ -45,7 +45,7 @@ def commands():
                     yield words[1:]
 
 
-@pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words)[:70])
+@pytest.mark.parametrize("words", list(commands()), ids=lambda words: " ".join(words)[:70])
 def test_commands_of_the_readme_exist_with_their_options(words):
     """Parsed by the command line itself, without running; the demo runs in CI as the README has it."""
     group = typer.main.get_command(app)

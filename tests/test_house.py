@@ -60,3 +60,10 @@ def test_every_public_name_is_there_and_documented():
         _ = ase_uq.ThresholdSwitch
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = ase_uq.nonsense
+
+
+def test_no_public_name_is_hidden_by_a_module():
+    """A module of the same name would take its place as soon as anything imports it."""
+    import ase_uq
+
+    assert not {path.stem for path in (ROOT / "ase_uq").iterdir()} & set(ase_uq.__all__)

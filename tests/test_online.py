@@ -15,7 +15,7 @@ from ase_uq.committee import CommitteeUncertainty
 from ase_uq.errors import InputError
 from ase_uq.member_blocks import CAPACITY, MemberBlocks
 from ase_uq.online import OnlineReweighter
-from ase_uq.reweight import reweight
+from ase_uq.reweighting import reweight
 from ase_uq.statistics import blocking
 
 TEMPERATURE = 300.0

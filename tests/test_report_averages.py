@@ -14,7 +14,7 @@ from ase_uq.report.averages import (
     run_warnings,
     target_temperature,
 )
-from ase_uq.reweight import MIN_FRAMES, reweight
+from ase_uq.reweighting import MIN_FRAMES, reweight
 from tests.synthetic_runs import ar1, synthetic_run
 
 

@@ -118,7 +118,7 @@ def _run(
     from ase_uq.molecular_dynamics import MDSettings, run_md
     from ase_uq.observables import parse_observables
     from ase_uq.report import write_report
-    from ase_uq.reweight import reweight
+    from ase_uq.reweighting import reweight
     from ase_uq.runlog import read_log
 
     console.print(f"[bold]4 run[/bold]  {steps} steps at {temperature_K:.0f} K, baseline GFN2-xTB")

@@ -22,7 +22,7 @@ def run(
     """Average an observable over a run, with the sampling error and the model error apart."""
     from ase_uq.errors import InputError
     from ase_uq.formatting import round_average
-    from ase_uq.reweight import reweight
+    from ase_uq.reweighting import reweight
     from ase_uq.runlog import read_log
 
     recorded = read_log(log)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
 from ase_uq.report.figures import RunningAverage
-from ase_uq.reweight import MIN_FRAMES, ReweightResult, reweight
+from ase_uq.reweighting import MIN_FRAMES, ReweightResult, reweight
 from ase_uq.runlog import RunLog
 from ase_uq.statistics import standard_error
 

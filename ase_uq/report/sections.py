@@ -11,7 +11,7 @@ from ase_uq.formatting import format_fixed, format_significant, model_unresolved
 from ase_uq.report.averages import Average, reduced_deviations, run_warnings
 from ase_uq.report.figures import average_figure, member_figure
 from ase_uq.report.page import count, figure, note, section, text, warning_box
-from ase_uq.reweight import MIN_FRAMES, ReweightResult
+from ase_uq.reweighting import MIN_FRAMES, ReweightResult
 from ase_uq.runlog import RunLog
 
 Array = NDArray[np.float64]

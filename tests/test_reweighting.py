@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 
 from ase_uq.errors import InputError
-from ase_uq.reweight import disagreement, member_estimates, model_error, reweight, second_order
+from ase_uq.reweighting import disagreement, member_estimates, model_error, reweight, second_order
 from ase_uq.statistics import sampling_error
 
 TEMPERATURE = 300.0
