@@ -41,15 +41,15 @@ TASKS = (
         "3bpa",
         "3bpa/train_300K.xyz.gz",
         ("3bpa/test_300K.xyz.gz", "3bpa/test_600K.xyz.gz"),
-        ("--minutes", "20", "--cutoff", "4.5", "--channels", "32", "--hidden-l-max", "1"),
+        ("--minutes", "15", "--cutoff", "4.5", "--channels", "32", "--hidden-l-max", "1"),
     ),
     Task(
         "Cu",
         "mlearn/Cu_train.xyz.gz",
         ("mlearn/Cu_test.xyz.gz",),
-        ("--minutes", "10", "--cutoff", "4.5", "--channels", "32", "--batch-size", "4"),
+        ("--minutes", "15", "--cutoff", "4.5", "--channels", "32", "--batch-size", "2", "--learning-rate", "0.005"),
     ),
-    Task("ammonia", "ammonia/all.xyz.gz", (), ("--minutes", "1.5", "--cutoff", "4.5", "--channels", "32"), 0.2),
+    Task("ammonia", "ammonia/all.xyz.gz", (), ("--minutes", "3", "--cutoff", "4.5", "--channels", "32"), 0.2),
 )
 
 

@@ -218,10 +218,10 @@ def test_loss_by_hand(alloy):
     energy = forces = stress = 0.0
     for s, frame in enumerate(alloy[:2]):
         atoms = slice(4 * s, 4 * s + 4)
-        energy += (evaluation.energies[0, s].item() - frame.energy) ** 2 / 4 / 0.25 / 2
+        energy += (evaluation.energies[0, s].item() - frame.energy) ** 2 / 16 / 0.25 / 2
         forces += ((evaluation.forces[0, atoms].numpy() - frame.forces) ** 2).sum() / 0.25 / 24
         virial = (evaluation.stresses[0, s].numpy() - frame.stress) * frame.atoms.get_volume()
-        stress += (virial**2).sum() / 4 / 0.25 / 12
+        stress += (virial**2).sum() / 16 / 0.25 / 12
     assert value.item() == pytest.approx(2 * energy + 3 * forces + 5 * stress)
 
 

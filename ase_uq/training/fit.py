@@ -61,9 +61,9 @@ class FitSettings:
     stop_after: int = 100
     ema: float = 0.99
     clip: float = 10.0
-    energy_weight: float = 1.0
+    energy_weight: float = 10.0
     forces_weight: float = 1.0
-    stress_weight: float = 0.1
+    stress_weight: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
