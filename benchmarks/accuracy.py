@@ -41,7 +41,7 @@ TASKS = (
         "3bpa",
         "3bpa/train_300K.xyz.gz",
         ("3bpa/test_300K.xyz.gz", "3bpa/test_600K.xyz.gz"),
-        ("--minutes", "15", "--cutoff", "4.5", "--channels", "32", "--hidden-l-max", "1"),
+        ("--minutes", "10", "--cutoff", "4.5", "--channels", "32", "--hidden-l-max", "1"),
     ),
     Task(
         "Cu",
