@@ -149,8 +149,17 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., sizes[0]) to (..., sizes[-1])."""
+        out: Tensor = self.hidden(x) @ self.weights[-1]
+        return out
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Map (..., sizes[0]) to (..., sizes[-2]): what the last, linear layer sees."""
         for weight, bias in zip(self.weights[:-1], self.biases, strict=True):
             # 1.6766 restores the second moment that SiLU takes from a unit Gaussian.
             x = nn.functional.silu(x @ weight + bias) * 1.6766
-        out: Tensor = x @ self.weights[-1]
-        return out
+        return x
+
+    def last_weights(self) -> Tensor:
+        """Return the weights of the last layer for a single output, (sizes[-2],)."""
+        last: Tensor = self.weights[-1]
+        return last.squeeze(-1)
