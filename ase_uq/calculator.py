@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ase_uq.errors import InputError
 from ase_uq.force_variance import Exact, ForceVariance, Off, force_variance
 from ase_uq.prediction import CombiningModel, Prediction, UncertaintyModel
-from ase_uq.structure import check_structure
+from ase_uq.structure import changes_between, check_structure
 
 STANDARD = ("energy", "free_energy", "forces", "stress")
 UNCERTAINTY = ("energy_var", "forces_var", "stress_var", "energy_members")
@@ -47,6 +47,9 @@ class PredictionCalculator(Calculator):
     intermittent = False
     """Whether variances of forces are there only at some evaluations."""
 
+    # `calculate` copies the atoms; a second copy made by ASE would only cost time.
+    use_cache = False
+
     def __init__(
         self, declared: Sequence[str], *, members: bool = False, aliases: Family | None = None, **parameters: Any
     ) -> None:
@@ -71,6 +74,10 @@ class PredictionCalculator(Calculator):
         if self._prediction is None or not self.results:
             raise InputError("`prediction` is there after an evaluation; call atoms.get_potential_energy() first.")
         return self._prediction
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002
+        """Return what has changed since the last evaluation; dynamics asks several times a step."""
+        return changes_between(self.atoms, atoms)
 
     def calculate(
         self,
@@ -173,6 +180,7 @@ class UQCalculator(PredictionCalculator):
                 "wrap ASE calculators in CommitteeUncertainty([...]) and files in ase_uq.load(path)."
             )
         self.model = model
+        self._combining = model if isinstance(model, CombiningModel) else None
         self.forces_var = force_variance(forces_var, every=every)
         self.intermittent = self.forces_var.every > 1
         self._evaluations = 0
@@ -205,10 +213,10 @@ class UQCalculator(PredictionCalculator):
         asked = any(key in properties for key in (*DERIVATIVE_UNCERTAINTY, *ON_REQUEST))
         shown = not isinstance(self.forces_var, Off) and (asked or self._evaluations % self.forces_var.every == 0)
         self._evaluations += 1
-        if isinstance(self.model, CombiningModel):
-            estimator = self.forces_var if shown else Off()
-            return self.model.predict_combined(atoms, forces_var=estimator, combine=combine), shown
-        return self.model.predict(atoms, properties), shown
+        if self._combining is None:
+            return self.model.predict(atoms, properties), shown
+        estimator = self.forces_var if shown else Off()
+        return self._combining.predict_combined(atoms, forces_var=estimator, combine=combine), shown
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
         prediction, shown = self.evaluate(atoms, properties)
