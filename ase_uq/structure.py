@@ -25,7 +25,7 @@ def changes_between(old: Atoms | None, new: Atoms) -> list[str]:
         changes.append("pbc")
     for name in ("initial_charges", "initial_magmoms"):
         before, now = old.arrays.get(name), new.arrays.get(name)
-        if (before is None) != (now is None) or not (before is None or np.array_equal(before, now)):
+        if (before is None) != (now is None) or not (before is None or now is None or np.array_equal(before, now)):
             changes.append(name)
     return changes
 

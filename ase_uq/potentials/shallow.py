@@ -39,6 +39,8 @@ class ShallowEnsemble(nn.Module):
         M, at least 2.
     seed
         Of the initial heads, which scatter by as much as the last layer of the body is large.
+    deviations
+        (F, M), eV: heads to start from instead, as what each adds to the last layer of the body.
 
     Raises
     ------
@@ -58,7 +60,9 @@ class ShallowEnsemble(nn.Module):
 
     shares_body = True
 
-    def __init__(self, potential: FeaturePotential, n_members: int = 8, *, seed: int = 0) -> None:
+    def __init__(
+        self, potential: FeaturePotential, n_members: int = 8, *, seed: int = 0, deviations: Tensor | None = None
+    ) -> None:
         super().__init__()
         if n_members < 2:
             raise InputError(f"`n_members` must be at least 2 to have a variance, got {n_members}; 8 or more is usual.")
@@ -67,11 +71,13 @@ class ShallowEnsemble(nn.Module):
                 f"`potential` must have last-layer features, {type(potential).__name__} has none; "
                 "use EquivariantPotential."
             )
+        if deviations is None:
+            size = potential.readout().detach().square().mean().sqrt()
+            generator = torch.Generator().manual_seed(seed)
+            drawn = torch.randn(potential.n_features, n_members, generator=generator, dtype=torch.float64)
+            deviations = drawn * size
         self.potential = potential
-        size = potential.readout().detach().square().mean().sqrt()
-        generator = torch.Generator().manual_seed(seed)
-        heads = torch.randn(potential.n_features, n_members, generator=generator, dtype=torch.float64)
-        self.heads = nn.Parameter(heads * float(size / potential.scale))
+        self.heads = nn.Parameter(deviations / potential.scale)
 
     @property
     def cutoff(self) -> float:
