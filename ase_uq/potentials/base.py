@@ -8,7 +8,7 @@ doi:10.1016/j.cpc.2015.01.003, Eq. 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,7 +24,10 @@ VOIGT_COLUMNS = (0, 1, 2, 2, 2, 1)
 
 @runtime_checkable
 class Potential(Protocol):
-    """A differentiable map from a graph to the energies of M members."""
+    """A differentiable map from a graph to the energies of M members.
+
+    One whose members share nothing may offer them as `members`, a sequence of potentials.
+    """
 
     @property
     def cutoff(self) -> float:
@@ -130,6 +133,10 @@ def evaluate(
     Evaluation
         Detached unless `training`.
     """
+    members = getattr(potential, "members", None)
+    if members is not None and combine is None:
+        # One after another: joined energies would send every member's backward pass through all the others.
+        return _joined([evaluate(member, graph, stress=stress, training=training) for member in members])
     positions = graph.positions.detach().requires_grad_(True)
     inputs = [positions]
     moved = replace(graph, positions=positions)
@@ -139,7 +146,6 @@ def evaluate(
         # The antisymmetric part is a rotation, which no energy feels; symmetrising keeps rounding out of the stress.
         moved = moved.strained(0.5 * (strain + strain.transpose(1, 2)))
     energies = potential.energies(moved)
-    # Rows of energies, not products with unit vectors: members that share nothing stay out of each other's pass.
     rows = energies if combine is None else combine(energies.detach()) @ energies
     gradients = [
         torch.autograd.grad(rows[k].sum(), inputs, create_graph=training, retain_graph=training or k + 1 < len(rows))
@@ -148,6 +154,15 @@ def evaluate(
     forces = -torch.stack([gradient[0] for gradient in gradients])
     stresses = _voigt(torch.stack([gradient[1] for gradient in gradients]), graph) if stress else None
     return Evaluation(energies if training else energies.detach(), forces, stresses)
+
+
+def _joined(parts: Sequence[Evaluation]) -> Evaluation:
+    stresses = [part.stresses for part in parts if part.stresses is not None]
+    return Evaluation(
+        energies=torch.cat([part.energies for part in parts]),
+        forces=torch.cat([part.forces for part in parts]),
+        stresses=torch.cat(stresses) if stresses else None,
+    )
 
 
 def _voigt(virials: Tensor, graph: Graph) -> Tensor:
