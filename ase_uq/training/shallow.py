@@ -72,6 +72,8 @@ def train_shallow(
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"`device` {device!r} needs a GPU that torch can see, and there is none; use 'cpu'.")
+    if start is not None and start.n_members != n_members:
+        raise InputError(f"`n_members` must be {start.n_members} as in the starting model, got {n_members}.")
     ensemble = _start(train, n_members, settings, config) if start is None else start
     ensemble.requires_grad_(True).to(device)
     first, second = _phases(settings) if start is None else (None, settings)
