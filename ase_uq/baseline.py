@@ -37,8 +37,17 @@ from ase.calculators.calculator import BaseCalculator, all_changes
 from numpy.typing import NDArray
 
 from ase_uq.alignment import fit_offsets, offset_energy
-from ase_uq.calculator import ON_REQUEST, STANDARD, UNCERTAINTY, Family, PredictionCalculator, UQCalculator
+from ase_uq.calculator import (
+    DERIVATIVE_UNCERTAINTY,
+    ON_REQUEST,
+    STANDARD,
+    UNCERTAINTY,
+    Family,
+    PredictionCalculator,
+    UQCalculator,
+)
 from ase_uq.errors import InputError
+from ase_uq.force_variance import Exact, Off
 from ase_uq.prediction import Prediction
 from ase_uq.structure import is_periodic
 
@@ -80,13 +89,10 @@ class Blend:
     gradient_coefficients: Array
 
     @classmethod
-    def of(cls, energy_members: Array, *, energy_var: float, energy_baseline: float, sigma_baseline: float) -> Blend:
-        """Blend calibrated members (M,), eV, with a baseline.
-
-        `energy_var` is the variance of the members in eV^2, `sigma_baseline` the standard error of the baseline in eV.
-        """
+    def of(cls, energy_members: Array, *, energy_baseline: float, sigma_baseline: float) -> Blend:
+        """Blend calibrated members (M,), eV, with a baseline of standard error `sigma_baseline`, eV."""
         mean = float(energy_members.mean())
-        total = sigma_baseline**2 + energy_var
+        total = sigma_baseline**2 + float(energy_members.var(ddof=1))
         weight = sigma_baseline**2 / total
         gradient = -2.0 * weight / total * (energy_members - mean) / (len(energy_members) - 1)
         return cls(weight, weight / len(energy_members) + (mean - energy_baseline) * gradient, gradient)
@@ -184,16 +190,22 @@ class WeightedBaseline(PredictionCalculator):
     ) -> None:
         _check_parts(uq, baseline)
         self.uq = uq
+        self.intermittent = uq.intermittent
         self.baseline = baseline
+        if members and not isinstance(uq.forces_var, Exact):
+            raise InputError(
+                f"`members` needs a UQCalculator with forces_var='exact', got {uq.forces_var}; change one."
+            )
         provided = getattr(uq.model, "implemented_properties", (*STANDARD, *UNCERTAINTY, *ON_REQUEST))
         for field in ("energy_members", "forces_members"):
             if field not in provided:
                 # The same sentence as when a prediction comes without it.
                 Prediction(energy=0.0, forces=np.zeros((0, 3))).require(field, "WeightedBaseline")
+        hidden = () if members else ON_REQUEST
+        if isinstance(uq.forces_var, Off):
+            hidden = (*hidden, *DERIVATIVE_UNCERTAINTY)
         declared = [
-            key
-            for key in provided
-            if (members or key not in ON_REQUEST) and (_has_stress(baseline) or not key.startswith("stress"))
+            key for key in provided if key not in hidden and (_has_stress(baseline) or not key.startswith("stress"))
         ]
         super().__init__(
             [*declared, *_EXTRA],
@@ -201,6 +213,7 @@ class WeightedBaseline(PredictionCalculator):
             aliases=aliases,
             model=type(uq.model).__name__,
             model_hash=uq.parameters.get("model_hash"),
+            forces_var=uq.parameters.get("forces_var"),
             baseline=type(baseline).__name__,
             sigma_baseline=sigma_baseline,
             sigma_baseline_per_atom=sigma_baseline_per_atom,
@@ -262,11 +275,8 @@ class WeightedBaseline(PredictionCalculator):
             f"{key}={self.parameters[key]}, offsets={self.offsets})"
         )
 
-    def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:  # noqa: ARG002
-        # All at once, whatever was asked for: one evaluation per step.
-        self.uq.calculate(atoms, (*STANDARD, *UNCERTAINTY, *ON_REQUEST), all_changes)
-        model = self.uq.prediction
-        own = _evaluate(self.baseline, atoms.copy(), with_stress=model.stress is not None)
+    def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
+        own = _evaluate(self.baseline, atoms.copy(), with_stress="stress" in self.implemented_properties)
         v_b = own.energy + (0.0 if self.offsets is None else offset_energy(atoms, self.offsets))
         if not np.isfinite(v_b):
             raise InputError(
@@ -274,43 +284,45 @@ class WeightedBaseline(PredictionCalculator):
                 "choose a baseline that survives what the model does not."
             )
         sigma_b = self.sigma_baseline(len(atoms))
-        members = model.require("energy_members", "WeightedBaseline")
-        blend = Blend.of(
-            members,
-            energy_var=model.require("energy_var_epistemic", "WeightedBaseline"),
-            energy_baseline=v_b,
-            sigma_baseline=sigma_b,
-        )
-        extra = {"weight": blend.weight, "energy_baseline": v_b, "sigma_baseline": sigma_b}
-        return _blended(model, BaselineValues(v_b, own.forces, own.stress), blend), extra
+
+        def blend(members: Array) -> Blend:
+            return Blend.of(members, energy_baseline=v_b, sigma_baseline=sigma_b)
+
+        # One evaluation, and a single backward pass where the model can: with the coefficients of the blend.
+        model, shown = self.uq.evaluate(atoms, properties, combine=lambda members: blend(members).coefficients)
+        found = blend(model.require("energy_members", "WeightedBaseline"))
+        prediction = _blended(model, BaselineValues(v_b, own.forces, own.stress), found)
+        extra = {"weight": found.weight, "energy_baseline": v_b, "sigma_baseline": sigma_b}
+        return prediction if shown else prediction.without_force_variance(), extra
 
 
 def _blended(model: Prediction, own: BaselineValues, blend: Blend) -> Prediction:
-    members = model.require("energy_members", "WeightedBaseline")
-    forces = model.require("forces_members", "WeightedBaseline")
-    gaps = members - own.energy
-    forces_mean, forces_members = _derivative(own.forces, forces, gaps, blend)
-    stress_mean, stress_members = None, None
-    if own.stress is not None:
-        stress_mean, stress_members = _derivative(
-            own.stress, model.require("stress_members", "WeightedBaseline"), gaps, blend
-        )
+    gaps = model.require("energy_members", "WeightedBaseline") - own.energy
+    forces, forces_members = _derivative(own.forces, model.forces, model.forces_members, gaps, blend)
+    stress, stress_members = None, None
+    if own.stress is not None and model.stress is not None:
+        stress, stress_members = _derivative(own.stress, model.stress, model.stress_members, gaps, blend)
+    with_stress = stress is not None
     return replace(
         model,
         energy=own.energy + blend.weight * float(gaps.mean()),
-        forces=forces_mean,
-        stress=stress_mean,
+        forces=forces,
+        stress=stress,
         energy_members=own.energy + blend.weight * gaps,
         forces_members=forces_members,
         stress_members=stress_members,
-        stress_var_epistemic=model.stress_var_epistemic if own.stress is not None else None,
-        stress_var_aleatoric=model.stress_var_aleatoric if own.stress is not None else None,
+        stress_var_epistemic=model.stress_var_epistemic if with_stress else None,
+        stress_var_aleatoric=model.stress_var_aleatoric if with_stress else None,
     )
 
 
-def _derivative(own: Array, members: Array, gaps: Array, blend: Blend) -> tuple[Array, Array]:
+def _derivative(
+    own: Array, combined: Array, members: Array | None, gaps: Array, blend: Blend
+) -> tuple[Array, Array | None]:
     # One rule for forces and stress: both are linear in the derivatives of V_b and V_i.
     base = (1.0 - blend.weight) * own
+    if members is None:
+        return base + combined, None
     of_weight = np.tensordot(blend.gradient_coefficients, members, axes=1)
     mean = base + np.tensordot(blend.coefficients, members, axes=1)
     return mean, base + blend.weight * members + np.multiply.outer(gaps, of_weight)

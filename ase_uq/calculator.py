@@ -5,20 +5,23 @@ Every evaluation fills all keys at once: a step of molecular dynamics costs one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.outputs import Properties, all_outputs
+from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.prediction import Prediction, UncertaintyModel
-from ase_uq.structure import check_structure
+from ase_uq.force_variance import Exact, ForceVariance, Off, force_variance
+from ase_uq.prediction import CombiningModel, Prediction, UncertaintyModel
+from ase_uq.structure import changes_between, check_structure
 
 STANDARD = ("energy", "free_energy", "forces", "stress")
 UNCERTAINTY = ("energy_var", "forces_var", "stress_var", "energy_members")
+DERIVATIVE_UNCERTAINTY = ("forces_var", "stress_var")
 ON_REQUEST = ("forces_members",)
 
 Family = Literal["mace", "metatomic"]
@@ -40,6 +43,12 @@ class PredictionCalculator(Calculator):
 
     Subclasses implement `_predict(atoms, properties)`, which returns the prediction and their extra result keys.
     """
+
+    intermittent = False
+    """Whether variances of forces are there only at some evaluations."""
+
+    # `calculate` copies the atoms; a second copy made by ASE would only cost time.
+    use_cache = False
 
     def __init__(
         self, declared: Sequence[str], *, members: bool = False, aliases: Family | None = None, **parameters: Any
@@ -65,6 +74,10 @@ class PredictionCalculator(Calculator):
         if self._prediction is None or not self.results:
             raise InputError("`prediction` is there after an evaluation; call atoms.get_potential_energy() first.")
         return self._prediction
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002
+        """Return what has changed since the last evaluation; dynamics asks several times a step."""
+        return changes_between(self.atoms, atoms)
 
     def calculate(
         self,
@@ -117,6 +130,12 @@ class UQCalculator(PredictionCalculator):
     aliases
         "mace" adds `energy_comm`, `forces_comm`, `stress_comm`; "metatomic" adds `energy_uncertainty`,
         `forces_uncertainty`, `energy_ensemble`, `forces_ensemble` (standard deviations and members).
+    forces_var
+        How the variances of forces and stress are found: "exact", "low_rank", "stochastic" or "off", or an estimator of
+        `ase_uq.force_variance`. Only members that share a body make anything cheaper than "exact".
+    every
+        Evaluations from one estimate of these variances to the next. In between their keys are absent; asking for them
+        computes them.
 
     Notes
     -----
@@ -146,24 +165,62 @@ class UQCalculator(PredictionCalculator):
     ((3, 3), (2,))
     """
 
-    def __init__(self, model: UncertaintyModel, *, members: bool = False, aliases: Family | None = None) -> None:
+    def __init__(
+        self,
+        model: UncertaintyModel,
+        *,
+        members: bool = False,
+        aliases: Family | None = None,
+        forces_var: str | ForceVariance = "exact",
+        every: int = 1,
+    ) -> None:
         if not isinstance(model, UncertaintyModel):
             raise InputError(
                 f"`model` must have a predict(atoms, properties) method, got {type(model).__name__}; "
                 "wrap ASE calculators in CommitteeUncertainty([...]) and files in ase_uq.load(path)."
             )
         self.model = model
+        self._combining = model if isinstance(model, CombiningModel) else None
+        self.forces_var = force_variance(forces_var, every=every)
+        self.intermittent = self.forces_var.every > 1
+        self._evaluations = 0
+        if members and not isinstance(self.forces_var, Exact):
+            raise InputError(f"`members` needs forces_var='exact', got {self.forces_var}; choose one or the other.")
         provided = tuple(getattr(model, "implemented_properties", (*STANDARD, *UNCERTAINTY, *ON_REQUEST)))
+        hidden = () if members else ON_REQUEST
+        if isinstance(self.forces_var, Off):
+            hidden = (*hidden, *DERIVATIVE_UNCERTAINTY)
         super().__init__(
-            [key for key in provided if members or key not in ON_REQUEST],
+            [key for key in provided if key not in hidden],
             members=members,
             aliases=aliases,
             model=type(model).__name__,
             model_hash=getattr(model, "model_hash", None),
+            forces_var=repr(self.forces_var),
         )
 
+    def evaluate(
+        self,
+        atoms: Atoms,
+        properties: Sequence[str] = (),
+        *,
+        combine: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
+    ) -> tuple[Prediction, bool]:
+        """Evaluate the model once; say, too, whether variances of forces are due or asked for in `properties`.
+
+        `combine` as in `CombiningModel.predict_combined`.
+        """
+        asked = any(key in properties for key in (*DERIVATIVE_UNCERTAINTY, *ON_REQUEST))
+        shown = not isinstance(self.forces_var, Off) and (asked or self._evaluations % self.forces_var.every == 0)
+        self._evaluations += 1
+        if self._combining is None:
+            return self.model.predict(atoms, properties), shown
+        estimator = self.forces_var if shown else Off()
+        return self._combining.predict_combined(atoms, forces_var=estimator, combine=combine), shown
+
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
-        return self.model.predict(atoms, properties), {}
+        prediction, shown = self.evaluate(atoms, properties)
+        return prediction if shown else prediction.without_force_variance(), {}
 
 
 def copy_uncertainty(atoms: Atoms, *, prefix: str = "uq_") -> None:

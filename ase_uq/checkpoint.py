@@ -30,7 +30,7 @@ from torch import Tensor
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
 from ase_uq.members import MemberUncertainty
-from ase_uq.potentials import DeepEnsemble, EquivariantPotential
+from ase_uq.potentials import DeepEnsemble, EquivariantPotential, ShallowEnsemble
 
 FORMAT, VERSION = "ase_uq", 1
 ENTRIES = {"format", "version", "description", "state", "hash"}
@@ -38,6 +38,9 @@ ENTRIES = {"format", "version", "description", "state", "hash"}
 # Every class that a model file may name, with how it is built from its `config()`.
 BUILDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "EquivariantPotential": lambda config: EquivariantPotential(**config),
+    "ShallowEnsemble": lambda config: ShallowEnsemble(
+        EquivariantPotential(**config["potential"]), n_members=config["n_members"]
+    ),
     "DeepEnsemble": lambda config: DeepEnsemble([EquivariantPotential(**member) for member in config["members"]]),
 }
 

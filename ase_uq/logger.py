@@ -224,17 +224,18 @@ class UncertaintyLogger:
             "kinetic_energy": kinetic,
             "temperature_K": self.atoms.get_temperature(),
             "volume": self.atoms.get_volume() if self.atoms.cell.rank == 3 else np.nan,
-            **_predicted(prediction, calc.results),
-            **self._stored(prediction, calc.results),
+            **_predicted(prediction, calc),
+            **self._stored(prediction, calc),
             **{f"observables/{name}": self._observe(name) for name in self.observables},
         }
         return {name: value for name, value in frame.items() if value is not None}
 
-    def _stored(self, prediction: Prediction, results: Mapping[str, Any]) -> dict[str, Any]:
+    def _stored(self, prediction: Prediction, calc: PredictionCalculator) -> dict[str, Any]:
+        missing = np.full((len(self.atoms), 3), np.nan) if calc.intermittent else None
         values = {
             "positions": self.atoms.positions,
-            "forces": results["forces"],
-            "forces_var": prediction.forces_var,
+            "forces": calc.results["forces"],
+            "forces_var": missing if prediction.forces_var is None else prediction.forces_var,
             "cell": self.atoms.cell.array,
         }
         return {name: values[name] for name in self.store}
@@ -265,6 +266,7 @@ class UncertaintyLogger:
             "ddof": 1,
             "alpha": calc.prediction.alpha,
             "model_hash": calc.parameters.get("model_hash") or "",
+            "forces_var": calc.parameters.get("forces_var") or "",
             "numbers": self.atoms.numbers.astype(np.uint8),
         }
         if "sigma_baseline" in calc.results:
@@ -324,14 +326,16 @@ def _calculator(atoms: Atoms) -> PredictionCalculator:
     return atoms.calc
 
 
-def _predicted(prediction: Prediction, results: Mapping[str, Any]) -> dict[str, Any]:
+def _predicted(prediction: Prediction, calc: PredictionCalculator) -> dict[str, Any]:
+    results = calc.results
     norm, members, energy = prediction.force_std_norm, prediction.energy_members, results["energy"]
+    missing = np.nan if calc.intermittent else None
     return {
         "energy": energy,
         "energy_var": prediction.energy_var,
         "energy_members_minus_energy": None if members is None else members - energy,
-        "force_std_max": None if norm is None else norm.max(),
-        "force_std_mean": None if norm is None else norm.mean(),
+        "force_std_max": missing if norm is None else norm.max(),
+        "force_std_mean": missing if norm is None else norm.mean(),
         "weight": results.get("weight"),
         "energy_baseline": results.get("energy_baseline"),
     }

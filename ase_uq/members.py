@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ase_uq.calculator import ON_REQUEST, STANDARD, UNCERTAINTY
 from ase_uq.errors import InputError
-from ase_uq.graph import build_graph, collate
+from ase_uq.force_variance import ForceVariance
+from ase_uq.graph import Graph, Neighbours, build_graph, collate
 from ase_uq.potentials.base import Potential, evaluate
 from ase_uq.prediction import Prediction
 
@@ -35,6 +36,8 @@ class MemberUncertainty:
         What `alpha` was fitted on, JSON-able, stored with the model.
     training
         How the members were trained, JSON-able, stored with the model.
+    skin
+        Å, of the Verlet list of neighbours; it changes no number.
 
     Raises
     ------
@@ -55,6 +58,7 @@ class MemberUncertainty:
         alpha: float = 1.0,
         calibration: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
+        skin: float = 1.0,
     ) -> None:
         if potential.n_members < 2:
             raise InputError(
@@ -69,6 +73,8 @@ class MemberUncertainty:
         self.training = None if training is None else dict(training)
         if isinstance(potential, torch.nn.Module):
             potential.eval().requires_grad_(False)
+        self._neighbours = Neighbours(potential.cutoff, skin=skin)
+        self._shares_body = bool(getattr(potential, "shares_body", False))
         self._hash: str | None = None
 
     @property
@@ -99,18 +105,62 @@ class MemberUncertainty:
 
     def predict(self, atoms: Atoms, properties: Collection[str] = ()) -> Prediction:  # noqa: ARG002
         """Evaluate all members of one structure: energies, forces and, for periodic cells, stress."""
-        return self.predict_many([atoms])[0]
+        self._check_elements(atoms)
+        return self._predictions(self._neighbours.graph(atoms))[0]
+
+    def predict_combined(
+        self,
+        atoms: Atoms,
+        *,
+        forces_var: ForceVariance,
+        combine: Callable[[Array], Array] | None = None,
+    ) -> Prediction:
+        """Evaluate one structure with as few backward passes as `forces_var` needs; see `CombiningModel`."""
+        chosen = forces_var.directions(self.n_members) if self._shares_body else None
+        if chosen is None:
+            # Members that share nothing cost one pass each whatever is asked for.
+            prediction = self.predict(atoms)
+            forces_var.learn(prediction.require("forces_members", "predict_combined"))
+            return prediction
+        self._check_elements(atoms)
+        graph = self._neighbours.graph(atoms)
+
+        def rows(energies: torch.Tensor) -> torch.Tensor:
+            first = self._coefficients(_array(energies)[:, 0], combine)
+            return torch.from_numpy(np.vstack([first, chosen])).to(energies.device)
+
+        evaluation = evaluate(self.potential, graph, stress=bool(graph.periodic.any()), combine=rows)
+        forces = _array(evaluation.forces)
+        stresses = None if evaluation.stresses is None else _array(evaluation.stresses)[:, 0]
+        return Prediction.from_energies(
+            energies=_array(evaluation.energies)[:, 0],
+            forces=forces[0],
+            stress=None if stresses is None else stresses[0],
+            forces_var=forces_var.variance(forces[1:]) if len(chosen) else None,
+            stress_var=forces_var.variance(stresses[1:]) if len(chosen) and stresses is not None else None,
+            alpha=self.alpha,
+        )
+
+    def _coefficients(self, energies: Array, combine: Callable[[Array], Array] | None) -> Array:
+        if combine is None:
+            return np.full(len(energies), 1.0 / len(energies))
+        # On calibrated members they are given, on raw ones they are used: V_i = Ebar + alpha (E_i - Ebar).
+        mean = energies.mean()
+        coefficients = combine(mean + self.alpha * (energies - mean))
+        return np.asarray(self.alpha * coefficients + (1.0 - self.alpha) * coefficients.mean())
 
     def predict_many(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Evaluate several structures in one pass; the same numbers as one by one."""
         for atoms in structures:
             self._check_elements(atoms)
-        graph = collate([build_graph(atoms, self.potential.cutoff) for atoms in structures])
+        return self._predictions(collate([build_graph(atoms, self.potential.cutoff) for atoms in structures]))
+
+    def _predictions(self, graph: Graph) -> list[Prediction]:
         evaluation = evaluate(self.potential, graph, stress=bool(graph.periodic.any()))
         energies = _array(evaluation.energies)
         forces = _array(evaluation.forces)
         stresses = None if evaluation.stresses is None else _array(evaluation.stresses)
-        ends = np.cumsum([0, *(len(atoms) for atoms in structures)])
+        ends = np.cumsum([0, *graph.n_atoms.tolist()])
         return [
             Prediction.from_members(
                 energies=energies[:, s],
@@ -118,7 +168,7 @@ class MemberUncertainty:
                 stresses=stresses[:, s] if stresses is not None and bool(graph.periodic[s]) else None,
                 alpha=self.alpha,
             )
-            for s in range(len(structures))
+            for s in range(graph.n_structures)
         ]
 
     def _check_elements(self, atoms: Atoms) -> None:

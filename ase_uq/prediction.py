@@ -19,8 +19,8 @@ Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 1, 2
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -28,6 +28,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.errors import InputError
+from ase_uq.force_variance import ForceVariance
 
 Array = NDArray[np.float64]
 
@@ -104,12 +105,8 @@ class Prediction:
         >>> p.energy, p.energy_var, p.energy_members.tolist()
         (2.0, 8.0, [0.0, 4.0])
         """
-        e = np.array(energies, dtype=np.float64)
+        e = _checked_energies(energies)
         f = np.array(forces, dtype=np.float64)
-        if e.ndim != 1 or len(e) < 2:
-            raise InputError(
-                f"`energies` must hold at least 2 members to have a variance, got shape {e.shape}; add members."
-            )
         bad = np.flatnonzero(~(np.isfinite(e) & np.isfinite(f).all(axis=(1, 2))))
         if len(bad):
             raise InputError(
@@ -130,6 +127,52 @@ class Prediction:
             energy_var_epistemic=float(e_var),
             forces_var_epistemic=f_var,
             stress_var_epistemic=s_var,
+            alpha=float(alpha),
+        )
+
+    @classmethod
+    def from_energies(
+        cls,
+        *,
+        energies: ArrayLike,
+        forces: Array,
+        stress: Array | None = None,
+        forces_var: Array | None = None,
+        stress_var: Array | None = None,
+        alpha: float = 1.0,
+    ) -> Prediction:
+        """Take the moments of raw member energies; forces and stress come ready, with their variances or without.
+
+        Parameters
+        ----------
+        energies
+            Raw members, (M,).
+        forces, stress
+            (N, 3) and (6,): of the mean, or of whichever combination of members was asked for.
+        forces_var, stress_var
+            Epistemic variances of the **raw** members; `alpha` is applied here.
+        alpha
+            Calibration factor.
+
+        Raises
+        ------
+        InputError
+            If there are fewer than two members, or an energy or force is not finite.
+        """
+        e = _checked_energies(energies)
+        if not (np.isfinite(e).all() and np.isfinite(forces).all()):
+            raise InputError(
+                f"the model returned an energy or force that is not finite (energies {e}); look for overlapping atoms."
+            )
+        mean, members, variance = _moments(e, alpha)
+        return cls(
+            energy=float(mean),
+            forces=forces,
+            stress=stress,
+            energy_members=members,
+            energy_var_epistemic=float(variance),
+            forces_var_epistemic=None if forces_var is None else alpha**2 * forces_var,
+            stress_var_epistemic=None if stress_var is None else alpha**2 * stress_var,
             alpha=float(alpha),
         )
 
@@ -169,6 +212,18 @@ class Prediction:
         """Norm of the three component standard deviations of each atom, (N,), eV/Å."""
         return None if self.forces_var is None else np.sqrt(self.forces_var.sum(axis=1))
 
+    def without_force_variance(self) -> Prediction:
+        """Return the same without anything that says how far forces and stress are uncertain."""
+        return replace(
+            self,
+            forces_members=None,
+            stress_members=None,
+            forces_var_epistemic=None,
+            stress_var_epistemic=None,
+            forces_var_aleatoric=None,
+            stress_var_aleatoric=None,
+        )
+
     def require(self, field: str, needed_by: str) -> Any:
         """Return a field, or raise an `InputError` that names it when the method does not provide it."""
         value = getattr(self, field)
@@ -185,12 +240,40 @@ class UncertaintyModel(Protocol):
     """Anything that predicts a structure with its uncertainty.
 
     Two optional attributes are read where a model has them: `implemented_properties`, the result keys it can fill
-    (default: all of DESIGN 2.2), and `model_hash`, which identifies it in logs.
+    (default: all of DESIGN 2.2), and `model_hash`, which identifies it in logs. `CombiningModel` is an ability on top.
     """
 
     def predict(self, atoms: Atoms, properties: Collection[str]) -> Prediction:
         """Predict `atoms`; `properties` names the result keys that were asked for, as a hint."""
         ...
+
+
+@runtime_checkable
+class CombiningModel(UncertaintyModel, Protocol):
+    """A model that can differentiate a combination of its members in one pass, without the forces of each of them."""
+
+    def predict_combined(
+        self,
+        atoms: Atoms,
+        *,
+        forces_var: ForceVariance,
+        combine: Callable[[Array], Array] | None = None,
+    ) -> Prediction:
+        """Predict with the variance of forces that `forces_var` gives.
+
+        `combine` maps calibrated member energies (M,) to coefficients (M,); `forces` and `stress` are then those of
+        sum_i c_i V_i instead of those of the mean, wherever `forces_members` is not there.
+        """
+        ...
+
+
+def _checked_energies(energies: ArrayLike) -> Array:
+    e = np.array(energies, dtype=np.float64)
+    if e.ndim != 1 or len(e) < 2:
+        raise InputError(
+            f"`energies` must hold at least 2 members to have a variance, got shape {e.shape}; add members."
+        )
+    return e
 
 
 def _moments(members: Array, alpha: float) -> tuple[Any, Array, Any]:

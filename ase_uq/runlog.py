@@ -39,7 +39,8 @@ class RunLog:
         The file.
     attributes
         Root attributes: `temperature_K`, `timestep_fs`, `ensemble`, `n_members`, `ddof`, `alpha`, `model_hash`,
-        `driver`, versions, `numbers`; with a baseline also `sigma_baseline`, `energy_offsets` (JSON).
+        `driver`, `forces_var` (its estimator), versions, `numbers`; with a baseline also `sigma_baseline`,
+        `energy_offsets` (JSON).
     step
         (T,), int64, steps of the dynamics, increasing.
     time_fs

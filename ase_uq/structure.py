@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_changes
 
 from ase_uq.errors import InputError
 
@@ -11,6 +12,22 @@ from ase_uq.errors import InputError
 def is_periodic(atoms: Atoms) -> bool:
     """Return whether a stress is defined: three cell vectors that span a volume, and at least one periodic axis."""
     return bool(atoms.pbc.any()) and atoms.cell.rank == 3
+
+
+def changes_between(old: Atoms | None, new: Atoms) -> list[str]:
+    """Return the names of what differs, as ASE's `compare_atoms` does without its tolerance and its price."""
+    if old is None:
+        return list(all_changes)
+    changes = [name for name in ("positions", "numbers") if not np.array_equal(old.arrays[name], new.arrays[name])]
+    if not np.array_equal(old.cell.array, new.cell.array):
+        changes.append("cell")
+    if not np.array_equal(old.pbc, new.pbc):
+        changes.append("pbc")
+    for name in ("initial_charges", "initial_magmoms"):
+        before, now = old.arrays.get(name), new.arrays.get(name)
+        if (before is None) != (now is None) or not (before is None or now is None or np.array_equal(before, now)):
+            changes.append(name)
+    return changes
 
 
 def check_structure(atoms: Atoms) -> None:

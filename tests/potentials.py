@@ -1,6 +1,6 @@
 """Small potentials for tests, in float64 unless said."""
 
-from ase_uq.potentials import DeepEnsemble, EquivariantPotential
+from ase_uq.potentials import DeepEnsemble, EquivariantPotential, ShallowEnsemble
 
 
 def potential(seed: int = 0, elements=("Cu", "H", "O"), cutoff: float = 3.5, **options) -> EquivariantPotential:
@@ -12,3 +12,7 @@ def potential(seed: int = 0, elements=("Cu", "H", "O"), cutoff: float = 3.5, **o
 
 def ensemble(n_members: int = 3, **options) -> DeepEnsemble:
     return DeepEnsemble([potential(seed, **options) for seed in range(n_members)])
+
+
+def shallow(n_members: int = 5, **options) -> ShallowEnsemble:
+    return ShallowEnsemble(potential(**options), n_members, seed=3)

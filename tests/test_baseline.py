@@ -149,7 +149,7 @@ finite = st.floats(-50, 50, allow_nan=False, width=32)
 )
 def test_coefficients_sum_to_the_weight_and_are_derivatives(members, v_b, sigma_b):
     def blend(values):
-        return Blend.of(values, energy_var=values.var(ddof=1), energy_baseline=v_b, sigma_baseline=sigma_b)
+        return Blend.of(values, energy_baseline=v_b, sigma_baseline=sigma_b)
 
     b = blend(members)
     assert 0.0 < b.weight <= 1.0
@@ -169,18 +169,18 @@ def test_coefficients_sum_to_the_weight_and_are_derivatives(members, v_b, sigma_
 
 
 def test_equal_members_give_the_model_and_a_lost_model_gives_the_baseline():
-    equal = Blend.of(np.full(4, 3.0), energy_var=0.0, energy_baseline=-1.0, sigma_baseline=0.2)
+    equal = Blend.of(np.full(4, 3.0), energy_baseline=-1.0, sigma_baseline=0.2)
     assert equal.weight == 1.0
     np.testing.assert_array_equal(equal.coefficients, np.full(4, 0.25))
     members = 1e6 * np.array([-1.0, 0.0, 1.0])
-    lost = Blend.of(members, energy_var=members.var(ddof=1), energy_baseline=-1.0, sigma_baseline=0.2)
+    lost = Blend.of(members, energy_baseline=-1.0, sigma_baseline=0.2)
     assert lost.weight < 1e-12
     assert np.abs(lost.coefficients).max() < 1e-12
 
 
 def test_weight_is_one_half_where_both_errors_are_equal():
     members = np.array([0.0, 1.0, 2.0])
-    half = Blend.of(members, energy_var=1.0, energy_baseline=0.0, sigma_baseline=1.0)
+    half = Blend.of(members, energy_baseline=0.0, sigma_baseline=1.0)
     assert half.weight == 0.5
     # g_i = -2 (1/4) dev / 2, c_i = w/M + 1 g_i
     np.testing.assert_allclose(half.coefficients, 0.5 / 3 + np.array([0.25, 0.0, -0.25]), rtol=1e-15)

@@ -55,7 +55,7 @@ class FrozenWeight(WeightedBaseline):
 
     def _predict(self, atoms, properties):
         prediction, extra = super()._predict(atoms, properties)
-        model, w = self.uq.prediction, extra["weight"]
+        model, w = self.uq.model.predict(atoms, properties), extra["weight"]
         own = self.baseline.results["forces"]
         object.__setattr__(prediction, "forces", (1 - w) * own + w * model.forces)
         return prediction, extra

@@ -65,6 +65,29 @@ def folder(tmp_path_factory):
     return path
 
 
+def test_a_shallow_ensemble_goes_the_whole_way(folder):
+    good("train", "train.xyz", *TINY[:-2], "--method", "shallow", "--out", "shallow.pt", cwd=folder)
+    scores = json.loads(good("evaluate", "shallow.pt", "valid.xyz", "--json", cwd=folder).stdout)
+    assert scores["forces"]["rmse"] > 0
+    assert scores["forces"]["spearman"] is not None
+    run = ["--temperature", 300, "--steps", 12, "--forces-var", "stochastic", "--every", 4, "--overwrite"]
+    good("md", "shallow.pt", "start.xyz", *run, "--log", "shallow.h5", cwd=folder)
+    log = read_log(folder / "shallow.h5")
+    assert np.isfinite(log.force_std_max).sum() == 4
+    assert np.isfinite(log.energy_var).all()
+
+
+def test_llpr_from_the_command_line(folder):
+    good("calibrate", "model.pt", "valid.xyz", "--llpr", "train.xyz", "--out", "llpr.pt", cwd=folder)
+    model = load(folder / "llpr.pt")
+    assert model.training["method"] == "llpr"
+    assert model.calibration["n_structures"] == 30
+    # The mean is the first member of the committee it was made of.
+    atoms = read(folder / "start.xyz")
+    alone = load(folder / "model.pt").predict(atoms).energy_members[0]
+    assert model.predict(atoms).energy == pytest.approx(alone, abs=1e-6)
+
+
 def test_help_of_every_command_gives_units(tmp_path):
     listed = good("--help", cwd=tmp_path).stdout
     for command in ("demo", "train", "evaluate", "calibrate", "md", "reweight", "report"):
@@ -154,6 +177,11 @@ MISTAKES = [
     (["train", "train.xyz", "--members", 1], "at least 2"),
     (["train", "missing.xyz"], "missing.xyz"),
     (["train", "train.xyz", "--energy-key", "REF_enrgy"], "did you mean 'REF_energy'"),
+    (["train", "train.xyz", "--method", "shallow", "--subsample", "0.5"],
+     "`--subsample` is an option of --method deep"),
+    (["train", "train.xyz", "--method", "shallow", "--from", "model.pt"], "`--from` needs a ShallowEnsemble"),
+    (["md", "model.pt", "start.xyz", "--temperature", "300", "--steps", "2", "--log", "x.h5", "--forces-var", "all"],
+     "`forces_var` must be one of exact, low_rank, stochastic, off, got 'all'"),
     (["train", "train.xyz", "--method", "blip"], "--method blip comes with a later version"),
     (["train", "train.xyz", "--potential", "spline"], "--potential spline comes with a later version"),
     (["train", "train.xyz", "--method", "magic"], "`method` must be deep"),

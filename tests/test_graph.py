@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ase_uq.errors import InputError
-from ase_uq.graph import build_graph, collate
+from ase_uq.graph import Neighbours, build_graph, collate
 from tests.structures import STRUCTURES, copper, primitive, water
 
 
@@ -88,3 +88,25 @@ def test_bad_structures_are_refused():
         build_graph(Atoms("H2", [[0, 0, 0], [0, 0, 1]], pbc=True), 3.0)
     with pytest.raises(InputError, match="at least one atom"):
         build_graph(Atoms(), 3.0)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_skin_changes_no_edge_while_atoms_and_cell_move(name):
+    atoms, rng = STRUCTURES[name](), np.random.default_rng(5)
+    neighbours = Neighbours(3.9, skin=1.0)
+    for step in range(60):
+        atoms.positions += rng.normal(scale=0.03, size=atoms.positions.shape)
+        if step % 9 == 4:
+            # A barostat's move, and one large enough to bring images inside the cut-off.
+            atoms.set_cell(atoms.cell.array * (0.999 if step != 40 else 0.8), scale_atoms=True)
+        if step == 20:
+            atoms.wrap()
+        if step == 50:
+            atoms = atoms.repeat((2, 1, 1)) if atoms.pbc[0] else atoms + Atoms("He", [[0.5, 0.5, 2.0]])
+        edges, expected = _edges(neighbours.graph(atoms)), _edges(build_graph(atoms, 3.9))
+        assert edges == expected  # the order, too
+        assert edges == sorted(edges)
+
+
+def _edges(graph):
+    return list(zip(graph.receivers.tolist(), graph.senders.tolist(), graph.shifts.tolist(), strict=True))

@@ -147,6 +147,7 @@ def test_root_attributes_datasets_and_units(tmp_path):
             "alpha": 1.3,
             "model_hash": "harmonic",
             "driver": "model",
+            "forces_var": "Exact(every=1)",
         }
         assert set(file) == {*UNITS, "observables"}
         for name, unit in UNITS.items():
@@ -165,15 +166,21 @@ def test_root_attributes_datasets_and_units(tmp_path):
 
 def test_weighted_baseline_is_recorded(tmp_path):
     atoms = argon()
-    uq = UQCalculator(argon_model(alpha=30.0))
+    model = argon_model(alpha=30.0)
     atoms.calc = WeightedBaseline(
-        uq, LennardJones(sigma=3.45, epsilon=0.01, rc=6.0), sigma_baseline_per_atom=0.05, offsets={"Ar": -2.0}
+        UQCalculator(model),
+        LennardJones(sigma=3.45, epsilon=0.01, rc=6.0),
+        sigma_baseline_per_atom=0.05,
+        offsets={"Ar": -2.0},
     )
     dyn = nve(atoms)
     members = []
-    dyn.attach(
-        lambda: members.append(atoms.calc.results["weight"] * (uq.prediction.energy_members - uq.prediction.energy))
-    )
+
+    def remember():
+        own = model.predict(atoms, ())
+        members.append(atoms.calc.results["weight"] * (own.energy_members - own.energy))
+
+    dyn.attach(remember)
     record(tmp_path / "run.h5", atoms, dyn, 4, ensemble="nve")
     run = read_log(tmp_path / "run.h5")
     assert run.attributes["driver"] == "weighted_baseline"
@@ -183,7 +190,7 @@ def test_weighted_baseline_is_recorded(tmp_path):
     assert run.weight[-1] == atoms.calc.results["weight"] < 1
     assert run.energy_baseline[-1] == atoms.calc.results["energy_baseline"]
     assert run.energy[-1] == atoms.get_potential_energy()
-    assert run.energy_var[-1] == uq.prediction.energy_var
+    assert run.energy_var[-1] == model.predict(atoms, ()).energy_var
     # Blended members: what reweighing of this run needs.
     np.testing.assert_allclose(run.energy_members_minus_energy, members, atol=1e-12)
     np.testing.assert_allclose(run.energy_members.mean(axis=1), run.energy, atol=1e-12)

@@ -19,7 +19,7 @@ from ase_uq.members import MemberUncertainty
 from ase_uq.potentials import EquivariantPotential, evaluate
 from ase_uq.training import FitSettings, Frame, fit, read_frames, split_frames, train_members
 from ase_uq.training.batches import Batches
-from ase_uq.training.losses import Labels, Weights, loss
+from ase_uq.training.losses import Labels, SquaredErrors, Weights
 from ase_uq.training.members import _subsample
 from ase_uq.training.reference import fit_reference
 from ase_uq.training.schedule import learning_rate_factor
@@ -211,10 +211,10 @@ def test_an_absurd_energy_is_refused():
 
 def test_loss_by_hand(alloy):
     potential = EquivariantPotential(["Au", "Cu"], dtype="float64", **SMALL)
-    batches = Batches(alloy[:2], cutoff=potential.cutoff, batch_size=2)
-    batch = next(batches.in_order())
+    potential.scale.fill_(0.5)
+    batch = next(Batches(alloy[:2], cutoff=potential.cutoff, batch_size=2).in_order())
     evaluation = evaluate(potential, batch.graph, stress=True)
-    value = loss(evaluation, batch.labels, batch.graph, weights=Weights(2.0, 3.0, 5.0), scale=torch.tensor(0.5))
+    scored = SquaredErrors(Weights(2.0, 3.0, 5.0))(potential, batch.graph, batch.labels, training=False)
     energy = forces = stress = 0.0
     for s, frame in enumerate(alloy[:2]):
         atoms = slice(4 * s, 4 * s + 4)
@@ -222,24 +222,25 @@ def test_loss_by_hand(alloy):
         forces += ((evaluation.forces[0, atoms].numpy() - frame.forces) ** 2).sum() / 0.25 / 24
         virial = (evaluation.stresses[0, s].numpy() - frame.stress) * frame.atoms.get_volume()
         stress += (virial**2).sum() / 16 / 0.25 / 12
-    assert value.item() == pytest.approx(2 * energy + 3 * forces + 5 * stress)
+    assert scored.loss.item() == pytest.approx(2 * energy + 3 * forces + 5 * stress)
+    assert scored.energy_error.shape == (2,)
+    assert scored.force_error.shape == (8, 3)
 
 
 def test_frames_without_stress_do_not_enter_its_term(alloy):
     potential = EquivariantPotential(["Au", "Cu"], dtype="float64", **SMALL)
     batch = next(Batches(alloy[:2], cutoff=potential.cutoff, batch_size=2).in_order())
-    evaluation = evaluate(potential, batch.graph, stress=True)
     changed = batch.labels.stresses.clone()
     changed[1] = 1e6
     hidden = torch.tensor([True, False])
+    objective = SquaredErrors(Weights(0.0, 0.0, 1.0))
     values = [
-        loss(
-            evaluation,
-            Labels(batch.labels.energies, batch.labels.forces, stresses, hidden),
+        objective(
+            potential,
             batch.graph,
-            weights=Weights(0.0, 0.0, 1.0),
-            scale=torch.tensor(1.0),
-        ).item()
+            Labels(batch.labels.energies, batch.labels.forces, stresses, hidden),
+            training=False,
+        ).loss.item()
         for stresses in (batch.labels.stresses, changed)
     ]
     assert values[0] == values[1] > 0
@@ -273,7 +274,7 @@ def _labelled(atoms):
 
 
 def test_the_same_seed_gives_the_same_members_in_one_process_or_two(alloy):
-    one, two, other = trained(alloy), trained(alloy, jobs=2), trained(alloy, seed=7)
+    one, two, other = trained(alloy), trained(alloy, jobs=2), trained(alloy, settings=settings(seed=7))
     frame = alloy[0]
     assert energies_of(one, frame) == pytest.approx(energies_of(two, frame), rel=1e-6)
     assert abs(energies_of(one, frame) - energies_of(other, frame)).max() > 1e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from ase_uq.commands.options import (
     print_json,
 )
 
+if TYPE_CHECKING:
+    from ase_uq.members import MemberUncertainty
+
 NAME = "calibrate"
 
 
@@ -25,6 +28,10 @@ def run(
     model: MODEL,
     data: Annotated[Path, typer.Argument(help="Labelled frames new to every member.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("calibrated.pt"),
+    llpr: Annotated[
+        Path | None,
+        typer.Option(help="Take the uncertainty from the last layer instead (LLPR); its training frames: TRAIN.xyz."),
+    ] = None,
     estimator: Annotated[
         str, typer.Option(help="student_t (maximum likelihood) or moment (arXiv:2011.08828, Eq. 6).")
     ] = "student_t",
@@ -39,7 +46,7 @@ def run(
     from ase_uq.commands.progress import predict_with_progress
     from ase_uq.training.data import read_frames
 
-    loaded = load(model)
+    loaded = load(model) if llpr is None else _llpr(load(model), llpr)
     frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force)
     fitted = predict_with_progress(loaded, frames).calibrate(method=estimator)
     described = {**fitted.to_dict(), "data": data.name}
@@ -53,3 +60,19 @@ def run(
     error = "" if fitted.alpha_std_error is None else f" ± {fitted.alpha_std_error:.2g}"
     typer.echo(f"alpha = {fitted.alpha:.4g}{error} from {fitted.n_structures} structures, {fitted.n_members} members")
     console.print(f"wrote [bold]{out}[/bold]")
+
+
+def _llpr(model: MemberUncertainty, path: Path) -> MemberUncertainty:
+    from ase_uq.commands.progress import bar
+    from ase_uq.llpr import LLPRUncertainty
+    from ase_uq.training.data import read_structures
+
+    frames = read_structures(path)
+    with bar() as progress:
+        task = progress.add_task("last-layer features", total=len(frames), note="")
+        return LLPRUncertainty.fit(
+            model.potential,
+            frames,
+            on_frame=lambda done: progress.update(task, completed=done),
+            training={**(model.training or {}), "method": "llpr", "covariance_from": path.name},
+        )

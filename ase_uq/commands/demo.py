@@ -38,6 +38,7 @@ def run(
     The committee has seen only frames near one minimum. GFN2-xTB is the baseline it falls back to: hardly ever at
     300 K, and on the way through the planar geometry in the hot run.
     """
+    from ase_uq.calculator import UQCalculator
     from ase_uq.commands.md import make_calculator
     from ase_uq.errors import InputError
     from ase_uq.training.data import read_structures
@@ -49,7 +50,9 @@ def run(
     with as_file(files("ase_uq") / "data" / "ammonia") as data:
         model = _train(data, out / "model.pt", members=members, epochs=epochs, seed=seed)
         _evaluate(model, data)
-        calculator = make_calculator(model, "gfn2-xtb", SIGMA_BASELINE, None, read_structures(data / "train.xyz"))
+        calculator = make_calculator(
+            UQCalculator(model), "gfn2-xtb", SIGMA_BASELINE, None, read_structures(data / "train.xyz")
+        )
         start = read_structures(data / "start.xyz")[0]
     reports: dict[str, Any] = {}
     for name, temperature_K in (("300K", 300.0), ("hot", 2000.0)):
@@ -74,7 +77,7 @@ def _train(data: Path, path: Path, *, members: int, epochs: int, seed: int) -> M
     stopping, calibrating = valid[::2], valid[1::2]
     settings = FitSettings(epochs=epochs, batch_size=10, learning_rate=0.02, seed=seed)
     console.print(f"[bold]1 train[/bold]  {members} members on {len(train)} DFT frames of ammonia")
-    with training_progress(members, settings) as (on_epoch, _):
+    with training_progress([f"member {m}" for m in range(members)]) as (on_epoch, _):
         ensemble = train_members(
             train,
             stopping,
@@ -82,7 +85,6 @@ def _train(data: Path, path: Path, *, members: int, epochs: int, seed: int) -> M
             settings=settings,
             config=ARCHITECTURE,
             subsample=0.8,
-            seed=seed,
             jobs=min(members, torch.get_num_threads()),
             on_epoch=on_epoch,
         )

@@ -12,8 +12,7 @@ from ase_uq.commands.options import JSON, MODEL, console, print_json
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from ase_uq.calculator import PredictionCalculator
-    from ase_uq.members import MemberUncertainty
+    from ase_uq.calculator import PredictionCalculator, UQCalculator
     from ase_uq.molecular_dynamics import Status
 
 NAME = "md"
@@ -43,6 +42,11 @@ def run(
     store: Annotated[
         list[str] | None, typer.Option(help="Also log positions, forces, forces_var or cell. Repeatable.")
     ] = None,
+    forces_var: Annotated[
+        str,
+        typer.Option(help="Variance of forces: exact, low_rank, stochastic or off. Cheaper for shallow models."),
+    ] = "exact",
+    every: Annotated[int, typer.Option(help="Steps from one variance of forces to the next.")] = 1,
     interval: Annotated[int, typer.Option(help="Steps between logged frames.")] = 1,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
     restart: Annotated[
@@ -52,6 +56,7 @@ def run(
     as_json: JSON = False,
 ) -> None:
     """Run molecular dynamics with the uncertainty of every step, and averages with error bars while it runs."""
+    from ase_uq.calculator import UQCalculator
     from ase_uq.checkpoint import load
     from ase_uq.commands.progress import status_line
     from ase_uq.molecular_dynamics import MDSettings, run_md
@@ -69,7 +74,7 @@ def run(
     )
     structures = read_structures(start)
     atoms = structures[-1]
-    loaded = load(model)
+    loaded = UQCalculator(load(model), forces_var=forces_var, every=every)
     aligned_on = structures if align is None else read_structures(align)
     calculator = make_calculator(loaded, baseline, sigma_baseline, sigma_baseline_per_atom, aligned_on)
     observables = parse_observables(observable or [], len(atoms))
@@ -107,24 +112,22 @@ def run(
 
 
 def make_calculator(
-    model: MemberUncertainty,
+    calculator: UQCalculator,
     baseline: str | None,
     sigma_baseline: float | None,
     sigma_baseline_per_atom: float | None,
     frames: list[Atoms],
 ) -> PredictionCalculator:
-    """Wrap a model, with a baseline whose energy zero is aligned to it on `frames`."""
+    """Put a baseline under a model, with the energy zeros of the two aligned on `frames`."""
     from ase_uq.adapters.baselines import baseline_calculator
     from ase_uq.baseline import WeightedBaseline
-    from ase_uq.calculator import UQCalculator
     from ase_uq.errors import InputError
 
-    calculator = UQCalculator(model)
     if baseline is None:
         if sigma_baseline is not None or sigma_baseline_per_atom is not None:
             raise InputError("`--sigma-baseline` needs a baseline; name one with --baseline.")
         return calculator
-    blended = WeightedBaseline.aligned(
+    blended: WeightedBaseline = WeightedBaseline.aligned(
         calculator,
         baseline_calculator(baseline),
         frames,

@@ -13,30 +13,28 @@ from ase_uq.commands.options import console
 from ase_uq.evaluation import Residuals, residuals
 from ase_uq.prediction import UncertaintyModel
 from ase_uq.training.data import Frame
-from ase_uq.training.fit import EpochRecord, FitSettings
+from ase_uq.training.fit import EpochRecord
 
 LINES = 5
 
 
 @contextmanager
 def training_progress(
-    members: int, settings: FitSettings
+    parts: Sequence[str],
 ) -> Iterator[tuple[Callable[[int, EpochRecord], None], dict[int, EpochRecord]]]:
-    """Yield a callback for `train_members`, and the last record of every member."""
+    """Yield a callback for a training of several parts, and the last record of every part."""
     last: dict[int, EpochRecord] = {}
     with bar() as progress:
-        tasks = [progress.add_task(f"member {m}", total=1.0, note="") for m in range(members)]
-        printed = dict.fromkeys(range(members), 0)
+        tasks = [progress.add_task(part, total=1.0, note="") for part in parts]
+        printed = [0] * len(parts)
 
-        def on_epoch(member: int, record: EpochRecord) -> None:
-            last[member] = record
-            by_time = record.seconds / (60.0 * settings.minutes) if settings.minutes else 0.0
-            part = min(1.0, max(record.epoch / record.epochs, by_time))
+        def on_epoch(part: int, record: EpochRecord) -> None:
+            last[part] = record
             note = f"epoch {record.epoch}, validation {1e3 * record.forces_rmse:.1f} meV/Å"
-            progress.update(tasks[member], completed=part, note=note)
-            if not console.is_terminal and int(part * LINES) > printed[member]:
-                printed[member] = int(part * LINES)
-                console.print(f"member {member}: {note}")
+            progress.update(tasks[part], completed=record.progress, note=note)
+            if not console.is_terminal and int(record.progress * LINES) > printed[part]:
+                printed[part] = int(record.progress * LINES)
+                console.print(f"{parts[part]}: {note}")
 
         yield on_epoch, last
         for task in tasks:

@@ -10,22 +10,20 @@ import typer
 from ase_uq.commands.options import ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, STRESS_KEY, console, print_json
 
 if TYPE_CHECKING:
-    from ase_uq.members import MemberUncertainty
-    from ase_uq.potentials import DeepEnsemble
+    from ase_uq.training.methods import Method
 
 NAME = "train"
 DEFAULT_EPOCHS, UNLIMITED = 200, 1_000_000
-LATER = {
-    "method": ("deep", ("shallow", "blip", "coherent", "ltau")),
-    "potential": ("equivariant", ("spline",)),
-}
+CHOICES = {"method": ("deep", "shallow"), "potential": ("equivariant",)}
+LATER = {"method": ("blip", "coherent", "ltau"), "potential": ("spline",)}
 
 
 def run(
     data: Annotated[Path, typer.Argument(help="Frames with energies and forces: extended XYZ, also .gz.")],
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("model.pt"),
     method: Annotated[
-        str, typer.Option(help="Kind of uncertainty: deep (an ensemble of independent members).")
+        str,
+        typer.Option(help="Kind of uncertainty: deep (independent members) or shallow (one body, M last layers)."),
     ] = "deep",
     potential: Annotated[str, typer.Option(help="Architecture: equivariant.")] = "equivariant",
     members: Annotated[int, typer.Option(help="M, at least 2; 4 or more to calibrate.")] = 4,
@@ -34,7 +32,7 @@ def run(
     epochs: Annotated[int | None, typer.Option(help="Passes over the data [200; with --minutes, no limit].")] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Time budget of each member, minutes; stops in good order with the best weights."),
+        typer.Option(help="Time budget, minutes (deep: of each member); stops in good order with the best weights."),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Structures a step.")] = 5,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 0.01,
@@ -42,7 +40,9 @@ def run(
     energy_weight: Annotated[float, typer.Option(help="Weight of the energies (per atom) in the loss.")] = 10.0,
     forces_weight: Annotated[float, typer.Option(help="Weight of the forces in the loss.")] = 1.0,
     stress_weight: Annotated[float, typer.Option(help="Weight of the virials (per atom) in the loss.")] = 1.0,
-    subsample: Annotated[float, typer.Option(help="Part of the data each member sees, without replacement.")] = 1.0,
+    subsample: Annotated[
+        float, typer.Option(help="deep: part of the data each member sees, without replacement.")
+    ] = 1.0,
     cutoff: Annotated[float, typer.Option(help="Neighbour cut-off, Å.")] = 5.0,
     channels: Annotated[int, typer.Option(help="Features per spherical component.")] = 64,
     l_max: Annotated[int, typer.Option(help="Highest degree of the neighbour density, 0 to 2.")] = 2,
@@ -51,7 +51,7 @@ def run(
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, ...")] = "cpu",
     jobs: Annotated[
-        int | None, typer.Option(help="Members trained at the same time [as many as torch has threads].")
+        int | None, typer.Option(help="deep: members trained at the same time [as many as torch has threads].")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, data order, split and sub-samples.")] = 0,
     from_model: Annotated[Path | None, typer.Option("--from", help="Model file to fine-tune.")] = None,
@@ -65,13 +65,12 @@ def run(
     as_json: JSON = False,
 ) -> None:
     """Train a model with uncertainty: frames with energies (eV) and forces (eV/Å) in, one file out."""
-    import torch
-
-    from ase_uq.checkpoint import load, save
+    from ase_uq.checkpoint import save
     from ase_uq.commands.progress import training_progress
     from ase_uq.errors import InputError
     from ase_uq.members import MemberUncertainty
-    from ase_uq.training import FitSettings, read_frames, split_frames, train_members
+    from ase_uq.training import FitSettings, read_frames, split_frames
+    from ase_uq.training.methods import METHODS
 
     for option, value in (("method", method), ("potential", potential)):
         _check_choice(option, value)
@@ -103,7 +102,7 @@ def run(
         train, held_out = split_frames(frames, valid_fraction=valid_fraction, seed=seed)
     else:
         train, held_out = frames, read_frames(valid, **keys)
-    start = None if from_model is None else _ensemble(load(from_model), from_model)
+    chosen = METHODS[method]
     config = {
         "cutoff": cutoff,
         "channels": channels,
@@ -112,23 +111,23 @@ def run(
         "n_layers": layers,
         "dtype": dtype,
     }
-    jobs = min(members, torch.get_num_threads()) if jobs is None else jobs
-    console.print(f"{len(train)} frames to train on, {len(held_out)} to validate; {members} members, {jobs} at a time")
-    with training_progress(members, settings) as (on_epoch, last):
-        ensemble = train_members(
+    extra = _extra(method, chosen.options, members, device, subsample=subsample, jobs=jobs)
+    at_a_time = f", {extra['jobs']} at a time" if "jobs" in extra else ""
+    console.print(f"{len(train)} frames to train on, {len(held_out)} to validate; {members} members{at_a_time}")
+    parts = chosen.parts(members)
+    with training_progress(parts) as (on_epoch, last):
+        ensemble = chosen.train(
             train,
             held_out,
             n_members=members,
             settings=settings,
             config=config,
-            start=start,
-            subsample=subsample,
-            seed=seed,
-            jobs=1 if device.startswith("cuda") else jobs,
+            start=None if from_model is None else _start(from_model, method, chosen),
             device=device,
             state_dir=state_dir,
             resume=resume,
             on_epoch=on_epoch,
+            **extra,
         )
     described: dict[str, Any] = {
         "method": method,
@@ -140,9 +139,14 @@ def run(
         "batch_size": batch_size,
         "schedule": schedule,
         "seed": seed,
-        "members": [
-            {"epochs": record.epoch, "seconds": round(record.seconds, 1), "valid_forces_rmse": record.forces_rmse}
-            for _, record in sorted(last.items())
+        "parts": [
+            {
+                "name": parts[part],
+                "epochs": record.epoch,
+                "seconds": round(record.seconds, 1),
+                "valid_forces_rmse": record.forces_rmse,
+            }
+            for part, record in sorted(last.items())
         ],
     }
     model = MemberUncertainty(ensemble, training=described)
@@ -153,23 +157,42 @@ def run(
         console.print(f"wrote [bold]{out}[/bold]; next: ase-uq calibrate {out} VALID.xyz --out calibrated.pt")
 
 
-def _ensemble(model: MemberUncertainty, path: Path) -> DeepEnsemble:
+def _start(path: Path, method: str, chosen: Method) -> Any:
+    from ase_uq.checkpoint import load
     from ase_uq.errors import InputError
-    from ase_uq.potentials import DeepEnsemble
 
-    if not isinstance(model.potential, DeepEnsemble):
-        raise InputError(f"`--from` needs a deep ensemble, {path} holds a {type(model.potential).__name__}.")
-    return model.potential
+    potential = load(path).potential
+    if not isinstance(potential, chosen.potential):
+        raise InputError(
+            f"`--from` needs a {chosen.potential.__name__} for --method {method}, {path} holds a "
+            f"{type(potential).__name__}; train it with the method it was made by."
+        )
+    return potential
+
+
+def _extra(
+    method: str, options: tuple[str, ...], members: int, device: str, *, subsample: float, jobs: int | None
+) -> dict[str, Any]:
+    import torch
+
+    from ase_uq.errors import InputError
+
+    given = {name for name, is_given in (("subsample", subsample != 1.0), ("jobs", jobs is not None)) if is_given}
+    for name in sorted(given - set(options)):
+        raise InputError(f"`--{name}` is an option of --method deep, not of {method}; drop it.")
+    jobs = min(members, torch.get_num_threads()) if jobs is None else jobs
+    values = {"subsample": subsample, "jobs": 1 if device.startswith("cuda") else jobs}
+    return {name: values[name] for name in options}
 
 
 def _check_choice(option: str, value: str) -> None:
     from ase_uq.errors import InputError
 
-    present, later = LATER[option]
-    if value in later:
-        raise InputError(f"--{option} {value} comes with a later version of ase_uq; use --{option} {present}.")
-    if value != present:
-        raise InputError(f"`{option}` must be {present}, got {value!r}; use --{option} {present}.")
+    if value in LATER[option]:
+        known = " or ".join(CHOICES[option])
+        raise InputError(f"--{option} {value} comes with a later version of ase_uq; use {known}.")
+    if value not in CHOICES[option]:
+        raise InputError(f"`{option}` must be {' or '.join(CHOICES[option])}, got {value!r}; choose one.")
 
 
 def _check_folder(out: Path) -> None:

@@ -1,7 +1,16 @@
 """Potentials: torch modules that turn a graph into member energies."""
 
-from ase_uq.potentials.base import Evaluation, Potential, evaluate
+from ase_uq.potentials.base import Evaluation, FeaturePotential, Potential, evaluate
 from ase_uq.potentials.ensemble import DeepEnsemble
 from ase_uq.potentials.equivariant import EquivariantPotential
+from ase_uq.potentials.shallow import ShallowEnsemble
 
-__all__ = ["DeepEnsemble", "EquivariantPotential", "Evaluation", "Potential", "evaluate"]
+__all__ = [
+    "DeepEnsemble",
+    "EquivariantPotential",
+    "Evaluation",
+    "FeaturePotential",
+    "Potential",
+    "ShallowEnsemble",
+    "evaluate",
+]

@@ -8,8 +8,9 @@ doi:10.1016/j.cpc.2015.01.003, Eq. 4.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,7 +24,10 @@ VOIGT_COLUMNS = (0, 1, 2, 2, 2, 1)
 
 @runtime_checkable
 class Potential(Protocol):
-    """A differentiable map from a graph to the energies of M members."""
+    """A differentiable map from a graph to the energies of M members.
+
+    One whose members share nothing may offer them as `members`, a sequence of potentials.
+    """
 
     @property
     def cutoff(self) -> float:
@@ -40,17 +44,75 @@ class Potential(Protocol):
         ...
 
 
+@runtime_checkable
+class FeaturePotential(Protocol):
+    """An optional ability of single-member potentials: energies that are linear in last-layer features.
+
+    `energies(graph)` = `summed_features(graph)` @ `readout()` + `reference_energies(graph)`.
+    """
+
+    @property
+    def cutoff(self) -> float:
+        """Neighbour cut-off, Å."""
+        ...
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols it knows."""
+        ...
+
+    @property
+    def scale(self) -> Tensor:
+        """Force scale of the training set, eV/Å."""
+        ...
+
+    @property
+    def n_features(self) -> int:
+        """F."""
+        ...
+
+    def features(self, graph: Graph) -> Tensor:
+        """Return the features of every atom, (N, F)."""
+        ...
+
+    def summed_features(self, graph: Graph) -> Tensor:
+        """Return the features of every structure, (S, F) float64."""
+        ...
+
+    def readout(self) -> Tensor:
+        """Return the weights of the last layer, (F,) float64, eV."""
+        ...
+
+    def reference_energies(self, graph: Graph) -> Tensor:
+        """Return what does not depend on positions, (S,) float64, eV."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments that construct the same architecture."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Raw members: `energies` (M, S) eV, `forces` (M, N, 3) eV/Å, `stresses` (M, S, 6) eV/Å^3 or `None`."""
+    """Raw `energies` (M, S) eV of the members, with derivatives of K combinations of them, by default each member.
+
+    `forces` (K, N, 3) eV/Å, `stresses` (K, S, 6) eV/Å^3 or `None`.
+    """
 
     energies: Tensor
     forces: Tensor
     stresses: Tensor | None
 
 
-def evaluate(potential: Potential, graph: Graph, *, stress: bool = False, training: bool = False) -> Evaluation:
-    """Differentiate the energy of every member by positions and, on request, by strain.
+def evaluate(
+    potential: Potential,
+    graph: Graph,
+    *,
+    stress: bool = False,
+    training: bool = False,
+    combine: Callable[[Tensor], Tensor] | None = None,
+) -> Evaluation:
+    """Differentiate the energies of members, or combinations of them, by positions and, on request, by strain.
 
     Parameters
     ----------
@@ -62,12 +124,19 @@ def evaluate(potential: Potential, graph: Graph, *, stress: bool = False, traini
         Also return stresses; zero for structures that are not periodic.
     training
         Keep the graph of the derivatives, so that a loss on forces can be differentiated by the parameters.
+    combine
+        Maps the detached energies (M, S) to coefficients (K, M): sum_i c_ki E_i is differentiated, one backward pass
+        for each k. Every member by itself when not given.
 
     Returns
     -------
     Evaluation
         Detached unless `training`.
     """
+    members = getattr(potential, "members", None)
+    if members is not None and combine is None:
+        # One after another: joined energies would send every member's backward pass through all the others.
+        return _joined([evaluate(member, graph, stress=stress, training=training) for member in members])
     positions = graph.positions.detach().requires_grad_(True)
     inputs = [positions]
     moved = replace(graph, positions=positions)
@@ -77,15 +146,23 @@ def evaluate(potential: Potential, graph: Graph, *, stress: bool = False, traini
         # The antisymmetric part is a rotation, which no energy feels; symmetrising keeps rounding out of the stress.
         moved = moved.strained(0.5 * (strain + strain.transpose(1, 2)))
     energies = potential.energies(moved)
+    rows = energies if combine is None else combine(energies.detach()) @ energies
     gradients = [
-        torch.autograd.grad(
-            energies[m].sum(), inputs, create_graph=training, retain_graph=training or m + 1 < len(energies)
-        )
-        for m in range(len(energies))
+        torch.autograd.grad(rows[k].sum(), inputs, create_graph=training, retain_graph=training or k + 1 < len(rows))
+        for k in range(len(rows))
     ]
     forces = -torch.stack([gradient[0] for gradient in gradients])
     stresses = _voigt(torch.stack([gradient[1] for gradient in gradients]), graph) if stress else None
     return Evaluation(energies if training else energies.detach(), forces, stresses)
+
+
+def _joined(parts: Sequence[Evaluation]) -> Evaluation:
+    stresses = [part.stresses for part in parts if part.stresses is not None]
+    return Evaluation(
+        energies=torch.cat([part.energies for part in parts]),
+        forces=torch.cat([part.forces for part in parts]),
+        stresses=torch.cat(stresses) if stresses else None,
+    )
 
 
 def _voigt(virials: Tensor, graph: Graph) -> Tensor:

@@ -74,6 +74,7 @@ class Coupling(nn.Module):
     term_b: Tensor
     term_out: Tensor
     coefficients: Tensor
+    contraction: Tensor
 
     def __init__(self, l_a: int, l_b: int, l_out: int) -> None:
         super().__init__()
@@ -98,6 +99,10 @@ class Coupling(nn.Module):
                     terms.append((len(pair_a) - 1, lb**2 + j, lo**2 + k))
                     coefficients.append(tensor[i, j, k].item())
         columns = (pair_path, pair_a, *zip(*terms, strict=True))
+        contraction = torch.zeros((l_b + 1) ** 2, self.n_out, len(pair_a), dtype=torch.float64)
+        for (pair, component_b, component_out), value in zip(terms, coefficients, strict=True):
+            contraction[component_b, component_out, pair] = value
+        self.register_buffer("contraction", contraction.flatten(1), persistent=False)
         # Not persistent: they follow from the degrees and have no place in a model file.
         for name, column in zip(("pair_path", "pair_a", "term_pair", "term_b", "term_out"), columns, strict=True):
             self.register_buffer(name, torch.tensor(column), persistent=False)
@@ -111,6 +116,9 @@ class Coupling(nn.Module):
         Returns (n_rows, K, C).
         """
         weighted = weights.index_select(-2, self.pair_path) * a.index_select(1, self.pair_a)
+        if b.shape[-1] == 1:
+            rows = torch.bmm((b.squeeze(-1) @ self.contraction).view(len(b), self.n_out, len(self.pair_a)), weighted)
+            return rows.new_zeros(n_rows, *rows.shape[1:]).index_add(0, targets, rows)
         terms = weighted.index_select(1, self.term_pair) * (b.index_select(1, self.term_b) * self.coefficients)
         flat = (targets.unsqueeze(1) * self.n_out + self.term_out).reshape(-1)
         out = terms.new_zeros(n_rows * self.n_out, terms.shape[-1])
@@ -149,8 +157,17 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., sizes[0]) to (..., sizes[-1])."""
+        out: Tensor = self.hidden(x) @ self.weights[-1]
+        return out
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Map (..., sizes[0]) to (..., sizes[-2]): what the last, linear layer sees."""
         for weight, bias in zip(self.weights[:-1], self.biases, strict=True):
             # 1.6766 restores the second moment that SiLU takes from a unit Gaussian.
             x = nn.functional.silu(x @ weight + bias) * 1.6766
-        out: Tensor = x @ self.weights[-1]
-        return out
+        return x
+
+    def last_weights(self) -> Tensor:
+        """Return the weights of the last layer for a single output, (sizes[-2],)."""
+        last: Tensor = self.weights[-1]
+        return last.squeeze(-1)

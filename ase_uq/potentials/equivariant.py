@@ -3,10 +3,11 @@
 ==========  ====================================================================
 symbol      variable
 ==========  ====================================================================
-h_i         `features`, (N, (hidden_l_max + 1)^2, C), starts from the element
+h_i         `nodes`, (N, (hidden_l_max + 1)^2, C), starts from the element
 A_i         `atomic`, neighbour density: sum_j R(r_ij) [h_j x Y(r_ij)], degrees up to l_max
 B_i         `atomic` and its products with itself up to `body_order` - 1 factors
-E_i         shift(element) + scale * sum over layers of a readout of the scalars of h_i
+f_i         `features`, (N, F): all that the last, linear layer sees of the scalars of h_i
+E_i         shift(element) + scale * f_i . w, with w = `readout`
 ==========  ====================================================================
 
 Edges carry only one product each; the many-body products are taken on the atoms, of which there are far fewer.
@@ -127,8 +128,36 @@ class EquivariantPotential(nn.Module):
         self.scale.fill_(scale)
         self.mean_neighbours.fill_(mean_neighbours)
 
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return self.network.n_features
+
     def energies(self, graph: Graph) -> Tensor:
         """Return total energies, (1, S) float64, eV."""
+        return (self.summed_features(graph) @ self.readout() + self.reference_energies(graph)).unsqueeze(0)
+
+    def features(self, graph: Graph) -> Tensor:
+        """Return what the last layer sees of every atom, (N, F), in the precision of the network."""
+        features: Tensor = self.network(graph, self._species(graph), self.mean_neighbours)
+        return features
+
+    def summed_features(self, graph: Graph) -> Tensor:
+        """Return the features of every structure, (S, F) float64; energies are linear in them."""
+        # The network may be float32; distances, the sum over atoms and all that follows it are float64.
+        features = self.features(graph).to(torch.float64)
+        return features.new_zeros(graph.n_structures, self.n_features).index_add(0, graph.structures, features)
+
+    def readout(self) -> Tensor:
+        """Return the weights of the last layer, (F,) float64, eV."""
+        return self.network.last_weights().to(torch.float64) * self.scale
+
+    def reference_energies(self, graph: Graph) -> Tensor:
+        """Return the sum of the shifts of the elements, (S,) float64, eV."""
+        shifts = self.shifts.index_select(0, self._species(graph))
+        return shifts.new_zeros(graph.n_structures).index_add(0, graph.structures, shifts)
+
+    def _species(self, graph: Graph) -> Tensor:
         species = self.indices.index_select(0, graph.numbers.clamp(max=len(self.indices) - 1))
         if bool((species < 0).any()):
             number = int(graph.numbers[int(torch.argmin(species))])
@@ -136,10 +165,7 @@ class EquivariantPotential(nn.Module):
                 f"element with atomic number {number} is not among those the potential knows "
                 f"({', '.join(self.elements)}); train with frames that contain it."
             )
-        # The network may be float32; distances, shifts and the sum over atoms stay float64.
-        local: Tensor = self.network(graph, species, self.mean_neighbours).to(torch.float64) * self.scale
-        local = local + self.shifts.index_select(0, species)
-        return local.new_zeros(graph.n_structures).index_add(0, graph.structures, local).unsqueeze(0)
+        return species
 
     def _check(self) -> None:
         c = self._config
@@ -158,7 +184,7 @@ class EquivariantPotential(nn.Module):
 
 
 class _Network(nn.Module):
-    """The part that runs in the chosen precision: graph -> energy of each atom, in units of the scale."""
+    """The part that runs in the chosen precision: graph -> features of each atom, linear in which are the energies."""
 
     def __init__(
         self,
@@ -197,12 +223,20 @@ class _Network(nn.Module):
         basis, envelope = self.radial(distances.to(dtype))
         envelope = envelope / mean_neighbours.to(dtype)
         harmonics = spherical_harmonics(vectors.to(dtype), self.l_max).unsqueeze(-1)
-        features = self.embedding.index_select(0, species).unsqueeze(1)
-        energy = features.new_zeros(len(species))
+        nodes = self.embedding.index_select(0, species).unsqueeze(1)
+        seen = []
         for layer, readout in zip(self.layers, self.readouts, strict=True):
-            features = layer(features, species, graph, basis, envelope, harmonics)
-            energy = energy + readout(features[:, 0]).squeeze(-1)
-        return energy
+            nodes = layer(nodes, species, graph, basis, envelope, harmonics)
+            seen.append(readout.hidden(nodes[:, 0]))  # type: ignore[operator]
+        return torch.cat(seen, dim=1)
+
+    @property
+    def n_features(self) -> int:
+        return len(self.last_weights())
+
+    def last_weights(self) -> Tensor:
+        """Weights of the last layer, (F,), in units of the scale."""
+        return torch.cat([readout.last_weights() for readout in self.readouts])  # type: ignore[operator]
 
 
 class _Layer(nn.Module):
@@ -236,11 +270,11 @@ class _Layer(nn.Module):
         self.skip = nn.Parameter(skip / math.sqrt(channels))
 
     def forward(
-        self, features: Tensor, species: Tensor, graph: Graph, basis: Tensor, envelope: Tensor, harmonics: Tensor
+        self, nodes: Tensor, species: Tensor, graph: Graph, basis: Tensor, envelope: Tensor, harmonics: Tensor
     ) -> Tensor:
         n_atoms = len(species)
-        weights = (self.radial(basis) * envelope).view(len(basis), self.message.n_paths, features.shape[-1])
-        sent = self.before(features).index_select(0, graph.senders)
+        weights = (self.radial(basis) * envelope).view(len(basis), self.message.n_paths, nodes.shape[-1])
+        sent = self.before(nodes).index_select(0, graph.senders)
         atomic = self.after(self.message(sent, harmonics, weights, graph.receivers, n_atoms))
         out = self.mixers[0](atomic)
         power, rows = atomic, torch.arange(n_atoms, device=species.device)
@@ -248,7 +282,7 @@ class _Layer(nn.Module):
             power = product(power, atomic, per_element.index_select(0, species), rows, n_atoms)
             out = out + mixer(power)
         # The scalars keep what they were: a linear map of their own for each element.
-        scalars = features[:, 0]
+        scalars = nodes[:, 0]
         n_elements, channels, _ = self.skip.shape
         kept = (scalars @ self.skip.transpose(0, 1).reshape(channels, -1)).view(-1, n_elements, channels)
         kept = kept.gather(1, species.view(-1, 1, 1).expand(-1, 1, channels))

@@ -175,6 +175,11 @@ def _uncertainty_section(run: RunLog) -> str:
         "One standard deviation as the model states it; for a force, the norm over its three components. "
         "A rise that stays marks a region the model was not trained on."
     )
+    estimator = run.attributes.get("forces_var") or "Exact(every=1)"
+    if estimator not in ("Exact(every=1)", "Off()"):
+        caption += f" The forces come from the estimator {estimator}."
+        if estimator.startswith("Stochastic"):
+            caption += " A single one of its values means little; look at averages over time."
     description = "Standard deviation of energy and forces against time"
     return section("How sure the model was", figure(drawing, name="std", description=description, caption=caption))
 

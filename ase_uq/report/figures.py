@@ -319,7 +319,8 @@ def _draw_std(ax: Axes, t: Array, title: str, unit: str, lines: Sequence[tuple[A
     values = np.concatenate([series for series, _, _ in lines])
     scale, prefix = _milli(values)
     for series, colour, label in lines:
-        _series(ax, t, series * scale, colour=colour, label=label)
+        known = np.isfinite(series)  # an estimate every so many steps leaves gaps
+        _series(ax, t[known], series[known] * scale, colour=colour, label=label)
     ax.set_title(f"{title} ({prefix}{unit})")
     _positive_axis(ax, values)
 

@@ -47,11 +47,6 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.frames) // self.batch_size)
 
-    @property
-    def has_stress(self) -> bool:
-        """Whether any frame has a stress label."""
-        return any(frame.stress is not None for frame in self.frames)
-
     def in_order(self) -> Iterator[Batch]:
         """Yield all batches in the order of the frames."""
         yield from self._in(np.arange(len(self.frames)))

@@ -19,9 +19,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ase_uq.errors import InputError, RunError
 from ase_uq.files import replacing
-from ase_uq.potentials.base import evaluate
 from ase_uq.training.batches import Batch, Batches
-from ase_uq.training.losses import Weights, loss
+from ase_uq.training.losses import Objective, SquaredErrors, Weights
 from ase_uq.training.schedule import learning_rate_factor
 
 SCHEDULES = ("cosine", "plateau", "constant")
@@ -84,7 +83,7 @@ class FitSettings:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One epoch: losses, and validation errors of energy (eV per atom, RMSE) and forces (eV/Å, RMSE)."""
+    """One epoch: losses, validation errors of energy (eV per atom, RMSE) and forces (eV/Å, RMSE), finished part."""
 
     epoch: int
     epochs: int
@@ -94,6 +93,7 @@ class EpochRecord:
     forces_rmse: float
     learning_rate: float
     seconds: float
+    progress: float
 
 
 class SampleCallback(Protocol):
@@ -120,21 +120,24 @@ def fit(
     valid: Batches,
     settings: FitSettings,
     *,
+    objective: Objective | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_samples: SampleCallback | None = None,
     state_path: Path | None = None,
     resume: bool = False,
 ) -> list[float]:
-    """Train a single-member potential; it ends with the best weights by validation loss.
+    """Train a potential; it ends with the best weights by validation loss.
 
     Parameters
     ----------
     potential
-        An `EquivariantPotential` or another trainable potential with one member and a `scale`; changed in place.
+        A trainable potential with a `scale`; changed in place.
     train, valid
         Data.
     settings
         How to train.
+    objective
+        What is minimised, squared errors with the weights of `settings` by default.
     on_epoch, on_samples
         Hooks for progress and for methods that follow single samples.
     state_path
@@ -152,6 +155,7 @@ def fit(
     RunError
         If the loss stops being a number.
     """
+    objective = SquaredErrors(settings.weights) if objective is None else objective
     averaged = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=False)
     optimizer = torch.optim.Adam(potential.parameters(), lr=settings.learning_rate, amsgrad=settings.amsgrad)
     best = {name: value.clone() for name, value in potential.state_dict().items()}
@@ -166,8 +170,8 @@ def fit(
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
-        train_loss = _train_epoch(potential, averaged, optimizer, train, settings, done.epoch, on_samples)
-        valid_loss, energy_rmse, forces_rmse = validate(averaged.module, valid, settings.weights)
+        train_loss = _train_epoch(potential, averaged, optimizer, objective, train, settings, done.epoch, on_samples)
+        valid_loss, energy_rmse, forces_rmse = validate(averaged.module, valid, objective)
         if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
             raise RunError(f"training diverged in epoch {done.epoch + 1}; lower the learning rate ({rate:.2g}).")
         if valid_loss < done.best:
@@ -189,25 +193,23 @@ def fit(
                     forces_rmse,
                     rate,
                     done.seconds,
+                    min(1.0, _progress(done, settings)),
                 )
             )
     potential.load_state_dict(best)
     return done.losses
 
 
-def validate(potential: Any, data: Batches, weights: Weights) -> tuple[float, float, float]:
+def validate(potential: Any, data: Batches, objective: Objective) -> tuple[float, float, float]:
     """Return the loss, the RMSE of energies per atom (eV) and the RMSE of force components (eV/Å)."""
     total = energy = forces = 0.0
     n_components = 0
     for batch in data.in_order():
-        evaluation = evaluate(potential, batch.graph, stress=data.has_stress)
-        n_structures = len(batch.samples)
-        value = loss(evaluation, batch.labels, batch.graph, weights=weights, scale=potential.scale)
-        total += value.item() * n_structures
-        per_atom = (evaluation.energies[0] - batch.labels.energies) / batch.graph.n_atoms
-        energy += (per_atom**2).sum().item()
-        forces += ((evaluation.forces[0] - batch.labels.forces) ** 2).sum().item()
-        n_components += batch.labels.forces.numel()
+        scored = objective(potential, batch.graph, batch.labels, training=False)
+        total += scored.loss.item() * len(batch.samples)
+        energy += ((scored.energy_error / batch.graph.n_atoms) ** 2).sum().item()
+        forces += (scored.force_error**2).sum().item()
+        n_components += scored.force_error.numel()
     n = len(data.frames)
     return total / n, math.sqrt(energy / n), math.sqrt(forces / n_components)
 
@@ -216,6 +218,7 @@ def _train_epoch(
     potential: Any,
     averaged: AveragedModel,
     optimizer: torch.optim.Optimizer,
+    objective: Objective,
     train: Batches,
     settings: FitSettings,
     epoch: int,
@@ -224,19 +227,18 @@ def _train_epoch(
     total = 0.0
     for batch in train.shuffled(seed=settings.seed, epoch=epoch):
         optimizer.zero_grad(set_to_none=True)
-        evaluation = evaluate(potential, batch.graph, stress=train.has_stress, training=True)
-        value = loss(evaluation, batch.labels, batch.graph, weights=settings.weights, scale=potential.scale)
-        value.backward()
+        scored = objective(potential, batch.graph, batch.labels, training=True)
+        scored.loss.backward()
         nn.utils.clip_grad_norm_(potential.parameters(), settings.clip)
         optimizer.step()
         averaged.update_parameters(potential)
-        total += value.item() * len(batch.samples)
+        total += scored.loss.item() * len(batch.samples)
         if on_samples is not None:
             on_samples(
                 epoch=epoch,
                 batch=batch,
-                energy_error=evaluation.energies[0].detach() - batch.labels.energies,
-                force_error=evaluation.forces[0].detach() - batch.labels.forces,
+                energy_error=scored.energy_error.detach(),
+                force_error=scored.force_error.detach(),
             )
     return total / len(train.frames)
 

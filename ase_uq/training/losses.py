@@ -1,6 +1,8 @@
-"""The regression loss on energies, forces and stresses.
+"""What a training minimises: an objective scores a batch.
 
-loss = w_F <(dF / scale)^2> + w_E <(dE / (N scale))^2> + w_S <(V d(stress) / (N scale))^2>
+`SquaredErrors`, on energies, forces and stresses of the mean::
+
+    loss = w_F <(dF / scale)^2> + w_E <(dE / (N scale))^2> + w_S <(V d(stress) / (N scale))^2>
 
 Energy and virial are taken per atom. Their errors in one structure push all atoms the same way: divided by less than N
 they drown the forces of large structures early in the training, when they are still systematic. `scale` is the force
@@ -10,12 +12,13 @@ scale of the potential, so that the weights mean the same for every material (le
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ase_uq.graph import Graph
-from ase_uq.potentials.base import Evaluation
+from ase_uq.potentials.base import Evaluation, evaluate
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +40,56 @@ class Weights:
     stress: float
 
 
-def squared_errors(evaluation: Evaluation, labels: Labels, graph: Graph, scale: Tensor) -> tuple[Tensor, ...]:
-    """Return the three squared errors of a single-member evaluation, without weights: (S,), (N, 3), (S, 6)."""
-    n_atoms = graph.n_atoms.to(torch.float64)
-    energy = ((evaluation.energies[0] - labels.energies) / n_atoms / scale) ** 2
-    forces = (evaluation.forces[0] - labels.forces) ** 2 / scale**2
-    if evaluation.stresses is None:
-        return energy, forces, torch.zeros_like(labels.stresses)
-    volumes = torch.linalg.det(graph.cells).abs().unsqueeze(1)
-    known = labels.has_stress.unsqueeze(1)
-    virial = torch.where(known, (evaluation.stresses[0] - labels.stresses) * volumes, 0.0)
-    return energy, forces, (virial / n_atoms.unsqueeze(1) / scale) ** 2
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A loss, with the signed errors of the mean it was formed from: (S,) eV and (N, 3) eV/Å."""
+
+    loss: Tensor
+    energy_error: Tensor
+    force_error: Tensor
 
 
-def loss(evaluation: Evaluation, labels: Labels, graph: Graph, *, weights: Weights, scale: Tensor) -> Tensor:
-    """Return the weighted loss, a scalar."""
-    energy, forces, stress = squared_errors(evaluation, labels, graph, scale)
-    total = weights.energy * energy.mean() + weights.forces * forces.mean()
-    n_stress = int(labels.has_stress.sum())
-    if evaluation.stresses is not None and n_stress:
-        total = total + weights.stress * stress.sum() / (6 * n_stress)
-    return total
+class Objective(Protocol):
+    """What a training minimises."""
+
+    def __call__(self, potential: Any, graph: Graph, labels: Labels, *, training: bool) -> Scored:
+        """Evaluate the potential on a batch and score it."""
+        ...
+
+
+class SquaredErrors:
+    """Weighted squared errors of the mean over members; one backward pass for any number of members."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+
+    def __call__(self, potential: Any, graph: Graph, labels: Labels, *, training: bool) -> Scored:
+        """Score a batch."""
+        return self.evaluate(potential, graph, labels, training=training)[1]
+
+    def evaluate(self, potential: Any, graph: Graph, labels: Labels, *, training: bool) -> tuple[Evaluation, Scored]:
+        """Score a batch, and return what was evaluated for it: member energies and derivatives of their mean."""
+        stress = bool(labels.has_stress.any())
+        evaluation = evaluate(potential, graph, stress=stress, training=training, combine=_mean)
+        return evaluation, _squared(evaluation, labels, graph, weights=self.weights, scale=potential.scale)
+
+
+def _mean(energies: Tensor) -> Tensor:
+    n_members = len(energies)
+    return torch.full((1, n_members), 1.0 / n_members, dtype=energies.dtype, device=energies.device)
+
+
+def _squared(evaluation: Evaluation, labels: Labels, graph: Graph, *, weights: Weights, scale: Tensor) -> Scored:
+    # `evaluation` has the derivatives of the mean alone.
+    n_atoms = graph.n_atoms
+    energy_error = evaluation.energies.mean(dim=0) - labels.energies
+    force_error = evaluation.forces[0] - labels.forces
+    energy = (energy_error / n_atoms / scale) ** 2
+    total = weights.energy * energy.mean() + weights.forces * ((force_error / scale) ** 2).mean()
+    if evaluation.stresses is not None:
+        volumes = torch.linalg.det(graph.cells).abs().unsqueeze(1)
+        known = labels.has_stress.unsqueeze(1)
+        virial = torch.where(known, (evaluation.stresses[0] - labels.stresses) * volumes, 0.0)
+        squares = (virial / n_atoms.unsqueeze(1) / scale) ** 2
+        total = total + weights.stress * squares.sum() / (6 * labels.has_stress.sum())
+    return Scored(total, energy_error, force_error)

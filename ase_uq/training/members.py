@@ -54,7 +54,6 @@ def train_members(
     config: dict[str, Any] | None = None,
     start: DeepEnsemble | None = None,
     subsample: float = 1.0,
-    seed: int = 0,
     jobs: int = 1,
     device: str = "cpu",
     state_dir: Path | None = None,
@@ -70,15 +69,13 @@ def train_members(
     n_members
         M, at least 2.
     settings
-        How to train each member.
+        How to train each member; member i uses `settings.seed` + i for weights, data order and sub-sample.
     config
         Arguments of `EquivariantPotential` other than `elements` and `seed`.
     start
         Ensemble to fine-tune; its architecture, shifts and scale are kept.
     subsample
         Part of the training frames each member sees, drawn without replacement.
-    seed
-        Member i uses `seed` + i for weights, data order and sub-sample.
     jobs
         Members trained at the same time, each in a process of its own with its share of torch's threads.
     state_dir
@@ -113,9 +110,9 @@ def train_members(
             config if start is None else start.members[member].config(),  # type: ignore[operator]
             reference,
             None if start is None else start.members[member].state_dict(),
-            _subsample(train, subsample, seed + member),
+            _subsample(train, subsample, settings.seed + member),
             list(valid),
-            replace(settings, seed=seed + member),
+            replace(settings, seed=settings.seed + member),
             None if state_dir is None else state_dir / f"member_{member}.pt",
             resume,
             device,

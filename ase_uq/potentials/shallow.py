@@ -1,0 +1,114 @@
+"""`ShallowEnsemble`: one body and M last layers.
+
+======  ======================================================================
+symbol  variable
+======  ======================================================================
+F       `summed_features`, last-layer features of a structure, (S, F)
+w       `readout()` of the body, (F,)
+d_m     `deviations()[:, m]`, (F, M): what head m adds, with mean 0 over heads
+E_m     reference + F . (w + d_m)
+======  ======================================================================
+
+The heads are kept as deviations from the last layer of the body, so the member mean *is* the body, to the last digit.
+
+References
+----------
+Kellner & Ceriotti, Mach. Learn.: Sci. Technol. 5, 035006 (2024), arXiv:2402.16621.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ase_uq.errors import InputError
+from ase_uq.graph import Graph
+from ase_uq.potentials.base import FeaturePotential
+
+
+class ShallowEnsemble(nn.Module):
+    """M energies at the price of one: only the last layer has members.
+
+    Parameters
+    ----------
+    potential
+        The body, a torch module with last-layer features, such as `EquivariantPotential`.
+    n_members
+        M, at least 2.
+    seed
+        Of the initial heads, which scatter by as much as the last layer of the body is large.
+    deviations
+        (F, M), eV: heads to start from instead, as what each adds to the last layer of the body.
+
+    Raises
+    ------
+    InputError
+        For fewer than two members or a potential without features.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from ase_uq.graph import build_graph
+    >>> from ase_uq.potentials import EquivariantPotential
+    >>> body = EquivariantPotential(elements=["O", "H"], cutoff=4.0, channels=8)
+    >>> ensemble = ShallowEnsemble(body, n_members=16)
+    >>> ensemble.energies(build_graph(molecule("H2O"), 4.0)).shape
+    torch.Size([16, 1])
+    """
+
+    shares_body = True
+
+    def __init__(
+        self, potential: FeaturePotential, n_members: int = 8, *, seed: int = 0, deviations: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        if n_members < 2:
+            raise InputError(f"`n_members` must be at least 2 to have a variance, got {n_members}; 8 or more is usual.")
+        if not isinstance(potential, FeaturePotential):
+            raise InputError(
+                f"`potential` must have last-layer features, {type(potential).__name__} has none; "
+                "use EquivariantPotential."
+            )
+        if deviations is None:
+            size = potential.readout().detach().square().mean().sqrt()
+            generator = torch.Generator().manual_seed(seed)
+            drawn = torch.randn(potential.n_features, n_members, generator=generator, dtype=torch.float64)
+            deviations = drawn * size
+        self.potential = potential
+        self.heads = nn.Parameter(deviations / potential.scale)
+
+    @property
+    def cutoff(self) -> float:
+        """Neighbour cut-off, Å."""
+        return self.potential.cutoff
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols the body knows."""
+        return self.potential.elements
+
+    @property
+    def scale(self) -> Tensor:
+        """Force scale of the body, eV/Å."""
+        return self.potential.scale
+
+    @property
+    def n_members(self) -> int:
+        """M."""
+        return self.heads.shape[1]
+
+    def deviations(self) -> Tensor:
+        """Return what each head adds to the last layer of the body, (F, M) float64, eV; the mean over heads is 0."""
+        return (self.heads - self.heads.mean(dim=1, keepdim=True)) * self.scale
+
+    def energies(self, graph: Graph) -> Tensor:
+        """Return member energies, (M, S) float64, eV."""
+        features = self.potential.summed_features(graph)
+        mean = features @ self.potential.readout() + self.potential.reference_energies(graph)
+        return mean + (features @ self.deviations()).T
+
+    def config(self) -> dict[str, Any]:
+        """Return what is needed to build the same architecture."""
+        return {"potential": self.potential.config(), "n_members": self.n_members}

@@ -1,0 +1,42 @@
+"""The methods of `ase-uq train`, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ase_uq.potentials import DeepEnsemble, ShallowEnsemble
+from ase_uq.training.members import train_members
+from ase_uq.training.shallow import train_shallow
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to train a model with uncertainty.
+
+    Attributes
+    ----------
+    train
+        Called with frames, `n_members`, `settings`, `config`, `start`, `device`, `state_dir`, `resume`, `on_epoch` and
+        the `options` named here; returns the potential.
+    potential
+        What it trains, and can start from.
+    parts
+        Names of what `on_epoch` counts, for a number of members.
+    options
+        Further options of the command line it takes.
+    """
+
+    train: Callable[..., Any]
+    potential: type
+    parts: Callable[[int], list[str]]
+    options: tuple[str, ...] = ()
+
+
+METHODS = {
+    "deep": Method(
+        train_members, DeepEnsemble, lambda n: [f"member {m}" for m in range(n)], options=("subsample", "jobs")
+    ),
+    "shallow": Method(train_shallow, ShallowEnsemble, lambda _: ["1 mean and energies", "2 likelihood"]),
+}

@@ -1,0 +1,165 @@
+"""What a step costs with uncertainty, in units of one deterministic model of the same size.
+
+    python benchmarks/overhead_per_step.py [--quick] [--json FILE] [--systems mol27 ...] [--dtype float32]
+
+The unit is energy and forces of one `EquivariantPotential`, plain and eager, neighbours included, with the same threads
+and precision. All variants are evaluated in turn, round after round, on atoms that move a little every time; the table
+shows medians over rounds of process CPU time. The heads of the shallow ensembles are random: what they cost does not
+depend on what they have learned, except for low_rank, whose rank is printed with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from systems import SYSTEMS
+
+from ase_uq import UQCalculator, WeightedBaseline
+from ase_uq.force_variance import Exact, ForceVariance, LowRank, Off, Stochastic
+from ase_uq.graph import Neighbours
+from ase_uq.llpr import LLPRUncertainty
+from ase_uq.members import MemberUncertainty
+from ase_uq.potentials import DeepEnsemble, EquivariantPotential, ShallowEnsemble, evaluate
+
+CUTOFF = 4.5
+Step = Callable[[Atoms], Any]
+
+
+class Harmonic(Calculator):
+    """A baseline that costs nothing: springs to where the atoms started."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self, atoms: Atoms) -> None:
+        super().__init__()
+        self.origin = atoms.positions.copy()
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
+    ) -> None:
+        """Fill energy, forces and a stress of zero."""
+        super().calculate(atoms, properties, system_changes)
+        moved = self.atoms.positions - self.origin
+        self.results = {"energy": 0.5 * float((moved**2).sum()), "forces": -moved, "stress": np.zeros(6)}
+
+
+def main() -> int:
+    """Measure, print the table, write JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--quick", action="store_true", help="few rounds of the two small systems")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers too")
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=["mol27", "metal64", "water192"])
+    parser.add_argument("--members", nargs="+", type=int, default=[2, 4, 8, 16, 32])
+    parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    options = parser.parse_args()
+    if options.quick:
+        options.systems, options.rounds, options.members, options.channels = ["mol27", "metal64"], 3, [2, 8], 8
+    torch.set_num_threads(1)
+    rows = [row for name in options.systems for row in measure(name, options)]
+    print(table(rows))
+    if options.json is not None:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return one row for each variant of a system."""
+    atoms = SYSTEMS[name]()
+    steps = variants(atoms, options)
+    seconds: dict[str, list[float]] = {variant: [] for variant in steps}
+    rng = np.random.default_rng(0)
+    for round_ in range(options.rounds + 2):
+        atoms.positions += rng.normal(scale=0.003, size=atoms.positions.shape)
+        for variant, step in steps.items():
+            began = time.process_time()
+            step(atoms)
+            if round_ >= 2:  # the first two warm up, and give low_rank its directions
+                seconds[variant].append(time.process_time() - began)
+    unit = float(np.median(seconds["one model"]))
+    print(f"{name}: {len(atoms)} atoms, one model {1e3 * unit:.1f} ms", file=sys.stderr, flush=True)
+    return [
+        {"system": name, "variant": variant, "ms": 1e3 * float(np.median(s)), "ratio": float(np.median(s)) / unit}
+        for variant, s in seconds.items()
+    ]
+
+
+def variants(atoms: Atoms, options: argparse.Namespace) -> dict[str, Step]:
+    """Return what is measured, by name; "one model" is the unit."""
+    size = {"cutoff": CUTOFF, "channels": options.channels, "dtype": options.dtype}
+
+    def body(seed: int = 0) -> EquivariantPotential:
+        return EquivariantPotential(sorted(set(atoms.symbols)), seed=seed, **size).requires_grad_(False)
+
+    def shallow(n_members: int) -> MemberUncertainty:
+        return MemberUncertainty(ShallowEnsemble(body(), n_members))
+
+    def predict(model: MemberUncertainty, forces_var: ForceVariance) -> Step:
+        return lambda moved: model.predict_combined(moved, forces_var=forces_var)
+
+    single, neighbours = body(), Neighbours(CUTOFF)
+    rattled = [atoms.copy() for _ in range(30)]
+    for seed, frame in enumerate(rattled):
+        frame.rattle(0.05, seed=seed)
+    llpr = LLPRUncertainty.fit(body(), rattled if len(atoms) < 100 else rattled[:3])
+    steps: dict[str, Step] = {"one model": lambda moved: evaluate(single, neighbours.graph(moved))}
+    for n_members in options.members:
+        steps[f"shallow {n_members}, energy variance"] = predict(shallow(n_members), Off())
+    steps |= {
+        "LLPR, energy variance": predict(llpr, Off()),
+        "shallow 8, weighted baseline": baseline_step(shallow(8), atoms),
+        "shallow 8, stochastic": predict(shallow(8), Stochastic()),
+        "shallow 8, low rank 2": predict(shallow(8), FixedRank(2)),
+        "shallow 8, low rank 3": predict(shallow(8), FixedRank(3)),
+        "shallow 8, exact": predict(shallow(8), Exact()),
+    }
+    for n_members in options.members:
+        if n_members <= 8:
+            deep = MemberUncertainty(DeepEnsemble([body(seed) for seed in range(n_members)]))
+            steps[f"deep {n_members}, exact"] = predict(deep, Exact())
+    return steps
+
+
+class FixedRank(LowRank):
+    """Low rank with a given number of directions: the price without the question which rank is needed."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__(check_every=10**9)
+        self._fixed = rank
+
+    def learn(self, forces_members: np.ndarray[Any, Any]) -> None:
+        """Keep the leading directions, whatever they miss."""
+        deviations = (forces_members - forces_members.mean(axis=0)).reshape(len(forces_members), -1)
+        self._kept = np.linalg.svd(deviations, full_matrices=False)[0][:, : self._fixed].T
+
+
+def baseline_step(model: MemberUncertainty, atoms: Atoms) -> Step:
+    """Return a step of the weighted baseline, forces included, through ASE."""
+    calc = WeightedBaseline(UQCalculator(model, forces_var="off"), Harmonic(atoms), sigma_baseline=1.0)
+    return lambda moved: calc.get_property("forces", moved)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the ratios as a Markdown table, one column a system."""
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    lines = ["| variant | " + " | ".join(systems) + " |", "| --- |" + " --- |" * len(systems)]
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        cells = [row for row in rows if row["variant"] == variant]
+        shown = [f"{row['ms']:.1f} ms" if variant == "one model" else f"{row['ratio']:.2f}" for row in cells]
+        lines.append(f"| {variant} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
