@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -358,8 +359,10 @@ def test_time_budget_and_early_stopping_end_in_good_order(alloy):
     losses = fit(potential, train, valid, settings(epochs=100_000, minutes=0.02))
     assert 1 <= len(losses) < 1000
     # With no learning rate to speak of, nothing improves.
-    frozen = settings(epochs=50, learning_rate=1e-30, stop_after=3, ema=0.0)
+    frozen = settings(epochs=8, learning_rate=1e-30, stop_after=3, ema=0.0, schedule="plateau")
     assert len(fit(potential, train, valid, frozen)) == 4
+    # A cosine is cut short by nothing: its last part is where the loss falls.
+    assert len(fit(potential, train, valid, replace(frozen, schedule="cosine"))) == 8
 
 
 def test_divergence_is_said_in_one_sentence(alloy):

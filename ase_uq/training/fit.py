@@ -39,7 +39,8 @@ class FitSettings:
     learning_rate, amsgrad, schedule
         Of Adam; the schedule is "cosine", "plateau" or "constant".
     patience, stop_after
-        Epochs without a better validation loss before "plateau" halves the rate, and before training stops early.
+        Epochs without a better validation loss before "plateau" halves the rate, and before training stops early. Under
+        "cosine" it never does: while the rate is high, a stall says nothing.
     ema
         Decay of the moving average of the weights, per step.
     clip
@@ -255,7 +256,8 @@ def _finished(done: _Progress, settings: FitSettings) -> bool:
     pace = done.seconds / done.epoch
     over = settings.minutes is not None and done.seconds + pace > 60.0 * settings.minutes
     since_best = len(done.losses) - 1 - done.losses.index(min(done.losses))
-    return done.epoch >= settings.epochs or over or since_best >= settings.stop_after
+    stalled = settings.schedule != "cosine" and since_best >= settings.stop_after
+    return done.epoch >= settings.epochs or over or stalled
 
 
 def _save_state(
