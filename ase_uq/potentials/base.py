@@ -26,7 +26,7 @@ VOIGT_COLUMNS = (0, 1, 2, 2, 2, 1)
 class Potential(Protocol):
     """A differentiable map from a graph to the energies of M members.
 
-    One whose members share nothing may offer them as `members`, a sequence of potentials.
+    One whose members share nothing may bring its own way to evaluate them all, `evaluate_members(graph, stress=...)`.
     """
 
     @property
@@ -133,10 +133,11 @@ def evaluate(
     Evaluation
         Detached unless `training`.
     """
-    members = getattr(potential, "members", None)
-    if members is not None and combine is None:
-        # One after another: joined energies would send every member's backward pass through all the others.
-        return _joined([evaluate(member, graph, stress=stress, training=training) for member in members])
+    own = getattr(potential, "evaluate_members", None)
+    if own is not None and combine is None and not training:
+        # Joined energies would send every member's backward pass through all the others.
+        found: Evaluation = own(graph, stress=stress)
+        return found
     positions = graph.positions.detach().requires_grad_(True)
     inputs = [positions]
     moved = replace(graph, positions=positions)
@@ -156,7 +157,8 @@ def evaluate(
     return Evaluation(energies if training else energies.detach(), forces, stresses)
 
 
-def _joined(parts: Sequence[Evaluation]) -> Evaluation:
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """Join evaluations of different members on the same graph."""
     stresses = [part.stresses for part in parts if part.stresses is not None]
     return Evaluation(
         energies=torch.cat([part.energies for part in parts]),

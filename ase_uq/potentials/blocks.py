@@ -1,11 +1,16 @@
 """Building blocks of equivariant potentials, on e3nn's spherical harmonics and coupling coefficients.
 
+All weights have a leading axis of G groups. Rows (atoms, edges) come in G equal blocks, one for each; with G = 1 this
+is an ordinary network, with G = M one of M members on M copies of a graph. Products are taken row by row and need not
+know.
+
 Features are arrays (rows, (l_max + 1)^2, C): component lm = l^2 + l + m in e3nn's real basis, channels last. Degree l
 has parity (-1)^l throughout, so every product is kept or dropped by the parity of l1 + l2 + l3.
 
 ======  ==================================================
 symbol  variable
 ======  ==================================================
+G       groups: members side by side, each with weights of its own
 R(r)    `RadialBasis`, Bessel functions times an envelope
 Y_lm    `spherical_harmonics`, component normalisation
 C_ijk   `o3.wigner_3j(l1, l2, l3)`, real coupling coefficients
@@ -126,48 +131,63 @@ class Coupling(nn.Module):
 
 
 class DegreeLinear(nn.Module):
-    """Mix channels within each degree l, without a bias: the linear map that commutes with rotations."""
+    """Mix channels within each degree l, without a bias: the linear map that commutes with rotations.
+
+    `weights` is (G, L, C, C'), L the number of degrees.
+    """
 
     degrees: Tensor
 
     def __init__(self, l_max: int, channels_in: int, channels_out: int, generator: torch.Generator) -> None:
         super().__init__()
         weights = torch.randn(l_max + 1, channels_in, channels_out, generator=generator, dtype=torch.float64)
-        self.weights = nn.Parameter(weights / math.sqrt(channels_in))
+        self.weights = nn.Parameter((weights / math.sqrt(channels_in)).unsqueeze(0))
         degrees = torch.repeat_interleave(torch.arange(l_max + 1), 2 * torch.arange(l_max + 1) + 1)
         self.register_buffer("degrees", degrees, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map (N, >= (l_max + 1)^2, C) to (N, (l_max + 1)^2, C')."""
+        """Map (G N, >= (l_max + 1)^2, C) to (G N, (l_max + 1)^2, C')."""
         # One batched product over the components: a slice for each degree costs more than it saves in arithmetic.
-        by_component = features[:, : len(self.degrees)].transpose(0, 1)
-        return torch.bmm(by_component, self.weights.index_select(0, self.degrees)).transpose(0, 1)
+        n_groups, n_components = len(self.weights), len(self.degrees)
+        blocks = features[:, :n_components].unflatten(0, (n_groups, -1)).transpose(1, 2).flatten(0, 1)
+        mixed = torch.bmm(blocks, self.weights.index_select(1, self.degrees).flatten(0, 1))
+        out: Tensor = mixed.unflatten(0, (n_groups, n_components)).transpose(1, 2).flatten(0, 1)
+        return out
 
 
 class MLP(nn.Module):
-    """Dense layers with SiLU between them, scaled so that unit variance stays unit variance."""
+    """Dense layers with SiLU between them, scaled so that unit variance stays unit variance.
+
+    Weights are (G, n_in, n_out), biases (G, 1, n_out).
+    """
 
     def __init__(self, sizes: list[int], generator: torch.Generator) -> None:
         super().__init__()
         self.weights = nn.ParameterList(
-            torch.randn(n_in, n_out, generator=generator, dtype=torch.float64) / math.sqrt(n_in)
+            (torch.randn(n_in, n_out, generator=generator, dtype=torch.float64) / math.sqrt(n_in)).unsqueeze(0)
             for n_in, n_out in pairwise(sizes)
         )
-        self.biases = nn.ParameterList(torch.zeros(n_out, dtype=torch.float64) for n_out in sizes[1:-1])
+        self.biases = nn.ParameterList(torch.zeros(1, 1, n_out, dtype=torch.float64) for n_out in sizes[1:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., sizes[0]) to (..., sizes[-1])."""
-        out: Tensor = self.hidden(x) @ self.weights[-1]
-        return out
+        """Map (G R, sizes[0]) to (G R, sizes[-1])."""
+        return self._grouped(self.hidden(x), self.weights[-1])
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Map (..., sizes[0]) to (..., sizes[-2]): what the last, linear layer sees."""
+        """Map (G R, sizes[0]) to (G R, sizes[-2]): what the last, linear layer sees."""
         for weight, bias in zip(self.weights[:-1], self.biases, strict=True):
             # 1.6766 restores the second moment that SiLU takes from a unit Gaussian.
-            x = nn.functional.silu(x @ weight + bias) * 1.6766
+            x = nn.functional.silu(self._grouped(x, weight, bias)) * 1.6766
         return x
 
     def last_weights(self) -> Tensor:
-        """Return the weights of the last layer for a single output, (sizes[-2],)."""
+        """Return the weights of the last layer for a single output, (G, sizes[-2])."""
         last: Tensor = self.weights[-1]
         return last.squeeze(-1)
+
+    @staticmethod
+    def _grouped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if len(weight) == 1:
+            return x @ weight[0] if bias is None else torch.addmm(bias[0], x, weight[0])
+        blocks = x.unflatten(0, (len(weight), -1))
+        return (torch.bmm(blocks, weight) if bias is None else torch.baddbmm(bias, blocks, weight)).flatten(0, 1)

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from ase_uq.errors import InputError
 from ase_uq.graph import Graph
-from ase_uq.potentials.base import Potential
+from ase_uq.potentials.base import Evaluation, Potential, evaluate, joined
+from ase_uq.potentials.stack import MemberStack, stackable
+
+# Edges times channels that are worth being evaluated together; measured with benchmarks/overhead_per_step.py.
+EDGE_VALUES = 60_000
 
 
 class DeepEnsemble(nn.Module):
@@ -36,6 +40,8 @@ class DeepEnsemble(nn.Module):
             if any(value != values[0] for value in values):
                 raise InputError(f"`potentials` must share one {name}, got {values}; train them with equal settings.")
         self.members = nn.ModuleList(potentials)  # type: ignore[arg-type]
+        # By number of members. A list, so that they are no part of the state: they are copies of the weights.
+        self._stacks: dict[int, list[MemberStack]] = {}
 
     @property
     def cutoff(self) -> float:
@@ -55,6 +61,24 @@ class DeepEnsemble(nn.Module):
     def energies(self, graph: Graph) -> Tensor:
         """Return member energies, (M, S) float64, eV."""
         return torch.cat([member.energies(graph) for member in self.members])  # type: ignore[operator]
+
+    def evaluate_members(self, graph: Graph, *, stress: bool = False) -> Evaluation:
+        """Evaluate members side by side where that pays, in groups that fit the cache; otherwise one after another.
+
+        Members that are still trainable are never stacked, because a stack is a copy of their weights.
+        """
+        size = self._group_size(graph)
+        if size == 1:
+            return joined([evaluate(member, graph, stress=stress) for member in self.members])  # type: ignore[arg-type]
+        if size not in self._stacks:
+            groups = [list(self.members)[start : start + size] for start in range(0, self.n_members, size)]
+            self._stacks = {size: [MemberStack(group) for group in groups]}  # type: ignore[arg-type]
+        return joined([stack.evaluate(graph, stress=stress) for stack in self._stacks[size]])
+
+    def _group_size(self, graph: Graph) -> int:
+        values = max(len(graph.senders), 1) * self.members[0].config().get("channels", 1)  # type: ignore[operator]
+        size = min(self.n_members, EDGE_VALUES // values)
+        return size if size > 1 and stackable(list(self.members)) else 1
 
     def config(self) -> dict[str, Any]:
         """Return what `from_config` needs to build the same architecture."""

@@ -139,7 +139,7 @@ class EquivariantPotential(nn.Module):
 
     def features(self, graph: Graph) -> Tensor:
         """Return what the last layer sees of every atom, (N, F), in the precision of the network."""
-        features: Tensor = self.network(graph, self._species(graph), self.mean_neighbours)
+        features: Tensor = self.network(graph, self.species(graph), self.mean_neighbours)
         return features
 
     def summed_features(self, graph: Graph) -> Tensor:
@@ -150,14 +150,15 @@ class EquivariantPotential(nn.Module):
 
     def readout(self) -> Tensor:
         """Return the weights of the last layer, (F,) float64, eV."""
-        return self.network.last_weights().to(torch.float64) * self.scale
+        return self.network.last_weights()[0].to(torch.float64) * self.scale
 
     def reference_energies(self, graph: Graph) -> Tensor:
         """Return the sum of the shifts of the elements, (S,) float64, eV."""
-        shifts = self.shifts.index_select(0, self._species(graph))
+        shifts = self.shifts.index_select(0, self.species(graph))
         return shifts.new_zeros(graph.n_structures).index_add(0, graph.structures, shifts)
 
-    def _species(self, graph: Graph) -> Tensor:
+    def species(self, graph: Graph) -> Tensor:
+        """Return the index of each atom's element, (N,)."""
         species = self.indices.index_select(0, graph.numbers.clamp(max=len(self.indices) - 1))
         if bool((species < 0).any()):
             number = int(graph.numbers[int(torch.argmin(species))])
@@ -184,7 +185,10 @@ class EquivariantPotential(nn.Module):
 
 
 class _Network(nn.Module):
-    """The part that runs in the chosen precision: graph -> features of each atom, linear in which are the energies."""
+    """The part that runs in the chosen precision: graph -> features of each atom, linear in which are the energies.
+
+    With G groups, see `blocks`, atoms and edges of the graph come in G equal blocks.
+    """
 
     def __init__(
         self,
@@ -204,7 +208,8 @@ class _Network(nn.Module):
         super().__init__()
         self.l_max = l_max
         self.radial = RadialBasis(cutoff, n_radial)
-        self.embedding = nn.Parameter(torch.randn(n_elements, channels, generator=generator, dtype=torch.float64))
+        embedding = torch.randn(1, n_elements, channels, generator=generator, dtype=torch.float64)
+        self.embedding = nn.Parameter(embedding)
         self.layers = nn.ModuleList()
         for layer in range(n_layers):
             l_in = hidden_l_max if layer else 0
@@ -223,7 +228,12 @@ class _Network(nn.Module):
         basis, envelope = self.radial(distances.to(dtype))
         envelope = envelope / mean_neighbours.to(dtype)
         harmonics = spherical_harmonics(vectors.to(dtype), self.l_max).unsqueeze(-1)
-        nodes = self.embedding.index_select(0, species).unsqueeze(1)
+        n_groups, n_elements, _ = self.embedding.shape
+        if n_groups > 1:
+            # Rows of the joined tables: every group has its own elements.
+            blocks = species.view(n_groups, -1)
+            species = (blocks + n_elements * torch.arange(n_groups, device=species.device).unsqueeze(1)).flatten()
+        nodes = self.embedding.flatten(0, 1).index_select(0, species).unsqueeze(1)
         seen = []
         for layer, readout in zip(self.layers, self.readouts, strict=True):
             nodes = layer(nodes, species, graph, basis, envelope, harmonics)
@@ -232,11 +242,11 @@ class _Network(nn.Module):
 
     @property
     def n_features(self) -> int:
-        return len(self.last_weights())
+        return self.last_weights().shape[1]
 
     def last_weights(self) -> Tensor:
-        """Weights of the last layer, (F,), in units of the scale."""
-        return torch.cat([readout.last_weights() for readout in self.readouts])  # type: ignore[operator]
+        """Weights of the last layer, (G, F), in units of the scale."""
+        return torch.cat([readout.last_weights() for readout in self.readouts], dim=1)  # type: ignore[operator]
 
 
 class _Layer(nn.Module):
@@ -262,11 +272,11 @@ class _Layer(nn.Module):
         products = [Coupling(l_max, l_max, degree) for degree in out_degrees]
         self.products = nn.ModuleList(products)
         self.product_weights = nn.ParameterList(
-            torch.randn(n_elements, product.n_paths, channels, generator=generator, dtype=torch.float64) / 2
+            torch.randn(1, n_elements, product.n_paths, channels, generator=generator, dtype=torch.float64) / 2
             for product in products
         )
         self.mixers = nn.ModuleList(DegreeLinear(l_out, channels, channels, generator) for _ in range(body_order - 1))
-        skip = torch.randn(n_elements, channels, channels, generator=generator, dtype=torch.float64)
+        skip = torch.randn(1, n_elements, channels, channels, generator=generator, dtype=torch.float64)
         self.skip = nn.Parameter(skip / math.sqrt(channels))
 
     def forward(
@@ -279,13 +289,13 @@ class _Layer(nn.Module):
         out = self.mixers[0](atomic)
         power, rows = atomic, torch.arange(n_atoms, device=species.device)
         for product, per_element, mixer in zip(self.products, self.product_weights, self.mixers[1:], strict=True):
-            power = product(power, atomic, per_element.index_select(0, species), rows, n_atoms)
+            power = product(power, atomic, per_element.flatten(0, 1).index_select(0, species), rows, n_atoms)
             out = out + mixer(power)
         # The scalars keep what they were: a linear map of their own for each element.
-        scalars = nodes[:, 0]
-        n_elements, channels, _ = self.skip.shape
-        kept = (scalars @ self.skip.transpose(0, 1).reshape(channels, -1)).view(-1, n_elements, channels)
-        kept = kept.gather(1, species.view(-1, 1, 1).expand(-1, 1, channels))
+        n_groups, n_elements, channels, _ = self.skip.shape
+        maps = self.skip.transpose(1, 2).flatten(2)
+        kept = torch.bmm(nodes[:, 0].unflatten(0, (n_groups, -1)), maps).view(-1, n_elements, channels)
+        kept = kept.gather(1, (species % n_elements).view(-1, 1, 1).expand(-1, 1, channels))
         return torch.cat([out[:, :1] + kept, out[:, 1:]], dim=1) / math.sqrt(len(self.mixers) + 1)
 
 
