@@ -122,7 +122,8 @@ class Coupling(nn.Module):
         """
         weighted = weights.index_select(-2, self.pair_path) * a.index_select(1, self.pair_a)
         if b.shape[-1] == 1:
-            rows = torch.bmm((b.squeeze(-1) @ self.contraction).view(b.shape[0], self.n_out, self.pair_a.shape[0]), weighted)
+            matrices = (b.squeeze(-1) @ self.contraction).view(b.shape[0], self.n_out, self.pair_a.shape[0])
+            rows = torch.bmm(matrices, weighted)
             return rows.new_zeros(n_rows, *rows.shape[1:]).index_add(0, targets, rows)
         terms = weighted.index_select(1, self.term_pair) * (b.index_select(1, self.term_b) * self.coefficients)
         flat = (targets.unsqueeze(1) * self.n_out + self.term_out).reshape(-1)
