@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +37,7 @@ from ase.calculators.calculator import BaseCalculator, all_changes
 from numpy.typing import NDArray
 
 from ase_uq.alignment import fit_offsets, offset_energy
+from ase_uq.blend import Blend, BlendTarget
 from ase_uq.calculator import (
     DERIVATIVE_UNCERTAINTY,
     ON_REQUEST,
@@ -64,38 +65,6 @@ class BaselineValues(NamedTuple):
     energy: float
     forces: Array
     stress: Array | None
-
-
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """The weight of the model, and how the blended energy depends on every member.
-
-    Attributes
-    ----------
-    weight
-        w in [0, 1]; 1 is the model, 0 the baseline.
-    coefficients
-        (M,): c_i = dU/dV_i for calibrated members; they sum to `weight` and may be negative.
-    gradient_coefficients
-        (M,): g_i = dw/dV_i in 1/eV; they sum to 0.
-
-    References
-    ----------
-    arXiv:2011.08828, Eq. 12.
-    """
-
-    weight: float
-    coefficients: Array
-    gradient_coefficients: Array
-
-    @classmethod
-    def of(cls, energy_members: Array, *, energy_baseline: float, sigma_baseline: float) -> Blend:
-        """Blend calibrated members (M,), eV, with a baseline of standard error `sigma_baseline`, eV."""
-        mean = float(energy_members.mean())
-        total = sigma_baseline**2 + float(energy_members.var(ddof=1))
-        weight = sigma_baseline**2 / total
-        gradient = -2.0 * weight / total * (energy_members - mean) / (len(energy_members) - 1)
-        return cls(weight, weight / len(energy_members) + (mean - energy_baseline) * gradient, gradient)
 
 
 class WeightedBaseline(PredictionCalculator):
@@ -285,12 +254,10 @@ class WeightedBaseline(PredictionCalculator):
             )
         sigma_b = self.sigma_baseline(len(atoms))
 
-        def blend(members: Array) -> Blend:
-            return Blend.of(members, energy_baseline=v_b, sigma_baseline=sigma_b)
-
         # One evaluation, and a single backward pass where the model can: with the coefficients of the blend.
-        model, shown = self.uq.evaluate(atoms, properties, combine=lambda members: blend(members).coefficients)
-        found = blend(model.require("energy_members", "WeightedBaseline"))
+        target = BlendTarget(energy_baseline=v_b, sigma_baseline=sigma_b)
+        model, shown = self.uq.evaluate(atoms, properties, combine=target)
+        found = target.blend(model.require("energy_members", "WeightedBaseline"))
         prediction = _blended(model, BaselineValues(v_b, own.forces, own.stress), found)
         extra = {"weight": found.weight, "energy_baseline": v_b, "sigma_baseline": sigma_b}
         return prediction if shown else prediction.without_force_variance(), extra

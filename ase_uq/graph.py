@@ -61,7 +61,7 @@ class Graph:
     @property
     def n_structures(self) -> int:
         """S."""
-        return len(self.cells)
+        return self.cells.shape[0]
 
     @property
     def n_atoms(self) -> Tensor:
@@ -72,10 +72,16 @@ class Graph:
         """Return r_ij, (E, 3) float64, Å, differentiable in positions and cells."""
         # index_select, not [..]: advanced indexing is several times slower on the CPU.
         vectors = self.positions.index_select(0, self.senders) - self.positions.index_select(0, self.receivers)
-        if not bool(self.shifts.any()):
-            return vectors
+        if self.n_structures == 1:
+            return vectors + self.shifts @ self.cells[0]
         cells = self.cells.index_select(0, self.structures.index_select(0, self.receivers))
         return vectors + torch.einsum("ex,exy->ey", self.shifts, cells)
+
+    def sum_over_atoms(self, values: Tensor) -> Tensor:
+        """Sum what each atom has, (N, ...), to what each structure has, (S, ...)."""
+        if self.n_structures == 1:
+            return values.sum(dim=0, keepdim=True)
+        return values.new_zeros(self.n_structures, *values.shape[1:]).index_add(0, self.structures, values)
 
     def strained(self, strain: Tensor) -> Graph:
         """Return the graph under a homogeneous deformation, `strain` (S, 3, 3), same edges."""

@@ -5,22 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
+from scipy.linalg import helmert
 
+from ase_uq.blend import BlendTarget
 from ase_uq.calculator import ON_REQUEST, STANDARD, UNCERTAINTY
+from ase_uq.compiled import CompiledShallow
 from ase_uq.errors import InputError
 from ase_uq.force_variance import ForceVariance
 from ase_uq.graph import Graph, Neighbours, build_graph, collate
-from ase_uq.potentials.base import Potential, evaluate
+from ase_uq.potentials import Evaluation, Potential, ShallowEnsemble, evaluate
 from ase_uq.prediction import Prediction
 
 Array = NDArray[np.float64]
+
+# Members up to which the forces of every one are compiled: each adds a backward pass to the package.
+MOST_COMPILED = 16
 
 
 class MemberUncertainty:
@@ -38,6 +45,9 @@ class MemberUncertainty:
         How the members were trained, JSON-able, stored with the model.
     skin
         Å, of the Verlet list of neighbours; it changes no number.
+    compile
+        "auto" evaluates a shallow ensemble as machine code, which is built once, in about a minute, and kept; see
+        `ase_uq.compiled`. "off" never does.
 
     Raises
     ------
@@ -59,12 +69,15 @@ class MemberUncertainty:
         calibration: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
         skin: float = 1.0,
+        compile: str = "off",  # noqa: A002
     ) -> None:
         if potential.n_members < 2:
             raise InputError(
                 f"`potential` must have at least 2 members to have a variance, got {potential.n_members}; "
                 "join several in DeepEnsemble([...])."
             )
+        if compile not in ("auto", "off"):
+            raise InputError(f"`compile` must be 'auto' or 'off', got {compile!r}; choose one.")
         if not (np.isfinite(alpha) and alpha > 0):
             raise InputError(f"`alpha` must be a positive number, got {alpha}; use 1.0 when uncalibrated.")
         self.potential = potential
@@ -75,6 +88,7 @@ class MemberUncertainty:
             potential.eval().requires_grad_(False)
         self._neighbours = Neighbours(potential.cutoff, skin=skin)
         self._shares_body = bool(getattr(potential, "shares_body", False))
+        self._compiled = CompiledShallow(potential) if compile == "auto" and _can_compile(potential) else None
         self._hash: str | None = None
 
     @property
@@ -124,12 +138,7 @@ class MemberUncertainty:
             return prediction
         self._check_elements(atoms)
         graph = self._neighbours.graph(atoms)
-
-        def rows(energies: torch.Tensor) -> torch.Tensor:
-            first = self._coefficients(_array(energies)[:, 0], combine)
-            return torch.from_numpy(np.vstack([first, chosen])).to(energies.device)
-
-        evaluation = evaluate(self.potential, graph, stress=bool(graph.periodic.any()), combine=rows)
+        evaluation = self._evaluate_combined(graph, chosen, combine)
         forces = _array(evaluation.forces)
         stresses = None if evaluation.stresses is None else _array(evaluation.stresses)[:, 0]
         return Prediction.from_energies(
@@ -140,6 +149,21 @@ class MemberUncertainty:
             stress_var=forces_var.variance(stresses[1:]) if len(chosen) and stresses is not None else None,
             alpha=self.alpha,
         )
+
+    def _evaluate_combined(
+        self, graph: Graph, directions: Array, combine: Callable[[Array], Array] | None
+    ) -> Evaluation:
+        if self._compiled is not None and (combine is None or isinstance(combine, BlendTarget)):
+            blend = {} if combine is None else asdict(combine)
+            found = self._compiled.evaluate(graph, directions=torch.from_numpy(directions), alpha=self.alpha, **blend)
+            if found is not None:
+                return found
+
+        def rows(energies: torch.Tensor) -> torch.Tensor:
+            first = self._coefficients(_array(energies)[:, 0], combine)
+            return torch.from_numpy(np.vstack([first, directions])).to(energies.device)
+
+        return evaluate(self.potential, graph, stress=bool(graph.periodic.any()), combine=rows)
 
     def _coefficients(self, energies: Array, combine: Callable[[Array], Array] | None) -> Array:
         if combine is None:
@@ -156,7 +180,7 @@ class MemberUncertainty:
         return self._predictions(collate([build_graph(atoms, self.potential.cutoff) for atoms in structures]))
 
     def _predictions(self, graph: Graph) -> list[Prediction]:
-        evaluation = evaluate(self.potential, graph, stress=bool(graph.periodic.any()))
+        evaluation = self._evaluate_members(graph)
         energies = _array(evaluation.energies)
         forces = _array(evaluation.forces)
         stresses = None if evaluation.stresses is None else _array(evaluation.stresses)
@@ -171,6 +195,21 @@ class MemberUncertainty:
             for s in range(graph.n_structures)
         ]
 
+    def _evaluate_members(self, graph: Graph) -> Evaluation:
+        if self._compiled is not None and graph.n_structures == 1 and self.n_members <= MOST_COMPILED:
+            # The mean and M-1 orthonormal differences: as many passes as members, and the members from them.
+            basis = torch.from_numpy(helmert(self.n_members))
+            found = self._compiled.evaluate(graph, directions=basis, alpha=self.alpha)
+            if found is not None:
+                return Evaluation(
+                    found.energies,
+                    found.forces[0] + torch.einsum("km,knx->mnx", basis, found.forces[1:]),
+                    None
+                    if found.stresses is None
+                    else found.stresses[0] + torch.einsum("km,ksx->msx", basis, found.stresses[1:]),
+                )
+        return evaluate(self.potential, graph, stress=bool(graph.periodic.any()))
+
     def _check_elements(self, atoms: Atoms) -> None:
         if self.elements is None:
             return
@@ -181,6 +220,10 @@ class MemberUncertainty:
                 f"`atoms` must hold only elements the model was trained on ({', '.join(self.elements)}), got "
                 f"{', '.join(unknown)}; train with frames that contain them."
             )
+
+
+def _can_compile(potential: Any) -> TypeGuard[ShallowEnsemble]:
+    return isinstance(potential, ShallowEnsemble) and next(potential.parameters()).device.type == "cpu"
 
 
 def _array(tensor: torch.Tensor) -> Array:

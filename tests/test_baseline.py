@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ase_uq.baseline import Blend, WeightedBaseline
+from ase_uq.baseline import WeightedBaseline
+from ase_uq.blend import Blend
 from ase_uq.calculator import UQCalculator, copy_uncertainty
 from ase_uq.committee import CommitteeUncertainty
 from ase_uq.errors import InputError

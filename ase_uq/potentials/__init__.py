@@ -1,6 +1,6 @@
 """Potentials: torch modules that turn a graph into member energies."""
 
-from ase_uq.potentials.base import Evaluation, FeaturePotential, Potential, evaluate
+from ase_uq.potentials.base import Evaluation, FeaturePotential, Potential, evaluate, voigt
 from ase_uq.potentials.ensemble import DeepEnsemble
 from ase_uq.potentials.equivariant import EquivariantPotential
 from ase_uq.potentials.shallow import ShallowEnsemble
@@ -13,4 +13,5 @@ __all__ = [
     "Potential",
     "ShallowEnsemble",
     "evaluate",
+    "voigt",
 ]

@@ -153,7 +153,7 @@ def evaluate(
         for k in range(len(rows))
     ]
     forces = -torch.stack([gradient[0] for gradient in gradients])
-    stresses = _voigt(torch.stack([gradient[1] for gradient in gradients]), graph) if stress else None
+    stresses = voigt(torch.stack([gradient[1] for gradient in gradients]), graph) if stress else None
     return Evaluation(energies if training else energies.detach(), forces, stresses)
 
 
@@ -167,7 +167,8 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
     )
 
 
-def _voigt(virials: Tensor, graph: Graph) -> Tensor:
+def voigt(virials: Tensor, graph: Graph) -> Tensor:
+    """Turn strain derivatives (K, S, 3, 3) into stresses (K, S, 6); zero for structures that are not periodic."""
     volumes = torch.linalg.det(graph.cells).abs()
     inverse = torch.where(graph.periodic, 1.0 / volumes.clamp(min=1e-30), torch.zeros_like(volumes))
     return virials[:, :, VOIGT_ROWS, VOIGT_COLUMNS] * inverse[None, :, None]

@@ -145,8 +145,7 @@ class EquivariantPotential(nn.Module):
     def summed_features(self, graph: Graph) -> Tensor:
         """Return the features of every structure, (S, F) float64; energies are linear in them."""
         # The network may be float32; distances, the sum over atoms and all that follows it are float64.
-        features = self.features(graph).to(torch.float64)
-        return features.new_zeros(graph.n_structures, self.n_features).index_add(0, graph.structures, features)
+        return graph.sum_over_atoms(self.features(graph).to(torch.float64))
 
     def readout(self) -> Tensor:
         """Return the weights of the last layer, (F,) float64, eV."""
@@ -154,13 +153,19 @@ class EquivariantPotential(nn.Module):
 
     def reference_energies(self, graph: Graph) -> Tensor:
         """Return the sum of the shifts of the elements, (S,) float64, eV."""
-        shifts = self.shifts.index_select(0, self.species(graph))
-        return shifts.new_zeros(graph.n_structures).index_add(0, graph.structures, shifts)
+        return graph.sum_over_atoms(self.shifts.index_select(0, self.species(graph)))
 
     def species(self, graph: Graph) -> Tensor:
-        """Return the index of each atom's element, (N,)."""
+        """Return the index of each atom's element, (N,).
+
+        Raises
+        ------
+        InputError
+            For an element the potential does not know.
+        """
         species = self.indices.index_select(0, graph.numbers.clamp(max=len(self.indices) - 1))
-        if bool((species < 0).any()):
+        # While energies are traced for compilation, with stand-ins for tensors, there are no values to look at.
+        if type(species) is Tensor and bool((species < 0).any()):
             number = int(graph.numbers[int(torch.argmin(species))])
             raise InputError(
                 f"element with atomic number {number} is not among those the potential knows "

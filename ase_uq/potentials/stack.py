@@ -63,9 +63,8 @@ class MemberStack(nn.Module):
         features = self.first.summed_features(graph).unflatten(0, (self.n_stacked, -1))
         shifts = self.references.repeat_interleave(len(graph.numbers) // self.n_stacked, dim=0)
         shifts = shifts.gather(1, self.first.species(graph).unsqueeze(1)).squeeze(1)
-        reference = shifts.new_zeros(graph.n_structures).index_add(0, graph.structures, shifts)
         energies = torch.einsum("msf,mf->ms", features, self.readouts)
-        return (energies.flatten() + reference).unsqueeze(0)
+        return (energies.flatten() + graph.sum_over_atoms(shifts)).unsqueeze(0)
 
     def evaluate(self, graph: Graph, *, stress: bool) -> Evaluation:
         """Return energies, forces and stresses of every member on one graph."""

@@ -1,0 +1,204 @@
+"""`CompiledShallow`: a shallow ensemble as machine code, energies of all members and forces in one call.
+
+The energies, the coefficients of what is to be differentiated and the backward pass are traced into one graph, with the
+numbers of atoms and edges left open, and compiled ahead of time (AOTInductor). The package is kept in a cache folder
+under the hash of the weights; loading it takes milliseconds and no compiler.
+
+References
+----------
+The coefficients of the weighted baseline: arXiv:2011.08828, Eq. 12, see `ase_uq.blend`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase.data import atomic_numbers
+from torch import Tensor
+
+from ase_uq.graph import Graph
+from ase_uq.potentials import Evaluation, ShallowEnsemble, voigt
+
+logger = logging.getLogger(__name__)
+
+# Atoms and edges from which on sizes are open: tracing takes 0 and 1 for constants.
+SMALLEST = 2
+# Raised whenever what is traced below changes.
+VERSION = 1
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled packages, `ase_uq` in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ase_uq"
+
+
+class CompiledShallow:
+    """A compiled shallow ensemble.
+
+    Parameters
+    ----------
+    potential
+        The ensemble, on the CPU; its weights go into the package.
+    folder
+        Where packages are kept, `cache_folder()` by default.
+
+    Notes
+    -----
+    A package is built when it is first needed, one for each number of directions, which takes about a minute. Where
+    that fails, for want of a compiler say, `evaluate` returns `None` from then on, after one warning.
+    """
+
+    def __init__(self, potential: ShallowEnsemble, *, folder: Path | None = None) -> None:
+        self.potential = potential
+        self.folder = cache_folder() if folder is None else Path(folder)
+        self._packages: dict[int, Any] = {}
+        self._key = _key(potential)
+
+    def evaluate(
+        self,
+        graph: Graph,
+        *,
+        directions: Tensor,
+        alpha: float,
+        energy_baseline: float = 0.0,
+        sigma_baseline: float = float("inf"),
+    ) -> Evaluation | None:
+        """Evaluate one structure.
+
+        Parameters
+        ----------
+        graph
+            A single structure.
+        directions
+            (K, M): further combinations of raw members to differentiate.
+        alpha
+            Calibration factor of the members in the blend.
+        energy_baseline, sigma_baseline
+            eV: the first row differentiated is the blend with this baseline; with an infinite width it is the mean.
+
+        Returns
+        -------
+        Evaluation
+            `energies` (M, 1), `forces` (1 + K, N, 3), `stresses` (1 + K, 1, 6) for periodic structures. `None` where
+            there is no package, or fewer than two atoms or edges.
+        """
+        if min(graph.positions.shape[0], graph.senders.shape[0]) < SMALLEST:
+            return None
+        package = self._package(directions.shape[0])
+        if package is None:
+            return None
+        scalars = torch.tensor([alpha, energy_baseline, sigma_baseline**-2], dtype=torch.float64)
+        energies, forces, virials = package(*_inputs(graph), directions, scalars)
+        stresses = voigt(virials.unsqueeze(1), graph) if bool(graph.periodic.any()) else None
+        return Evaluation(energies.unsqueeze(1), forces, stresses)
+
+    def _package(self, n_directions: int) -> Any:
+        if n_directions not in self._packages:
+            path = self.folder / f"{self._key}-{n_directions}.pt2"
+            try:
+                if not path.is_file():
+                    _build(self.potential, n_directions, path)
+                self._packages[n_directions] = torch._inductor.aoti_load_package(str(path))
+            except Exception as e:  # whatever a compiler may raise: the eager way gives the same numbers
+                reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+                logger.warning("no compiled model, evaluation stays eager: %s", reason)
+                self._packages[n_directions] = None
+        return self._packages[n_directions]
+
+
+def _inputs(graph: Graph) -> tuple[Tensor, ...]:
+    return (graph.positions, graph.cells, graph.shifts, graph.senders, graph.receivers, graph.numbers)
+
+
+def _example(potential: ShallowEnsemble) -> tuple[Tensor, ...]:
+    # Tracing takes sizes that happen to be equal for the same: a made-up system whose sizes no tensor of a model has.
+    n_atoms, n_edges = 1009, 4001
+    generator = torch.Generator().manual_seed(0)
+    senders, receivers = torch.randint(n_atoms, (2, n_edges), generator=generator)
+    return (
+        torch.randn(n_atoms, 3, generator=generator, dtype=torch.float64),
+        torch.eye(3, dtype=torch.float64).unsqueeze(0),
+        torch.zeros(n_edges, 3, dtype=torch.float64),
+        senders,
+        receivers,
+        torch.full((n_atoms,), atomic_numbers[potential.elements[0]]),
+    )
+
+
+def _key(potential: ShallowEnsemble) -> str:
+    digest = hashlib.sha256(repr(potential.config()).encode())
+    for name, value in sorted(potential.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    # A package is machine code: of one processor family and one version of torch.
+    digest.update(
+        f"{VERSION} {torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}".encode()
+    )
+    return digest.hexdigest()[:24]
+
+
+def _build(potential: ShallowEnsemble, n_directions: int, path: Path) -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    logger.info("compiling the model, about a minute; it is kept as %s", path)
+    directions = torch.zeros(n_directions, potential.n_members, dtype=torch.float64)
+    example = (*_example(potential), directions, torch.ones(3, dtype=torch.float64))
+    traced = make_fx(_function(potential), tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
+    atoms, edges = torch.export.Dim("atoms", min=SMALLEST), torch.export.Dim("edges", min=SMALLEST)
+    open_sizes = ({0: atoms}, None, {0: edges}, {0: edges}, {0: edges}, {0: atoms}, None, None)
+    program = torch.export.export(traced, example, dynamic_shapes=open_sizes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+        # Threads are the caller's business at run time, not the compiler's now.
+        options = {"cpp.dynamic_threads": True}
+        built = torch._inductor.aoti_compile_and_package(
+            program, package_path=str(Path(aside) / "model.pt2"), inductor_configs=options
+        )
+        Path(built).replace(path)
+
+
+def _function(potential: ShallowEnsemble) -> Any:
+    def energies_and_derivatives(
+        positions: Tensor,
+        cells: Tensor,
+        shifts: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        numbers: Tensor,
+        directions: Tensor,
+        scalars: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        moving = positions.detach().requires_grad_(True)
+        strain = torch.zeros_like(cells).requires_grad_(True)
+        structures = torch.zeros_like(numbers)
+        graph = Graph(
+            moving, numbers, cells, senders, receivers, shifts, structures, torch.ones(1, dtype=torch.bool)
+        ).strained(0.5 * (strain + strain.transpose(1, 2)))
+        energies = potential.energies(graph)[:, 0]
+        rows = torch.cat([_blend(energies.detach(), *scalars.unbind()).unsqueeze(0), directions])
+        found = [
+            torch.autograd.grad((rows[k] * energies).sum(), [moving, strain], retain_graph=True)
+            for k in range(rows.shape[0])
+        ]
+        forces = -torch.stack([gradient[0] for gradient in found])
+        return energies.detach(), forces, torch.cat([gradient[1] for gradient in found])
+
+    return energies_and_derivatives
+
+
+def _blend(energies: Tensor, alpha: Tensor, energy_baseline: Tensor, precision: Tensor) -> Tensor:
+    # `Blend.of` for raw members, in tensors; `precision` = 1 / sigma_b^2 is zero for the mean alone.
+    n_members = energies.shape[0]
+    mean = energies.mean()
+    deviations = alpha * (energies - mean)
+    weight = 1.0 / (1.0 + precision * (deviations**2).sum() / (n_members - 1))
+    of_weight = -2.0 * weight**2 * precision * deviations / (n_members - 1)
+    # The coefficients of calibrated members turn into those of raw ones; the deviations have no mean.
+    return weight / n_members + (mean - energy_baseline) * alpha * of_weight

@@ -1,0 +1,128 @@
+"""Compiled evaluation equals the eager one, and falls back to it."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.lj import LennardJones
+
+from ase_uq import InputError, UQCalculator, WeightedBaseline
+from ase_uq.blend import Blend
+from ase_uq.compiled import CompiledShallow, _blend
+from ase_uq.force_variance import Off, Stochastic
+from ase_uq.members import MemberUncertainty
+from ase_uq.potentials import ShallowEnsemble
+from tests.potentials import potential
+from tests.structures import STRUCTURES, copper, rattled, water
+
+TINY = {"channels": 4, "l_max": 1, "radial_width": 8, "n_radial": 4}
+
+
+def test_the_blend_in_tensors_is_the_blend():
+    rng = np.random.default_rng(0)
+    raw, alpha = rng.normal(size=6), 1.7
+    calibrated = raw.mean() + alpha * (raw - raw.mean())
+    expected = Blend.of(calibrated, energy_baseline=-2.0, sigma_baseline=0.4)
+    scalars = (torch.tensor(value, dtype=torch.float64) for value in (alpha, -2.0, 0.4**-2))
+    found = _blend(torch.from_numpy(raw), *scalars).numpy()
+
+    # d U / d (raw member), by differences of the formula of the blend.
+    def energy(values):
+        members = values.mean() + alpha * (values - values.mean())
+        blend = Blend.of(members, energy_baseline=-2.0, sigma_baseline=0.4)
+        return -2.0 + blend.weight * (members.mean() + 2.0)
+
+    numerical = [(energy(raw + 1e-6 * e) - energy(raw - 1e-6 * e)) / 2e-6 for e in np.eye(6)]
+    np.testing.assert_allclose(found, numerical, rtol=1e-6)
+    assert found.sum() == pytest.approx(expected.weight)
+    zero = torch.zeros((), dtype=torch.float64)
+    np.testing.assert_allclose(_blend(torch.from_numpy(raw), torch.tensor(alpha), zero, zero), 1 / 6)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """An ensemble in float64 whose packages are built once for this file."""
+    return CompiledShallow(
+        ShallowEnsemble(potential(**TINY), 3, seed=1).requires_grad_(False), folder=tmp_path_factory.mktemp("packages")
+    )
+
+
+def models(compiled, alpha=1.7):
+    eager, fast = (MemberUncertainty(compiled.potential, alpha=alpha) for _ in range(2))
+    fast._compiled = compiled
+    return eager, fast
+
+
+@pytest.mark.parametrize("name", [name for name in STRUCTURES if name != "primitive"])
+def test_a_compiled_model_gives_the_same_on_systems_of_any_size(compiled, name, caplog):
+    eager, fast = models(compiled)
+    for atoms in (STRUCTURES[name](), rattled(STRUCTURES[name]().repeat((2, 1, 1) if name != "water" else 1), 4)):
+        slow, quick = (model.predict_combined(atoms, forces_var=Off()) for model in (eager, fast))
+        np.testing.assert_allclose(quick.energy_members, slow.energy_members, rtol=1e-12)
+        np.testing.assert_allclose(quick.forces, slow.forces, atol=1e-11)
+        assert (quick.stress is None) == (slow.stress is None)
+        if slow.stress is not None:
+            np.testing.assert_allclose(quick.stress, slow.stress, atol=1e-12)
+    assert not [record for record in caplog.records if record.name.startswith("ase_uq")]
+
+
+def test_the_weighted_baseline_of_a_compiled_model(compiled):
+    results = []
+    for model in models(compiled):
+        atoms = copper()
+        baseline = LennardJones(sigma=1.2, epsilon=0.05, rc=6.0, smooth=True)
+        atoms.calc = WeightedBaseline(UQCalculator(model, forces_var="off"), baseline, sigma_baseline=0.3)
+        atoms.get_stress()
+        results.append(atoms.calc.results)
+    assert 0.001 < results[0]["weight"] < 0.999
+    for key in ("energy", "weight", "energy_members", "forces", "stress"):
+        np.testing.assert_allclose(results[1][key], results[0][key], rtol=1e-9, atol=1e-11)
+
+
+def test_members_and_directions_of_a_compiled_model(compiled):
+    eager, fast = models(compiled)
+    atoms = copper()
+    slow, quick = eager.predict(atoms), fast.predict(atoms)
+    np.testing.assert_allclose(quick.forces_members, slow.forces_members, atol=1e-11)
+    np.testing.assert_allclose(quick.stress_var, slow.stress_var, rtol=1e-8)
+    slow, quick = (m.predict_combined(atoms, forces_var=Stochastic(seed=3)) for m in (eager, fast))
+    np.testing.assert_allclose(quick.forces_var, slow.forces_var, rtol=1e-8)
+
+
+def test_packages_are_kept_and_belong_to_their_weights(compiled):
+    kept = sorted(path.name for path in compiled.folder.iterdir())
+    assert kept
+    again = CompiledShallow(compiled.potential, folder=compiled.folder)
+    assert again._key in kept[0]
+    other = ShallowEnsemble(potential(seed=5, **TINY), 3, seed=1)
+    assert CompiledShallow(other, folder=compiled.folder)._key != again._key
+
+
+def test_what_is_too_small_to_compile_is_evaluated_eagerly(compiled):
+    eager, fast = models(compiled)
+    lone = Atoms("Cu")
+    assert fast.predict(lone).energy == eager.predict(lone).energy
+
+
+def test_without_a_compiler_evaluation_stays_eager(monkeypatch, tmp_path, caplog):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no C++ compiler\nand many lines more")
+
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fail)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ensemble = ShallowEnsemble(potential(**TINY), 3).requires_grad_(False)
+    model = MemberUncertainty(ensemble, compile="auto")
+    with caplog.at_level(logging.WARNING):
+        first = model.predict_combined(water(), forces_var=Off())
+        model.predict_combined(water(), forces_var=Off())
+    ours = [record for record in caplog.records if record.name.startswith("ase_uq")]
+    assert [record.getMessage() for record in ours] == ["no compiled model, evaluation stays eager: no C++ compiler"]
+    assert first.energy == MemberUncertainty(ensemble).predict(water()).energy
+    assert not list(tmp_path.rglob("*.pt2"))
+
+
+def test_bad_input():
+    with pytest.raises(InputError, match="`compile` must be 'auto' or 'off', got 'always'"):
+        MemberUncertainty(ShallowEnsemble(potential(**TINY), 3), compile="always")
