@@ -82,8 +82,15 @@ def save(model: MemberUncertainty, path: str | Path) -> None:
         torch.save(content, aside)
 
 
-def load(path: str | Path) -> MemberUncertainty:
+def load(path: str | Path, *, compile: str = "off") -> MemberUncertainty:  # noqa: A002
     """Read a model file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    compile
+        "auto" or "off", as for `MemberUncertainty`.
 
     Returns
     -------
@@ -126,6 +133,7 @@ def load(path: str | Path) -> MemberUncertainty:
         alpha=description["alpha"],
         calibration=description["calibration"],
         training=description["training"],
+        compile=compile,
     )
 
 

@@ -70,7 +70,7 @@ def test_a_shallow_ensemble_goes_the_whole_way(folder):
     scores = json.loads(good("evaluate", "shallow.pt", "valid.xyz", "--json", cwd=folder).stdout)
     assert scores["forces"]["rmse"] > 0
     assert scores["forces"]["spearman"] is not None
-    run = ["--temperature", 300, "--steps", 12, "--forces-var", "stochastic", "--every", 4, "--overwrite"]
+    run = ["--temperature", 300, "--steps", 12, "--compile", "off", "--forces-var", "stochastic", "--every", 4, "--overwrite"]
     good("md", "shallow.pt", "start.xyz", *run, "--log", "shallow.h5", cwd=folder)
     log = read_log(folder / "shallow.h5")
     assert np.isfinite(log.force_std_max).sum() == 4
@@ -179,6 +179,8 @@ MISTAKES = [
     (["train", "train.xyz", "--energy-key", "REF_enrgy"], "did you mean 'REF_energy'"),
     (["train", "train.xyz", "--method", "shallow", "--subsample", "0.5"],
      "`--subsample` is an option of --method deep"),
+    (["md", "model.pt", "start.xyz", "--temperature", "300", "--steps", "2", "--log", "x.h5", "--compile", "yes"],
+     "`compile` must be 'auto' or 'off', got 'yes'"),
     (["train", "train.xyz", "--method", "shallow", "--from", "model.pt"], "`--from` needs a ShallowEnsemble"),
     (["md", "model.pt", "start.xyz", "--temperature", "300", "--steps", "2", "--log", "x.h5", "--forces-var", "all"],
      "`forces_var` must be one of exact, low_rank, stochastic, off, got 'all'"),

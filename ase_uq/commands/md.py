@@ -47,6 +47,10 @@ def run(
         typer.Option(help="Variance of forces: exact, low_rank, stochastic or off. Cheaper for shallow models."),
     ] = "exact",
     every: Annotated[int, typer.Option(help="Steps from one variance of forces to the next.")] = 1,
+    compile_: Annotated[
+        str,
+        typer.Option("--compile", help="auto: machine code for a shallow model, built once in about a minute; or off."),
+    ] = "off",
     interval: Annotated[int, typer.Option(help="Steps between logged frames.")] = 1,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
     restart: Annotated[
@@ -74,7 +78,7 @@ def run(
     )
     structures = read_structures(start)
     atoms = structures[-1]
-    loaded = UQCalculator(load(model), forces_var=forces_var, every=every)
+    loaded = UQCalculator(load(model, compile=compile_), forces_var=forces_var, every=every)
     aligned_on = structures if align is None else read_structures(align)
     calculator = make_calculator(loaded, baseline, sigma_baseline, sigma_baseline_per_atom, aligned_on)
     observables = parse_observables(observable or [], len(atoms))
