@@ -16,6 +16,7 @@ import logging
 import os
 import platform
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,12 @@ class CompiledShallow:
         if n_directions not in self._packages:
             path = self.folder / f"{self._key}-{n_directions}.pt2"
             try:
-                if not path.is_file():
-                    _build(self.potential, n_directions, path)
-                self._packages[n_directions] = torch._inductor.aoti_load_package(str(path))
+                with warnings.catch_warnings():
+                    # What torch deprecates in itself is nothing a user can do about.
+                    warnings.simplefilter("ignore")
+                    if not path.is_file():
+                        _build(self.potential, n_directions, path)
+                    self._packages[n_directions] = torch._inductor.aoti_load_package(str(path))
             except Exception as e:  # whatever a compiler may raise: the eager way gives the same numbers
                 reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
                 logger.warning("no compiled model, evaluation stays eager: %s", reason)

@@ -70,7 +70,19 @@ def test_a_shallow_ensemble_goes_the_whole_way(folder):
     scores = json.loads(good("evaluate", "shallow.pt", "valid.xyz", "--json", cwd=folder).stdout)
     assert scores["forces"]["rmse"] > 0
     assert scores["forces"]["spearman"] is not None
-    run = ["--temperature", 300, "--steps", 12, "--compile", "off", "--forces-var", "stochastic", "--every", 4, "--overwrite"]
+    run = [
+        "--temperature",
+        300,
+        "--steps",
+        12,
+        "--compile",
+        "off",
+        "--forces-var",
+        "stochastic",
+        "--every",
+        4,
+        "--overwrite",
+    ]
     good("md", "shallow.pt", "start.xyz", *run, "--log", "shallow.h5", cwd=folder)
     log = read_log(folder / "shallow.h5")
     assert np.isfinite(log.force_std_max).sum() == 4

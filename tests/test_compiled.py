@@ -81,14 +81,17 @@ def test_the_weighted_baseline_of_a_compiled_model(compiled):
         np.testing.assert_allclose(results[1][key], results[0][key], rtol=1e-9, atol=1e-11)
 
 
-def test_members_and_directions_of_a_compiled_model(compiled):
-    eager, fast = models(compiled)
+def test_members_and_directions_of_a_compiled_model(tmp_path):
+    # Two members, so that forces of all of them and one random direction are the same package.
+    ensemble = ShallowEnsemble(potential(**TINY, n_layers=1), 2, seed=1).requires_grad_(False)
+    eager, fast = models(CompiledShallow(ensemble, folder=tmp_path))
     atoms = copper()
     slow, quick = eager.predict(atoms), fast.predict(atoms)
     np.testing.assert_allclose(quick.forces_members, slow.forces_members, atol=1e-11)
     np.testing.assert_allclose(quick.stress_var, slow.stress_var, rtol=1e-8)
     slow, quick = (m.predict_combined(atoms, forces_var=Stochastic(seed=3)) for m in (eager, fast))
     np.testing.assert_allclose(quick.forces_var, slow.forces_var, rtol=1e-8)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_packages_are_kept_and_belong_to_their_weights(compiled):

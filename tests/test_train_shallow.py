@@ -85,7 +85,7 @@ def test_gradients_of_the_likelihood_by_finite_differences(alloy):
     potential, batch = heads(), a_batch(alloy)
     objective = Likelihood()
     objective(potential, batch.graph, batch.labels, training=True).loss.backward()
-    for parameter, index in ((potential.heads, (1, 2)), (potential.potential.network.embedding, (0, 3))):
+    for parameter, index in ((potential.heads, (1, 2)), (potential.potential.network.embedding, (0, 0, 3))):
         values = []
         for sign in (1, -1):
             with torch.no_grad():
