@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase import Atoms
+from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
+from ase.md.langevin import Langevin
 from systems import SYSTEMS
 
 from ase_uq import UQCalculator, WeightedBaseline
@@ -61,6 +62,7 @@ def main() -> int:
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=["mol27", "metal64", "water192"])
     parser.add_argument("--members", nargs="+", type=int, default=[2, 4, 8, 16, 32])
     parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--compile", action="store_true", help="also the compiled model, a minute more for each system")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     options = parser.parse_args()
@@ -119,6 +121,7 @@ def variants(atoms: Atoms, options: argparse.Namespace) -> dict[str, Step]:
     steps |= {
         "LLPR, energy variance": predict(llpr, Off()),
         "shallow 8, weighted baseline": baseline_step(shallow(8), atoms),
+        "shallow 8, energy variance, Langevin step": langevin_step(shallow(8), atoms),
         "shallow 8, stochastic": predict(shallow(8), Stochastic()),
         "shallow 8, low rank 2": predict(shallow(8), FixedRank(2)),
         "shallow 8, low rank 3": predict(shallow(8), FixedRank(3)),
@@ -128,6 +131,11 @@ def variants(atoms: Atoms, options: argparse.Namespace) -> dict[str, Step]:
         if n_members <= 8:
             deep = MemberUncertainty(DeepEnsemble([body(seed) for seed in range(n_members)]))
             steps[f"deep {n_members}, exact"] = predict(deep, Exact())
+    if options.compile:
+        fast = MemberUncertainty(ShallowEnsemble(body(), 8), compile="auto")
+        steps["compiled shallow 8, energy variance"] = predict(fast, Off())
+        steps["compiled shallow 8, weighted baseline"] = baseline_step(fast, atoms)
+        steps["compiled shallow 8, energy variance, Langevin step"] = langevin_step(fast, atoms)
     return steps
 
 
@@ -148,6 +156,15 @@ def baseline_step(model: MemberUncertainty, atoms: Atoms) -> Step:
     """Return a step of the weighted baseline, forces included, through ASE."""
     calc = WeightedBaseline(UQCalculator(model, forces_var="off"), Harmonic(atoms), sigma_baseline=1.0)
     return lambda moved: calc.get_property("forces", moved)
+
+
+def langevin_step(model: MemberUncertainty, atoms: Atoms) -> Step:
+    """Return a whole step of ASE's Langevin dynamics on atoms of its own."""
+    own = atoms.copy()
+    own.calc = UQCalculator(model, forces_var="off")
+    rng = np.random.RandomState(0)
+    dynamics = Langevin(own, 0.5 * units.fs, temperature_K=300.0, friction=0.01, fixcm=False, rng=rng)
+    return lambda _: dynamics.step()
 
 
 def table(rows: list[dict[str, Any]]) -> str:
