@@ -5,14 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk, make_supercell
+from ase.md.verlet import VelocityVerlet
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ase_uq.calculator import UQCalculator
 from ase_uq.errors import InputError
 from ase_uq.graph import Neighbours, build_graph, collate
+from ase_uq.members import MemberUncertainty
+from tests.potentials import shallow
 from tests.structures import STRUCTURES, copper, primitive, water
 
 
@@ -110,3 +114,16 @@ def test_a_skin_changes_no_edge_while_atoms_and_cell_move(name):
 
 def _edges(graph):
     return list(zip(graph.receivers.tolist(), graph.senders.tolist(), graph.shifts.tolist(), strict=True))
+
+
+def test_dynamics_with_a_skin_is_dynamics_without_to_the_last_digit():
+    trajectories = []
+    for skin in (0.0, 1.0):
+        atoms = bulk("Cu", cubic=True) * (2, 2, 1)
+        atoms.calc = UQCalculator(MemberUncertainty(shallow(3), skin=skin), forces_var="off")
+        atoms.set_momenta(np.random.default_rng(1).normal(scale=3.0, size=(len(atoms), 3)))
+        VelocityVerlet(atoms, 2.0 * units.fs).run(120)
+        trajectories.append(atoms.positions.copy())
+    moved = np.linalg.norm(trajectories[0] - (bulk("Cu", cubic=True) * (2, 2, 1)).positions, axis=1)
+    assert moved.max() > 0.5  # the list was rebuilt on the way
+    assert (trajectories[0] == trajectories[1]).all()

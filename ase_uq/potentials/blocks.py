@@ -120,7 +120,10 @@ class Coupling(nn.Module):
         `weights` is (P, C) or, different for every row, (R, P, C); `targets` (R,) are the rows to sum into.
         Returns (n_rows, K, C).
         """
-        weighted = weights.index_select(-2, self.pair_path) * a.index_select(1, self.pair_a)
+        if a.shape[1] == 1:
+            weighted = weights * a  # a scalar has one component in every path
+        else:
+            weighted = weights.index_select(-2, self.pair_path) * a.index_select(1, self.pair_a)
         if b.shape[-1] == 1:
             matrices = (b.squeeze(-1) @ self.contraction).view(b.shape[0], self.n_out, self.pair_a.shape[0])
             rows = torch.bmm(matrices, weighted)
@@ -170,9 +173,10 @@ class MLP(nn.Module):
         )
         self.biases = nn.ParameterList(torch.zeros(1, 1, n_out, dtype=torch.float64) for n_out in sizes[1:-1])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (G R, sizes[0]) to (G R, sizes[-1])."""
-        return self._grouped(self.hidden(x), self.weights[-1])
+    def forward(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Map (G R, sizes[0]) to (G R, sizes[-1]), times a factor (G R, 1)."""
+        # Before the last layer, which has no bias and mostly more outputs than inputs.
+        return self._grouped(self.hidden(x) * factor, self.weights[-1])
 
     def hidden(self, x: Tensor) -> Tensor:
         """Map (G R, sizes[0]) to (G R, sizes[-2]): what the last, linear layer sees."""

@@ -288,7 +288,7 @@ class _Layer(nn.Module):
         self, nodes: Tensor, species: Tensor, graph: Graph, basis: Tensor, envelope: Tensor, harmonics: Tensor
     ) -> Tensor:
         n_atoms = species.shape[0]
-        weights = (self.radial(basis) * envelope).view(basis.shape[0], self.message.n_paths, nodes.shape[-1])
+        weights = self.radial(basis, envelope).view(basis.shape[0], self.message.n_paths, nodes.shape[-1])
         sent = self.before(nodes).index_select(0, graph.senders)
         atomic = self.after(self.message(sent, harmonics, weights, graph.receivers, n_atoms))
         out = self.mixers[0](atomic)
