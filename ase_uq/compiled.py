@@ -20,16 +20,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from ase.data import atomic_numbers
+from ase import Atoms
 from torch import Tensor
 
-from ase_uq.graph import Graph
+from ase_uq.graph import Graph, build_graph
 from ase_uq.potentials import Evaluation, ShallowEnsemble, voigt
 
 logger = logging.getLogger(__name__)
 
-# Atoms and edges from which on sizes are open: tracing takes 0 and 1 for constants.
+# Atoms, edges and neighbours of an atom from which on sizes are open: tracing takes 0 and 1 for constants.
 SMALLEST = 2
 # Raised whenever what is traced below changes.
 VERSION = 1
@@ -88,9 +89,9 @@ class CompiledShallow:
         -------
         Evaluation
             `energies` (M, 1), `forces` (1 + K, N, 3), `stresses` (1 + K, 1, 6) for periodic structures. `None` where
-            there is no package, or fewer than two atoms or edges.
+            there is no package, or no atom has two neighbours.
         """
-        if min(graph.positions.shape[0], graph.senders.shape[0]) < SMALLEST:
+        if min(graph.positions.shape[0], graph.columns.shape[0]) < SMALLEST:
             return None
         package = self._package(directions.shape[0])
         if package is None:
@@ -118,22 +119,15 @@ class CompiledShallow:
 
 
 def _inputs(graph: Graph) -> tuple[Tensor, ...]:
-    return (graph.positions, graph.cells, graph.shifts, graph.senders, graph.receivers, graph.numbers)
+    names = ("positions", "cells", "shifts", "senders", "receivers", "slots", "columns", "numbers")
+    return tuple(getattr(graph, name) for name in names)
 
 
 def _example(potential: ShallowEnsemble) -> tuple[Tensor, ...]:
     # Tracing takes sizes that happen to be equal for the same: a made-up system whose sizes no tensor of a model has.
-    n_atoms, n_edges = 1009, 4001
-    generator = torch.Generator().manual_seed(0)
-    senders, receivers = torch.randint(n_atoms, (2, n_edges), generator=generator)
-    return (
-        torch.randn(n_atoms, 3, generator=generator, dtype=torch.float64),
-        torch.eye(3, dtype=torch.float64).unsqueeze(0),
-        torch.zeros(n_edges, 3, dtype=torch.float64),
-        senders,
-        receivers,
-        torch.full((n_atoms,), atomic_numbers[potential.elements[0]]),
-    )
+    atoms = Atoms(f"{potential.elements[0]}1009", positions=np.random.default_rng(0).uniform(size=(1009, 3)))
+    atoms.positions *= 3.0 * potential.cutoff
+    return _inputs(build_graph(atoms, potential.cutoff))
 
 
 def _key(potential: ShallowEnsemble) -> str:
@@ -154,8 +148,9 @@ def _build(potential: ShallowEnsemble, n_directions: int, path: Path) -> None:
     directions = torch.zeros(n_directions, potential.n_members, dtype=torch.float64)
     example = (*_example(potential), directions, torch.ones(3, dtype=torch.float64))
     traced = make_fx(_function(potential), tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
-    atoms, edges = torch.export.Dim("atoms", min=SMALLEST), torch.export.Dim("edges", min=SMALLEST)
-    open_sizes = ({0: atoms}, None, {0: edges}, {0: edges}, {0: edges}, {0: atoms}, None, None)
+    atoms, edges, width = (torch.export.Dim(name, min=SMALLEST) for name in ("atoms", "edges", "width"))
+    of_edges = {0: edges}
+    open_sizes = ({0: atoms}, None, *(of_edges,) * 4, {0: width}, {0: atoms}, None, None)
     program = torch.export.export(traced, example, dynamic_shapes=open_sizes)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as aside:
@@ -175,6 +170,8 @@ def _function(potential: ShallowEnsemble) -> Any:
         shifts: Tensor,
         senders: Tensor,
         receivers: Tensor,
+        slots: Tensor,
+        columns: Tensor,
         numbers: Tensor,
         directions: Tensor,
         scalars: Tensor,
@@ -183,7 +180,16 @@ def _function(potential: ShallowEnsemble) -> Any:
         strain = torch.zeros_like(cells).requires_grad_(True)
         structures = torch.zeros_like(numbers)
         graph = Graph(
-            moving, numbers, cells, senders, receivers, shifts, structures, torch.ones(1, dtype=torch.bool)
+            positions=moving,
+            numbers=numbers,
+            cells=cells,
+            senders=senders,
+            receivers=receivers,
+            slots=slots,
+            columns=columns,
+            shifts=shifts,
+            structures=structures,
+            periodic=torch.ones(1, dtype=torch.bool),
         ).strained(0.5 * (strain + strain.transpose(1, 2)))
         energies = potential.energies(graph)[:, 0]
         rows = torch.cat([_blend(energies.detach(), *scalars.unbind()).unsqueeze(0), directions])

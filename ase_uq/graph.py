@@ -41,6 +41,10 @@ class Graph:
         (S, 3, 3) float64, Å, rows are cell vectors; zeros for a molecule.
     senders, receivers
         (E,) int64, neighbour j and centre i; sorted by centre, then neighbour, then image.
+    slots
+        (E,) int64, place of each edge in a table with a row for each atom, wide enough for the most neighbours.
+    columns
+        (width of that table,) of zeros; only its shape means something, so that tracing can leave it open.
     shifts
         (E, 3) float64, integer translations of the neighbour in cell vectors.
     structures
@@ -54,6 +58,8 @@ class Graph:
     cells: Tensor
     senders: Tensor
     receivers: Tensor
+    slots: Tensor
+    columns: Tensor
     shifts: Tensor
     structures: Tensor
     periodic: Tensor
@@ -76,6 +82,12 @@ class Graph:
             return vectors + self.shifts @ self.cells[0]
         cells = self.cells.index_select(0, self.structures.index_select(0, self.receivers))
         return vectors + torch.einsum("ex,exy->ey", self.shifts, cells)
+
+    def table(self, values: Tensor) -> Tensor:
+        """Put what each edge has, (E, A, B), under its centre, (N, width A, B), with zeros where a row has no edge."""
+        n_atoms, width = self.positions.shape[0], self.columns.shape[0]
+        rows = values.new_zeros(n_atoms * width, *values.shape[1:]).index_copy(0, self.slots, values)
+        return rows.view(n_atoms, width * values.shape[1], values.shape[2])
 
     def sum_over_atoms(self, values: Tensor) -> Tensor:
         """Sum what each atom has, (N, ...), to what each structure has, (S, ...)."""
@@ -127,11 +139,19 @@ class Neighbours:
             numbers=torch.from_numpy(atoms.numbers.astype(np.int64)),
             cells=torch.from_numpy(cell[None].astype(np.float64)),
             senders=torch.from_numpy(j[order]),
-            receivers=torch.from_numpy(i[order]),
+            **_arranged(torch.from_numpy(i[order]), len(atoms)),
             shifts=torch.from_numpy(shifts[order].astype(np.float64)),
             structures=torch.zeros(len(atoms), dtype=torch.int64),
             periodic=torch.tensor([is_periodic(atoms)]),
         )
+
+
+def _arranged(receivers: Tensor, n_atoms: int) -> dict[str, Tensor]:
+    # `receivers` come sorted: an edge's rank among those of its centre is its distance from their start.
+    counts = torch.bincount(receivers, minlength=n_atoms)
+    width = int(counts.max()) if len(receivers) else 0
+    ranks = torch.arange(len(receivers)) - (counts.cumsum(0) - counts).index_select(0, receivers)
+    return {"receivers": receivers, "slots": receivers * width + ranks, "columns": torch.zeros(width)}
 
 
 def _canonical_order(
@@ -189,7 +209,7 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         numbers=joined("numbers"),
         cells=joined("cells"),
         senders=joined("senders", atoms),
-        receivers=joined("receivers", atoms),
+        **_arranged(joined("receivers", atoms), int(atoms[-1])),
         shifts=joined("shifts"),
         structures=joined("structures", structures),
         periodic=joined("periodic"),

@@ -124,6 +124,7 @@ def _symmetric_images(graph: Graph) -> list[tuple[str, Graph, torch.Tensor]]:
         structures=graph.structures[order],
         senders=order[graph.senders],
         receivers=order[graph.receivers],
+        slots=graph.slots + (order[graph.receivers] - graph.receivers) * len(graph.columns),
     )
     return [("rotation", rotated, identity), ("translation", translated, identity), ("permutation", permuted, order)]
 

@@ -148,13 +148,12 @@ def test_coupling_commutes_with_rotations(degrees):
     generator = torch.Generator().manual_seed(1)
     vectors = torch.randn(40, 3, generator=generator, dtype=torch.float64)
     rotation = torch.from_numpy(Rotation.from_euler("xyz", [0.4, -1.2, 2.2]).as_matrix())
-    weights = torch.randn(product.n_paths, 2, generator=generator, dtype=torch.float64)
-    rows = torch.arange(40)
+    weights = torch.randn(40, product.n_paths, 2, generator=generator, dtype=torch.float64)
 
     def coupled(v):
         a = spherical_harmonics(v, l_a).unsqueeze(-1).expand(-1, -1, 2)
-        b = spherical_harmonics(v.roll(1, 0), l_b).unsqueeze(-1)
-        return product(a, b, weights, rows, 40)
+        b = spherical_harmonics(v.roll(1, 0), l_b).unsqueeze(-1).expand(-1, -1, 2)
+        return product(a, b, weights)
 
     def rotate(features):
         # The matrix of the rotation in the basis, from harmonics before and after.
@@ -167,6 +166,21 @@ def test_coupling_commutes_with_rotations(degrees):
         return torch.einsum("nkc,kq->nqc", features, torch.block_diag(*blocks))
 
     assert torch.allclose(coupled(vectors @ rotation.T), rotate(coupled(vectors)), atol=1e-10)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("l_a", [0, 1, 2])
+def test_messages_are_products_summed_over_the_edges_of_each_atom(name, l_a):
+    graph = collate([build_graph(STRUCTURES[name](), 3.5), build_graph(water(), 3.5)])
+    product, n_edges = Coupling(l_a, 2, 2).double(), len(graph.senders)
+    generator = torch.Generator().manual_seed(2)
+    a, b, weights = (
+        torch.randn(n_edges, *shape, generator=generator, dtype=torch.float64)
+        for shape in (((l_a + 1) ** 2, 4), (9,), (product.n_paths, 4))
+    )
+    rows = product(a, b.unsqueeze(-1).expand(-1, -1, 4), weights)
+    expected = torch.zeros(len(graph.positions), 9, 4, dtype=torch.float64).index_add(0, graph.receivers, rows)
+    torch.testing.assert_close(product.messages(a, b, weights, graph), expected)
 
 
 def test_batching_changes_nothing():

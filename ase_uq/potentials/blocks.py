@@ -31,6 +31,8 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
+from ase_uq.graph import Graph
+
 
 def spherical_harmonics(vectors: Tensor, l_max: int) -> Tensor:
     """Return Y_lm of the directions of `vectors`, (E, (l_max + 1)^2), component normalisation."""
@@ -67,7 +69,8 @@ class RadialBasis(nn.Module):
 class Coupling(nn.Module):
     """Equivariant product of two features, channel by channel, summed into target rows.
 
-    out[row, k, c] = sum over rows n with target `row`, paths p: w[n, p, c] sum_ij C_p[i, j, k] a[n, i, c] b[n, j, c].
+    out[k, c] = sum over paths p: w[p, c] sum_ij C_p[i, j, k] a[i, c] b[j, c], for atoms (`forward`) or, with a b that
+    has no channels, summed over the edges of each atom (`messages`).
 
     The non-zero coefficients of all paths are one flat list, so that the number of tensor operations does not grow with
     the number of paths, which is what a small system pays for.
@@ -104,9 +107,9 @@ class Coupling(nn.Module):
                     terms.append((len(pair_a) - 1, lb**2 + j, lo**2 + k))
                     coefficients.append(tensor[i, j, k].item())
         columns = (pair_path, pair_a, *zip(*terms, strict=True))
-        contraction = torch.zeros((l_b + 1) ** 2, self.n_out, len(pair_a), dtype=torch.float64)
+        contraction = torch.zeros((l_b + 1) ** 2, len(pair_a), self.n_out, dtype=torch.float64)
         for (pair, component_b, component_out), value in zip(terms, coefficients, strict=True):
-            contraction[component_b, component_out, pair] = value
+            contraction[component_b, pair, component_out] = value
         self.register_buffer("contraction", contraction.flatten(1), persistent=False)
         # Not persistent: they follow from the degrees and have no place in a model file.
         for name, column in zip(("pair_path", "pair_a", "term_pair", "term_b", "term_out"), columns, strict=True):
@@ -114,24 +117,25 @@ class Coupling(nn.Module):
         values = torch.tensor(coefficients, dtype=torch.float64).unsqueeze(-1)
         self.register_buffer("coefficients", values, persistent=False)
 
-    def forward(self, a: Tensor, b: Tensor, weights: Tensor, targets: Tensor, n_rows: int) -> Tensor:
-        """Couple `a` (R, I, C) with `b` (R, J, C or 1).
+    def forward(self, a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+        """Couple `a` (R, I, C) with `b` (R, J, C) by weights (R, P, C), row by row; returns (R, K, C)."""
+        terms = self._weighted(a, weights).index_select(1, self.term_pair)
+        terms = terms * (b.index_select(1, self.term_b) * self.coefficients)
+        return terms.new_zeros(terms.shape[0], self.n_out, terms.shape[2]).index_add(1, self.term_out, terms)
 
-        `weights` is (P, C) or, different for every row, (R, P, C); `targets` (R,) are the rows to sum into.
-        Returns (n_rows, K, C).
+    def messages(self, a: Tensor, b: Tensor, weights: Tensor, graph: Graph) -> Tensor:
+        """Couple what edges carry, `a` (E, I, C) with `b` (E, J) by weights (E, P, C), and sum over the neighbours.
+
+        Returns (N, K, C).
         """
+        # For each atom one matrix product over all pairs of all its neighbours: the sum over edges is inside it.
+        matrices = (b @ self.contraction).view(b.shape[0], self.pair_a.shape[0], self.n_out)
+        return torch.bmm(graph.table(matrices).transpose(1, 2), graph.table(self._weighted(a, weights)))
+
+    def _weighted(self, a: Tensor, weights: Tensor) -> Tensor:
         if a.shape[1] == 1:
-            weighted = weights * a  # a scalar has one component in every path
-        else:
-            weighted = weights.index_select(-2, self.pair_path) * a.index_select(1, self.pair_a)
-        if b.shape[-1] == 1:
-            matrices = (b.squeeze(-1) @ self.contraction).view(b.shape[0], self.n_out, self.pair_a.shape[0])
-            rows = torch.bmm(matrices, weighted)
-            return rows.new_zeros(n_rows, *rows.shape[1:]).index_add(0, targets, rows)
-        terms = weighted.index_select(1, self.term_pair) * (b.index_select(1, self.term_b) * self.coefficients)
-        flat = (targets.unsqueeze(1) * self.n_out + self.term_out).reshape(-1)
-        out = terms.new_zeros(n_rows * self.n_out, terms.shape[-1])
-        return out.index_add(0, flat, terms.reshape(-1, terms.shape[-1])).view(n_rows, self.n_out, -1)
+            return weights * a  # a scalar has one component in every path
+        return weights.index_select(1, self.pair_path) * a.index_select(1, self.pair_a)
 
 
 class DegreeLinear(nn.Module):

@@ -232,7 +232,7 @@ class _Network(nn.Module):
         distances = torch.linalg.vector_norm(vectors, dim=-1)
         basis, envelope = self.radial(distances.to(dtype))
         envelope = envelope / mean_neighbours.to(dtype)
-        harmonics = spherical_harmonics(vectors.to(dtype), self.l_max).unsqueeze(-1)
+        harmonics = spherical_harmonics(vectors.to(dtype), self.l_max)
         n_groups, n_elements, _ = self.embedding.shape
         if n_groups > 1:
             # Rows of the joined tables: every group has its own elements.
@@ -287,14 +287,13 @@ class _Layer(nn.Module):
     def forward(
         self, nodes: Tensor, species: Tensor, graph: Graph, basis: Tensor, envelope: Tensor, harmonics: Tensor
     ) -> Tensor:
-        n_atoms = species.shape[0]
         weights = self.radial(basis, envelope).view(basis.shape[0], self.message.n_paths, nodes.shape[-1])
         sent = self.before(nodes).index_select(0, graph.senders)
-        atomic = self.after(self.message(sent, harmonics, weights, graph.receivers, n_atoms))
+        atomic = self.after(self.message.messages(sent, harmonics, weights, graph))
         out = self.mixers[0](atomic)
-        power, rows = atomic, torch.arange(n_atoms, device=species.device)
+        power = atomic
         for product, per_element, mixer in zip(self.products, self.product_weights, self.mixers[1:], strict=True):
-            power = product(power, atomic, per_element.flatten(0, 1).index_select(0, species), rows, n_atoms)
+            power = product(power, atomic, per_element.flatten(0, 1).index_select(0, species))
             out = out + mixer(power)
         # The scalars keep what they were: a linear map of their own for each element.
         n_groups, n_elements, channels, _ = self.skip.shape
