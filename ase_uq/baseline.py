@@ -258,6 +258,10 @@ class WeightedBaseline(PredictionCalculator):
         target = BlendTarget(energy_baseline=v_b, sigma_baseline=sigma_b)
         model, shown = self.uq.evaluate(atoms, properties, combine=target)
         found = target.blend(model.require("energy_members", "WeightedBaseline"))
+        if not self.uq.combines:
+            model.require("forces_members", "WeightedBaseline")
+            if own.stress is not None and model.stress is not None:
+                model.require("stress_members", "WeightedBaseline")
         prediction = _blended(model, BaselineValues(v_b, own.forces, own.stress), found)
         extra = {"weight": found.weight, "energy_baseline": v_b, "sigma_baseline": sigma_b}
         return prediction if shown else prediction.without_force_variance(), extra

@@ -199,6 +199,11 @@ class UQCalculator(PredictionCalculator):
             forces_var=repr(self.forces_var),
         )
 
+    @property
+    def combines(self) -> bool:
+        """Whether the model differentiates combinations of members, so that theirs are not needed one by one."""
+        return self._combining is not None
+
     def evaluate(
         self,
         atoms: Atoms,

@@ -560,3 +560,21 @@ def test_aligned_calculator_removes_a_shift_of_the_baseline():
         atoms.get_potential_energy()
         gaps.append(model.energy - calc.results["energy_baseline"])
     assert np.mean(gaps) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("missing", ["forces_members", "stress_members"])
+def test_a_model_that_turns_out_to_have_no_members_is_refused(missing):
+    """Its mean force must not be taken for the force of the blend."""
+
+    class Forgetful:
+        def predict(self, atoms, properties):
+            return replace(CommitteeUncertainty(lj_members()).predict(atoms, properties), **{missing: None})
+
+    atoms = bulk("Ar", "fcc", 5.3, cubic=True)
+    atoms.calc = WeightedBaseline(UQCalculator(Forgetful()), LennardJones(sigma=3.4), sigma_baseline=0.1)
+    with pytest.raises(InputError, match=f"WeightedBaseline needs `{missing}`, which this model does not provide"):
+        atoms.get_forces()
+
+
+def lj_members():
+    return [LennardJones(sigma=s, epsilon=0.01, rc=6.0, smooth=True) for s in (3.38, 3.42)]
