@@ -34,6 +34,7 @@ from ase_uq.members import MemberUncertainty
 from ase_uq.potentials import DeepEnsemble, EquivariantPotential, ShallowEnsemble, evaluate
 
 CUTOFF = 4.5
+EVERY = 10
 Step = Callable[[Atoms], Any]
 
 
@@ -128,6 +129,7 @@ def variants(atoms: Atoms, options: argparse.Namespace) -> dict[str, Step]:
         "shallow 8, low rank 2": predict(shallow(8), FixedRank(2)),
         "shallow 8, low rank 3": predict(shallow(8), FixedRank(3)),
         "shallow 8, exact": predict(shallow(8), Exact()),
+        f"shallow 8, exact every {EVERY} ({EVERY} steps)": every_step(shallow(8)),
     }
     for n_members in options.members:
         if n_members <= 8:
@@ -152,6 +154,19 @@ class FixedRank(LowRank):
         """Keep the leading directions, whatever they miss."""
         deviations = (forces_members - forces_members.mean(axis=0)).reshape(len(forces_members), -1)
         self._kept = np.linalg.svd(deviations, full_matrices=False)[0][:, : self._fixed].T
+
+
+def every_step(model: MemberUncertainty) -> Step:
+    """Return as many steps as lie between two exact variances of forces."""
+    calc = UQCalculator(model, every=EVERY)
+
+    def steps(moved: Atoms) -> None:
+        own = moved.copy()
+        for _ in range(EVERY):
+            own.positions[0, 0] += 1e-4
+            calc.get_property("forces", own)
+
+    return steps
 
 
 def baseline_step(model: MemberUncertainty, atoms: Atoms) -> Step:
