@@ -1,6 +1,7 @@
 """Compiled evaluation equals the eager one, and falls back to it."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from ase_uq.potentials import ShallowEnsemble
 from tests.potentials import potential
 from tests.structures import STRUCTURES, copper, rattled, water
 
+compiles = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="needs a C++ compiler")
 TINY = {"channels": 4, "l_max": 1, "radial_width": 8, "n_radial": 4}
 
 
@@ -55,6 +57,7 @@ def models(compiled, alpha=1.7):
     return eager, fast
 
 
+@compiles
 @pytest.mark.parametrize("name", [name for name in STRUCTURES if name != "primitive"])
 def test_a_compiled_model_gives_the_same_on_systems_of_any_size(compiled, name, caplog):
     eager, fast = models(compiled)
@@ -81,6 +84,7 @@ def test_the_weighted_baseline_of_a_compiled_model(compiled):
         np.testing.assert_allclose(results[1][key], results[0][key], rtol=1e-9, atol=1e-11)
 
 
+@compiles
 def test_members_and_directions_of_a_compiled_model(tmp_path):
     # Two members, so that forces of all of them and one random direction are the same package.
     ensemble = ShallowEnsemble(potential(**TINY, n_layers=1), 2, seed=1).requires_grad_(False)
@@ -94,6 +98,7 @@ def test_members_and_directions_of_a_compiled_model(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@compiles
 def test_packages_are_kept_and_belong_to_their_weights(compiled):
     kept = sorted(path.name for path in compiled.folder.iterdir())
     assert kept
