@@ -1,6 +1,7 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from ase_uq.formatting import format_result
 from ase_uq.logger import UncertaintyLogger
 from ase_uq.report import build_report, write_report
 from ase_uq.report.averages import averages
+from ase_uq.report.sections import _contributions
 from tests.synthetic_runs import synthetic_run
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -227,3 +229,12 @@ def test_a_missing_folder_leaves_nothing_behind(tmp_path):
     with pytest.raises(InputError, match="log file"):
         write_report(tmp_path / "none.h5", tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [3e-5, 2.0, 4e6])
+def test_what_a_member_adds_is_shown_to_the_digits_of_the_spread(size):
+    result = SimpleNamespace(
+        mean=1.0, member_means=1.0 + size * np.array([-1.0, -0.2, 0.2, 1.0]), std_model_naive=size * 0.83
+    )
+    shown = [float(text) for text in _contributions(result)]
+    assert shown == pytest.approx([-size, -0.2 * size, 0.2 * size, size], rel=0.1)

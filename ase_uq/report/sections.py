@@ -184,5 +184,7 @@ def _footer_rows(results: Sequence[ReweightResult]) -> Iterator[str]:
 
 def _contributions(result: ReweightResult) -> list[str]:
     shifts = result.member_means - result.mean
-    decimals = round_result(0.0, result.std_model_naive, 0.0).decimals
+    spread = round_result(0.0, result.std_model_naive, 0.0)
+    # Those decimals are of numbers divided by a power of ten, which a table has no place for.
+    decimals = spread.decimals - spread.exponent
     return [f"{'+' if shift > 0 else ''}{format_fixed(float(shift), decimals)}" for shift in shifts]
