@@ -1,8 +1,9 @@
-"""`CompiledShallow`: a shallow ensemble as machine code, energies of all members and forces in one call.
+"""`CompiledPotential`: a potential as machine code, energies of all members and forces in one call.
 
 The energies, the coefficients of what is to be differentiated and the backward pass are traced into one graph, with the
-numbers of atoms and edges left open, and compiled ahead of time (AOTInductor). The package is kept in a cache folder
-under the hash of the weights; loading it takes milliseconds and no compiler.
+numbers of atoms and edges left open, and compiled ahead of time (AOTInductor). The weights are arguments: a package
+belongs to an architecture and serves every model of it, all members of a deep ensemble among them. It is kept in a
+cache folder; loading it takes milliseconds and no compiler.
 
 References
 ----------
@@ -17,6 +18,7 @@ import os
 import platform
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,16 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_uq.graph import Graph, build_graph
-from ase_uq.potentials import Evaluation, ShallowEnsemble, voigt
+from ase_uq.potentials import EquivariantPotential, Evaluation, ShallowEnsemble, joined, voigt
+
+Compilable = ShallowEnsemble | EquivariantPotential
 
 logger = logging.getLogger(__name__)
 
 # Atoms, edges and neighbours of an atom from which on sizes are open: tracing takes 0 and 1 for constants.
 SMALLEST = 2
 # Raised whenever what is traced below changes.
-VERSION = 1
+VERSION = 2
 
 
 def cache_folder() -> Path:
@@ -41,13 +45,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ase_uq"
 
 
-class CompiledShallow:
-    """A compiled shallow ensemble.
+class CompiledPotential:
+    """A compiled shallow ensemble, or compiled potentials of one architecture.
 
     Parameters
     ----------
-    potential
-        The ensemble, on the CPU; its weights go into the package.
+    potentials
+        One `ShallowEnsemble`, or the members of a `DeepEnsemble`; on the CPU, with fixed weights.
     folder
         Where packages are kept, `cache_folder()` by default.
 
@@ -57,18 +61,19 @@ class CompiledShallow:
     that fails, for want of a compiler say, `evaluate` returns `None` from then on, after one warning.
     """
 
-    def __init__(self, potential: ShallowEnsemble, *, folder: Path | None = None) -> None:
-        self.potential = potential
+    def __init__(self, potentials: Sequence[Compilable], *, folder: Path | None = None) -> None:
+        self.potential = potentials[0]
         self.folder = cache_folder() if folder is None else Path(folder)
+        self._weights = [tuple(_weights(potential).values()) for potential in potentials]
         self._packages: dict[int, Any] = {}
-        self._key = _key(potential)
+        self._key = _key(self.potential)
 
     def evaluate(
         self,
         graph: Graph,
         *,
         directions: Tensor,
-        alpha: float,
+        alpha: float = 1.0,
         energy_baseline: float = 0.0,
         sigma_baseline: float = float("inf"),
     ) -> Evaluation | None:
@@ -79,7 +84,7 @@ class CompiledShallow:
         graph
             A single structure.
         directions
-            (K, M): further combinations of raw members to differentiate.
+            (K, M): further combinations of raw members to differentiate; (0, 1) for potentials of one member.
         alpha
             Calibration factor of the members in the blend.
         energy_baseline, sigma_baseline
@@ -88,8 +93,8 @@ class CompiledShallow:
         Returns
         -------
         Evaluation
-            `energies` (M, 1), `forces` (1 + K, N, 3), `stresses` (1 + K, 1, 6) for periodic structures. `None` where
-            there is no package, or no atom has two neighbours.
+            `energies` (M, 1), `forces` (1 + K, N, 3), `stresses` (1 + K, 1, 6) for periodic structures, those of
+            several potentials one after another. `None` where there is no package, or no atom has two neighbours.
         """
         if min(graph.positions.shape[0], graph.columns.shape[0]) < SMALLEST:
             return None
@@ -97,7 +102,12 @@ class CompiledShallow:
         if package is None:
             return None
         scalars = torch.tensor([alpha, energy_baseline, sigma_baseline**-2], dtype=torch.float64)
-        energies, forces, virials = package(*_inputs(graph), directions, scalars)
+        inputs = (*_inputs(graph), directions, scalars)
+        return joined([self._run(package, graph, (*inputs, *weights)) for weights in self._weights])
+
+    @staticmethod
+    def _run(package: Any, graph: Graph, inputs: tuple[Tensor, ...]) -> Evaluation:
+        energies, forces, virials = package(*inputs)
         stresses = voigt(virials.unsqueeze(1), graph) if bool(graph.periodic.any()) else None
         return Evaluation(energies.unsqueeze(1), forces, stresses)
 
@@ -123,34 +133,41 @@ def _inputs(graph: Graph) -> tuple[Tensor, ...]:
     return tuple(getattr(graph, name) for name in names)
 
 
-def _example(potential: ShallowEnsemble) -> tuple[Tensor, ...]:
+def _example(potential: Compilable) -> tuple[Tensor, ...]:
     # Tracing takes sizes that happen to be equal for the same: a made-up system whose sizes no tensor of a model has.
     atoms = Atoms(f"{potential.elements[0]}1009", positions=np.random.default_rng(0).uniform(size=(1009, 3)))
     atoms.positions *= 3.0 * potential.cutoff
     return _inputs(build_graph(atoms, potential.cutoff))
 
 
-def _key(potential: ShallowEnsemble) -> str:
-    digest = hashlib.sha256(repr(potential.config()).encode())
-    for name, value in sorted(potential.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.contiguous().numpy().tobytes())
+def _weights(potential: Compilable) -> dict[str, Tensor]:
+    # Buffers that are not in the state follow from the architecture; they become constants of the package.
+    return {f"potential.{name}": value.detach().contiguous() for name, value in sorted(potential.state_dict().items())}
+
+
+def _key(potential: Compilable) -> str:
     # A package is machine code: for one version of torch, one kind of processor and a number of threads.
     processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
-    digest.update(f"{VERSION} {torch.__version__} {processor}".encode())
+    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in _weights(potential).items()]
+    body = potential.potential if isinstance(potential, ShallowEnsemble) else potential
+    architecture = {**body.config(), "seed": None}  # of the initial weights
+    digest = hashlib.sha256(f"{VERSION} {torch.__version__} {processor} {architecture} {shapes}".encode())
     return digest.hexdigest()[:24]
 
 
-def _build(potential: ShallowEnsemble, n_directions: int, path: Path) -> None:
+def _build(potential: Compilable, n_directions: int, path: Path) -> None:
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    logger.info("compiling the model, about a minute; it is kept as %s", path)
+    logger.info("compiling a model of this architecture, about a minute; it is kept as %s", path)
     directions = torch.zeros(n_directions, potential.n_members, dtype=torch.float64)
-    example = (*_example(potential), directions, torch.ones(3, dtype=torch.float64))
-    traced = make_fx(_function(potential), tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
+    weights = _weights(potential)
+    example = (*_example(potential), directions, torch.ones(3, dtype=torch.float64), *weights.values())
+    function = _function(potential, list(weights))
+    traced = make_fx(function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
     atoms, edges, width = (torch.export.Dim(name, min=SMALLEST) for name in ("atoms", "edges", "width"))
     of_edges = {0: edges}
-    open_sizes = ({0: atoms}, None, *(of_edges,) * 4, {0: width}, {0: atoms}, None, None)
+    fixed = (None,) * (2 + len(weights))
+    open_sizes = ({0: atoms}, None, *(of_edges,) * 4, {0: width}, {0: atoms}, *fixed)
     program = torch.export.export(traced, example, dynamic_shapes=open_sizes)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as aside:
@@ -163,7 +180,20 @@ def _build(potential: ShallowEnsemble, n_directions: int, path: Path) -> None:
         Path(built).replace(path)
 
 
-def _function(potential: ShallowEnsemble) -> Any:
+class _Energies(torch.nn.Module):
+    """Energies of members as a module that can be called with other weights."""
+
+    def __init__(self, potential: Compilable) -> None:
+        super().__init__()
+        self.potential = potential
+
+    def forward(self, graph: Graph) -> Tensor:
+        return self.potential.energies(graph)[:, 0]
+
+
+def _function(potential: Compilable, names: list[str]) -> Any:
+    model = _Energies(potential)
+
     def energies_and_derivatives(
         positions: Tensor,
         cells: Tensor,
@@ -175,6 +205,7 @@ def _function(potential: ShallowEnsemble) -> Any:
         numbers: Tensor,
         directions: Tensor,
         scalars: Tensor,
+        *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         moving = positions.detach().requires_grad_(True)
         strain = torch.zeros_like(cells).requires_grad_(True)
@@ -191,7 +222,7 @@ def _function(potential: ShallowEnsemble) -> Any:
             structures=structures,
             periodic=torch.ones(1, dtype=torch.bool),
         ).strained(0.5 * (strain + strain.transpose(1, 2)))
-        energies = potential.energies(graph)[:, 0]
+        energies = torch.func.functional_call(model, dict(zip(names, weights, strict=True)), (graph,))
         rows = torch.cat([_blend(energies.detach(), *scalars.unbind()).unsqueeze(0), directions])
         found = [
             torch.autograd.grad((rows[k] * energies).sum(), [moving, strain], retain_graph=True)
@@ -206,6 +237,8 @@ def _function(potential: ShallowEnsemble) -> Any:
 def _blend(energies: Tensor, alpha: Tensor, energy_baseline: Tensor, precision: Tensor) -> Tensor:
     # `Blend.of` for raw members, in tensors; `precision` = 1 / sigma_b^2 is zero for the mean alone.
     n_members = energies.shape[0]
+    if n_members == 1:
+        return torch.ones_like(energies)
     mean = energies.mean()
     deviations = alpha * (energies - mean)
     weight = 1.0 / (1.0 + precision * (deviations**2).sum() / (n_members - 1))

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +17,19 @@ from scipy.linalg import helmert
 
 from ase_uq.blend import BlendTarget
 from ase_uq.calculator import ON_REQUEST, STANDARD, UNCERTAINTY
-from ase_uq.compiled import CompiledShallow
+from ase_uq.compiled import CompiledPotential
 from ase_uq.errors import InputError
 from ase_uq.force_variance import ForceVariance
 from ase_uq.graph import Graph, Neighbours, build_graph, collate
-from ase_uq.potentials import Evaluation, Potential, ShallowEnsemble, evaluate
+from ase_uq.potentials import (
+    DeepEnsemble,
+    Evaluation,
+    Potential,
+    ShallowEnsemble,
+    SupportsInference,
+    evaluate,
+)
+from ase_uq.potentials.stack import stackable
 from ase_uq.prediction import Prediction
 
 Array = NDArray[np.float64]
@@ -46,8 +54,8 @@ class MemberUncertainty:
     skin
         Å, of the Verlet list of neighbours; it changes no number.
     compile
-        "auto" evaluates a shallow ensemble as machine code, which is built once, in about a minute, and kept; see
-        `ase_uq.compiled`. "off" never does.
+        "auto" evaluates the members as machine code, which is built once for an architecture, in about a minute, and
+        kept; see `ase_uq.compiled`. "off" never does.
 
     Raises
     ------
@@ -86,9 +94,11 @@ class MemberUncertainty:
         self.training = None if training is None else dict(training)
         if isinstance(potential, torch.nn.Module):
             potential.eval().requires_grad_(False)
+        # What is evaluated; `potential` is what is saved, hashed and trained further.
+        self._evaluated = potential.for_inference() if isinstance(potential, SupportsInference) else potential
         self._neighbours = Neighbours(potential.cutoff, skin=skin)
         self._shares_body = bool(getattr(potential, "shares_body", False))
-        self._compiled = CompiledShallow(potential) if compile == "auto" and _can_compile(potential) else None
+        self._compiled = _compiled(self._evaluated) if compile == "auto" else None
         self._hash: str | None = None
 
     @property
@@ -163,7 +173,7 @@ class MemberUncertainty:
             first = self._coefficients(_array(energies)[:, 0], combine)
             return torch.from_numpy(np.vstack([first, directions])).to(energies.device)
 
-        return evaluate(self.potential, graph, stress=bool(graph.periodic.any()), combine=rows)
+        return evaluate(self._evaluated, graph, stress=bool(graph.periodic.any()), combine=rows)
 
     def _coefficients(self, energies: Array, combine: Callable[[Array], Array] | None) -> Array:
         if combine is None:
@@ -196,10 +206,19 @@ class MemberUncertainty:
         ]
 
     def _evaluate_members(self, graph: Graph) -> Evaluation:
-        if self._compiled is not None and graph.n_structures == 1 and self.n_members <= MOST_COMPILED:
+        if self._compiled is not None and graph.n_structures == 1:
+            found = self._compiled_members(self._compiled, graph)
+            if found is not None:
+                return found
+        return evaluate(self._evaluated, graph, stress=bool(graph.periodic.any()))
+
+    def _compiled_members(self, compiled: CompiledPotential, graph: Graph) -> Evaluation | None:
+        if not self._shares_body:
+            return compiled.evaluate(graph, directions=torch.zeros(0, 1, dtype=torch.float64))
+        if self.n_members <= MOST_COMPILED:
             # The mean and M-1 orthonormal differences: as many passes as members, and the members from them.
             basis = torch.from_numpy(helmert(self.n_members))
-            found = self._compiled.evaluate(graph, directions=basis, alpha=self.alpha)
+            found = compiled.evaluate(graph, directions=basis)
             if found is not None:
                 return Evaluation(
                     found.energies,
@@ -208,7 +227,7 @@ class MemberUncertainty:
                     if found.stresses is None
                     else found.stresses[0] + torch.einsum("km,ksx->msx", basis, found.stresses[1:]),
                 )
-        return evaluate(self.potential, graph, stress=bool(graph.periodic.any()))
+        return None
 
     def _check_elements(self, atoms: Atoms) -> None:
         if self.elements is None:
@@ -222,8 +241,12 @@ class MemberUncertainty:
             )
 
 
-def _can_compile(potential: Any) -> TypeGuard[ShallowEnsemble]:
-    return isinstance(potential, ShallowEnsemble) and next(potential.parameters()).device.type == "cpu"
+def _compiled(potential: Any) -> CompiledPotential | None:
+    deep = isinstance(potential, DeepEnsemble)
+    copies = list(potential.members) if deep else [potential]
+    compilable = stackable(copies) if deep else isinstance(potential, ShallowEnsemble)
+    on_cpu = compilable and next(copies[0].parameters()).device.type == "cpu"
+    return CompiledPotential(copies) if on_cpu else None
 
 
 def _array(tensor: torch.Tensor) -> Array:

@@ -140,6 +140,9 @@ def variants(atoms: Atoms, options: argparse.Namespace) -> dict[str, Step]:
         steps["compiled shallow 8, energy variance"] = predict(fast, Off())
         steps["compiled shallow 8, weighted baseline"] = baseline_step(fast, atoms)
         steps["compiled shallow 8, energy variance, Langevin step"] = langevin_step(fast, atoms)
+        steps["compiled shallow 8, exact"] = predict(fast, Exact())
+        deep = MemberUncertainty(DeepEnsemble([body(seed) for seed in range(8)]), compile="auto")
+        steps["compiled deep 8, exact"] = predict(deep, Exact())
     return steps
 
 

@@ -11,10 +11,11 @@ from ase.calculators.lj import LennardJones
 
 from ase_uq import InputError, UQCalculator, WeightedBaseline
 from ase_uq.blend import Blend
-from ase_uq.compiled import CompiledShallow, _blend
+from ase_uq.compiled import CompiledPotential, _blend
 from ase_uq.force_variance import Off, Stochastic
+from ase_uq.graph import build_graph
 from ase_uq.members import MemberUncertainty
-from ase_uq.potentials import ShallowEnsemble
+from ase_uq.potentials import DeepEnsemble, ShallowEnsemble, evaluate
 from tests.potentials import potential
 from tests.structures import STRUCTURES, copper, rattled, water
 
@@ -46,9 +47,8 @@ def test_the_blend_in_tensors_is_the_blend():
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """An ensemble in float64 whose packages are built once for this file."""
-    return CompiledShallow(
-        ShallowEnsemble(potential(**TINY), 3, seed=1).requires_grad_(False), folder=tmp_path_factory.mktemp("packages")
-    )
+    ensemble = ShallowEnsemble(potential(**TINY), 3, seed=1).requires_grad_(False)
+    return CompiledPotential([ensemble], folder=tmp_path_factory.mktemp("packages"))
 
 
 def models(compiled, alpha=1.7):
@@ -88,7 +88,7 @@ def test_the_weighted_baseline_of_a_compiled_model(compiled):
 def test_members_and_directions_of_a_compiled_model(tmp_path):
     # Two members, so that forces of all of them and one random direction are the same package.
     ensemble = ShallowEnsemble(potential(**TINY, n_layers=1), 2, seed=1).requires_grad_(False)
-    eager, fast = models(CompiledShallow(ensemble, folder=tmp_path))
+    eager, fast = models(CompiledPotential([ensemble], folder=tmp_path))
     atoms = copper()
     slow, quick = eager.predict(atoms), fast.predict(atoms)
     np.testing.assert_allclose(quick.forces_members, slow.forces_members, atol=1e-11)
@@ -99,13 +99,33 @@ def test_members_and_directions_of_a_compiled_model(tmp_path):
 
 
 @compiles
-def test_packages_are_kept_and_belong_to_their_weights(compiled):
-    kept = sorted(path.name for path in compiled.folder.iterdir())
-    assert kept
-    again = CompiledShallow(compiled.potential, folder=compiled.folder)
-    assert again._key in kept[0]
-    other = ShallowEnsemble(potential(seed=5, **TINY), 3, seed=1)
-    assert CompiledShallow(other, folder=compiled.folder)._key != again._key
+def test_a_package_is_kept_and_serves_every_model_of_its_architecture(compiled):
+    other = ShallowEnsemble(potential(seed=5, **TINY), 3, seed=8).requires_grad_(False)
+    other.potential.set_reference(shifts=[0.4, 0.5, 0.6], scale=0.7, mean_neighbours=20.0)
+    again = CompiledPotential([other], folder=compiled.folder)
+    graph = build_graph(copper(), other.cutoff)
+    compiled.evaluate(graph, directions=torch.zeros(0, 3, dtype=torch.float64))
+    kept = sorted(compiled.folder.iterdir())
+    found = again.evaluate(graph, directions=torch.zeros(0, 3, dtype=torch.float64))
+    assert sorted(compiled.folder.iterdir()) == kept
+    np.testing.assert_allclose(found.energies, evaluate(other, graph).energies, rtol=1e-12)
+    wider = ShallowEnsemble(potential(**{**TINY, "channels": 5}), 3, seed=1)
+    more = ShallowEnsemble(potential(**TINY), 4, seed=1)
+    assert len({CompiledPotential([each], folder=compiled.folder)._key for each in (other, wider, more)}) == 3
+
+
+@compiles
+def test_a_compiled_deep_ensemble_is_its_members(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    # In single precision, where radial functions are tables; the other tests have networks.
+    made = DeepEnsemble([potential(seed, **TINY, n_layers=1, dtype="float32") for seed in range(3)])
+    eager, fast = MemberUncertainty(made), MemberUncertainty(made, compile="auto")
+    for atoms in (copper(), water()):
+        slow, quick = eager.predict(atoms), fast.predict(atoms)
+        for key in ("energy_members", "forces_members", "energy_var", "forces_var", "stress"):
+            if getattr(slow, key) is not None:
+                np.testing.assert_allclose(getattr(quick, key), getattr(slow, key), rtol=1e-5, atol=1e-5)
+    assert len(list((tmp_path / "ase_uq").iterdir())) == 1
 
 
 def test_what_is_too_small_to_compile_is_evaluated_eagerly(compiled):

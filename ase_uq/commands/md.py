@@ -49,7 +49,7 @@ def run(
     every: Annotated[int, typer.Option(help="Steps from one variance of forces to the next.")] = 1,
     compile_: Annotated[
         str,
-        typer.Option("--compile", help="auto: machine code for a shallow model, built once in about a minute; or off."),
+        typer.Option("--compile", help="auto: machine code, built once for an architecture in about a minute; or off."),
     ] = "off",
     interval: Annotated[int, typer.Option(help="Steps between logged frames.")] = 1,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,

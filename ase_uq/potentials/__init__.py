@@ -1,6 +1,6 @@
 """Potentials: torch modules that turn a graph into member energies."""
 
-from ase_uq.potentials.base import Evaluation, FeaturePotential, Potential, evaluate, voigt
+from ase_uq.potentials.base import Evaluation, FeaturePotential, Potential, SupportsInference, evaluate, joined, voigt
 from ase_uq.potentials.ensemble import DeepEnsemble
 from ase_uq.potentials.equivariant import EquivariantPotential
 from ase_uq.potentials.shallow import ShallowEnsemble
@@ -12,6 +12,8 @@ __all__ = [
     "FeaturePotential",
     "Potential",
     "ShallowEnsemble",
+    "SupportsInference",
     "evaluate",
+    "joined",
     "voigt",
 ]

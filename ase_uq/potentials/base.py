@@ -92,6 +92,15 @@ class FeaturePotential(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsInference(Protocol):
+    """An optional ability: a copy that gives the same numbers faster and cannot be trained."""
+
+    def for_inference(self) -> Any:
+        """Return that copy, or the potential itself where nothing is gained."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Raw `energies` (M, S) eV of the members, with derivatives of K combinations of them, by default each member.

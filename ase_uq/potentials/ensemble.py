@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ase_uq.errors import InputError
 from ase_uq.graph import Graph
 from ase_uq.potentials.base import Evaluation, Potential, evaluate, joined
+from ase_uq.potentials.equivariant import EquivariantPotential
 from ase_uq.potentials.stack import MemberStack, stackable
 
 # Edges times channels that are worth being evaluated together; measured with benchmarks/overhead_per_step.py.
@@ -61,6 +62,17 @@ class DeepEnsemble(nn.Module):
     def energies(self, graph: Graph) -> Tensor:
         """Return member energies, (M, S) float64, eV."""
         return torch.cat([member.energies(graph) for member in self.members])  # type: ignore[operator]
+
+    def for_inference(self) -> DeepEnsemble:
+        """Return the same members prepared for evaluation only; their weights are copies."""
+        members = list(self.members)
+        if not all(isinstance(member, EquivariantPotential) for member in members):
+            return self
+        cells = [member.radial_cells() for member in members]  # type: ignore[operator]
+        if None in cells:
+            return self
+        # Equally fine tables, so that members can be stacked.
+        return DeepEnsemble([member.for_inference(max(cells)) for member in members])  # type: ignore[operator]
 
     def evaluate_members(self, graph: Graph, *, stress: bool = False) -> Evaluation:
         """Evaluate members side by side where that pays, in groups that fit the cache; otherwise one after another.

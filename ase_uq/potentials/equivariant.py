@@ -20,8 +20,9 @@ shift per element and scale from the forces).
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from ase_uq.errors import InputError
 from ase_uq.graph import Graph
 from ase_uq.potentials.blocks import MLP, Coupling, DegreeLinear, RadialBasis, spherical_harmonics
+from ase_uq.potentials.radial_table import RadialTable, needed_cells
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -128,6 +130,32 @@ class EquivariantPotential(nn.Module):
         self.scale.fill_(scale)
         self.mean_neighbours.fill_(mean_neighbours)
 
+    def for_inference(self, n_cells: int | None = None) -> EquivariantPotential:
+        """Return the same potential with tabulated radial functions, see `RadialTable`; its weights are copies.
+
+        In double precision, where tables would cost digits, this is the potential itself.
+        """
+        n_cells = self.radial_cells() if n_cells is None else n_cells
+        if n_cells is None:
+            return self
+        twin = copy.deepcopy(self)
+        network = twin.network
+        table = RadialTable(self._radial_functions(), self.cutoff, n_cells, network.embedding.dtype)
+        network.table = table.to(network.embedding.device)
+        for layer in network.layers:
+            layer.radial = None  # type: ignore[assignment]
+        return twin
+
+    def radial_cells(self) -> int | None:
+        """Return the number of cells its table needs, or `None` if it is better without."""
+        if self._config["dtype"] != "float32" or self.network.table is not None:
+            return None
+        return needed_cells(self._radial_functions(), self.cutoff)
+
+    def _radial_functions(self) -> Callable[[Tensor], list[Tensor]]:
+        exact = copy.deepcopy(self.network).to("cpu", torch.float64).requires_grad_(False)
+        return lambda distances: exact.radial_functions(distances, self.mean_neighbours.cpu())
+
     @property
     def n_features(self) -> int:
         """F."""
@@ -213,6 +241,7 @@ class _Network(nn.Module):
         super().__init__()
         self.l_max = l_max
         self.radial = RadialBasis(cutoff, n_radial)
+        self.table: RadialTable | None = None
         embedding = torch.randn(1, n_elements, channels, generator=generator, dtype=torch.float64)
         self.embedding = nn.Parameter(embedding)
         self.layers = nn.ModuleList()
@@ -229,9 +258,7 @@ class _Network(nn.Module):
     def forward(self, graph: Graph, species: Tensor, mean_neighbours: Tensor) -> Tensor:
         vectors = graph.edge_vectors()
         dtype = self.embedding.dtype
-        distances = torch.linalg.vector_norm(vectors, dim=-1)
-        basis, envelope = self.radial(distances.to(dtype))
-        envelope = envelope / mean_neighbours.to(dtype)
+        weights = self.radial_functions(torch.linalg.vector_norm(vectors, dim=-1), mean_neighbours)
         harmonics = spherical_harmonics(vectors.to(dtype), self.l_max)
         n_groups, n_elements, _ = self.embedding.shape
         if n_groups > 1:
@@ -240,10 +267,19 @@ class _Network(nn.Module):
             species = (blocks + n_elements * torch.arange(n_groups, device=species.device).unsqueeze(1)).flatten()
         nodes = self.embedding.flatten(0, 1).index_select(0, species).unsqueeze(1)
         seen = []
-        for layer, readout in zip(self.layers, self.readouts, strict=True):
-            nodes = layer(nodes, species, graph, basis, envelope, harmonics)
+        for layer, readout, of_layer in zip(self.layers, self.readouts, weights, strict=True):
+            nodes = layer(nodes, species, graph, of_layer, harmonics)
             seen.append(readout.hidden(nodes[:, 0]))  # type: ignore[operator]
         return torch.cat(seen, dim=1)
+
+    def radial_functions(self, distances: Tensor, mean_neighbours: Tensor) -> list[Tensor]:
+        """Weights of the paths of every layer, (E, P C) each, at distances (E,) float64."""
+        if self.table is not None:
+            return self.table(distances)  # type: ignore[no-any-return]
+        dtype = self.embedding.dtype
+        basis, envelope = self.radial(distances.to(dtype))
+        envelope = envelope / mean_neighbours.to(dtype)
+        return [layer.radial(basis, envelope) for layer in self.layers]  # type: ignore[operator]
 
     @property
     def n_features(self) -> int:
@@ -284,10 +320,8 @@ class _Layer(nn.Module):
         skip = torch.randn(1, n_elements, channels, channels, generator=generator, dtype=torch.float64)
         self.skip = nn.Parameter(skip / math.sqrt(channels))
 
-    def forward(
-        self, nodes: Tensor, species: Tensor, graph: Graph, basis: Tensor, envelope: Tensor, harmonics: Tensor
-    ) -> Tensor:
-        weights = self.radial(basis, envelope).view(basis.shape[0], self.message.n_paths, nodes.shape[-1])
+    def forward(self, nodes: Tensor, species: Tensor, graph: Graph, radial: Tensor, harmonics: Tensor) -> Tensor:
+        weights = radial.view(radial.shape[0], self.message.n_paths, nodes.shape[-1])
         sent = self.before(nodes).index_select(0, graph.senders)
         atomic = self.after(self.message.messages(sent, harmonics, weights, graph))
         out = self.mixers[0](atomic)

@@ -18,6 +18,7 @@ Kellner & Ceriotti, Mach. Learn.: Sci. Technol. 5, 035006 (2024), arXiv:2402.166
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from ase_uq.errors import InputError
 from ase_uq.graph import Graph
-from ase_uq.potentials.base import FeaturePotential
+from ase_uq.potentials.base import FeaturePotential, SupportsInference
 
 
 class ShallowEnsemble(nn.Module):
@@ -108,6 +109,15 @@ class ShallowEnsemble(nn.Module):
         features = self.potential.summed_features(graph)
         mean = features @ self.potential.readout() + self.potential.reference_energies(graph)
         return mean + (features @ self.deviations()).T
+
+    def for_inference(self) -> ShallowEnsemble:
+        """Return the same ensemble with the body prepared for evaluation only, see there."""
+        body = self.potential.for_inference() if isinstance(self.potential, SupportsInference) else self.potential
+        if body is self.potential:
+            return self
+        twin = copy.deepcopy(self)
+        twin.potential = body
+        return twin
 
     def config(self) -> dict[str, Any]:
         """Return what is needed to build the same architecture."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ase_uq.graph import Graph, collate
 from ase_uq.potentials.base import Evaluation, evaluate
 from ase_uq.potentials.equivariant import EquivariantPotential
+from ase_uq.potentials.radial_table import RadialTable
 
 
 def stackable(members: Sequence[nn.Module]) -> bool:
@@ -46,6 +47,9 @@ class MemberStack(nn.Module):
         of_members = [dict(member.network.named_parameters()) for member in members]
         for name, parameter in self.first.network.named_parameters():
             parameter.data = torch.cat([of_member[name].data for of_member in of_members])
+        tables = [member.network.table for member in members if member.network.table is not None]
+        if tables:
+            self.first.network.table = RadialTable.joined(tables)
         self.register_buffer("readouts", torch.stack([member.readout() for member in members]))
         self.register_buffer("references", torch.stack([member.shifts for member in members]))
 
