@@ -82,15 +82,15 @@ def save(model: MemberUncertainty, path: str | Path) -> None:
         torch.save(content, aside)
 
 
-def load(path: str | Path, *, compile: str = "off") -> MemberUncertainty:  # noqa: A002
+def load(path: str | Path, **evaluation: Any) -> MemberUncertainty:
     """Read a model file.
 
     Parameters
     ----------
     path
         The file.
-    compile
-        "auto" or "off", as for `MemberUncertainty`.
+    **evaluation
+        How it is to be evaluated: `device`, `compile`, `memory_limit`, `skin`, as for `MemberUncertainty`.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def load(path: str | Path, *, compile: str = "off") -> MemberUncertainty:  # noq
         alpha=description["alpha"],
         calibration=description["calibration"],
         training=description["training"],
-        compile=compile,
+        **evaluation,
     )
 
 

@@ -82,19 +82,26 @@ class Residuals:
             },
         )
 
-    def calibrate(self, **options: Any) -> Calibration:
-        """Fit alpha to the energies; a calibration the model already has is taken out first.
+    def calibrate(self, *, on: str = "energy", **options: Any) -> Calibration:
+        """Fit alpha to the errors of energies, or of force components; the model's own alpha is taken out first.
 
-        `options` go to `ase_uq.calibration.calibrate`.
+        There is one alpha, the members'. Averages need that of the energies; fit it to the forces where their
+        uncertainty is what counts, such as for choosing new training frames. `options` go to
+        `ase_uq.calibration.calibrate`; components of one frame are one group of its bootstrap.
         """
-        variance = self.stacked("energy_var_epistemic")
+        if on not in ("energy", "forces"):
+            raise InputError(f"`on` must be 'energy' or 'forces', got {on!r}; choose one.")
+        variance = self.stacked(f"{on}_var_epistemic")
         n_members = self.predictions[0].n_members
         if variance is None or n_members is None:
             raise InputError("calibration needs `energy_members`, which this model does not provide; use a committee.")
+        if on == "forces":
+            options.setdefault("groups", np.repeat(np.arange(len(self.frames)), 3 * self.n_atoms))
+        error = self.energy_error if on == "energy" else self.force_error.ravel()
         return calibrate(
-            reference=np.array([frame.energy for frame in self.frames]),
-            mean=np.array([prediction.energy for prediction in self.predictions]),
-            std=np.sqrt(variance) / self.predictions[0].alpha,
+            reference=np.zeros_like(error),
+            mean=error,
+            std=np.sqrt(variance.ravel()) / self.predictions[0].alpha,
             n_members=n_members,
             **options,
         )

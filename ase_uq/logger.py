@@ -222,7 +222,7 @@ class UncertaintyLogger:
             "step": step,
             "time_fs": step * self._settings["timestep_fs"],
             "kinetic_energy": kinetic,
-            "temperature_K": self.atoms.get_temperature(),
+            "temperature_K": 2.0 * kinetic / (units.kB * self.atoms.get_number_of_degrees_of_freedom()),
             "volume": self.atoms.get_volume() if self.atoms.cell.rank == 3 else np.nan,
             **_predicted(prediction, calc),
             **self._stored(prediction, calc),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,29 +12,16 @@ import torch
 from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
-from scipy.linalg import helmert
 
-from ase_uq.blend import BlendTarget
 from ase_uq.calculator import ON_REQUEST, STANDARD, UNCERTAINTY
-from ase_uq.compiled import CompiledPotential
 from ase_uq.errors import InputError
+from ase_uq.evaluator import Evaluator
 from ase_uq.force_variance import ForceVariance
 from ase_uq.graph import Graph, Neighbours, build_graph, collate
-from ase_uq.potentials import (
-    DeepEnsemble,
-    Evaluation,
-    Potential,
-    ShallowEnsemble,
-    SupportsInference,
-    evaluate,
-)
-from ase_uq.potentials.stack import stackable
+from ase_uq.potentials import Potential
 from ase_uq.prediction import Prediction
 
 Array = NDArray[np.float64]
-
-# Members up to which the forces of every one are compiled: each adds a backward pass to the package.
-MOST_COMPILED = 16
 
 
 class MemberUncertainty:
@@ -53,9 +39,8 @@ class MemberUncertainty:
         How the members were trained, JSON-able, stored with the model.
     skin
         Å, of the Verlet list of neighbours; it changes no number.
-    compile
-        "auto" evaluates the members as machine code, which is built once for an architecture, in about a minute, and
-        kept; see `ase_uq.compiled`. "off" never does.
+    device, compile, memory_limit
+        How it is evaluated, see `ase_uq.evaluator`; they change numbers by no more than rounding.
 
     Raises
     ------
@@ -77,15 +62,15 @@ class MemberUncertainty:
         calibration: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
         skin: float = 1.0,
+        device: str = "cpu",
         compile: str = "off",  # noqa: A002
+        memory_limit: float | None = None,
     ) -> None:
         if potential.n_members < 2:
             raise InputError(
                 f"`potential` must have at least 2 members to have a variance, got {potential.n_members}; "
                 "join several in DeepEnsemble([...])."
             )
-        if compile not in ("auto", "off"):
-            raise InputError(f"`compile` must be 'auto' or 'off', got {compile!r}; choose one.")
         if not (np.isfinite(alpha) and alpha > 0):
             raise InputError(f"`alpha` must be a positive number, got {alpha}; use 1.0 when uncalibrated.")
         self.potential = potential
@@ -94,11 +79,8 @@ class MemberUncertainty:
         self.training = None if training is None else dict(training)
         if isinstance(potential, torch.nn.Module):
             potential.eval().requires_grad_(False)
-        # What is evaluated; `potential` is what is saved, hashed and trained further.
-        self._evaluated = potential.for_inference() if isinstance(potential, SupportsInference) else potential
+        self._evaluator = Evaluator(potential, device=device, compile=compile, memory_limit=memory_limit)
         self._neighbours = Neighbours(potential.cutoff, skin=skin)
-        self._shares_body = bool(getattr(potential, "shares_body", False))
-        self._compiled = _compiled(self._evaluated) if compile == "auto" else None
         self._hash: str | None = None
 
     @property
@@ -140,7 +122,7 @@ class MemberUncertainty:
         combine: Callable[[Array], Array] | None = None,
     ) -> Prediction:
         """Evaluate one structure with as few backward passes as `forces_var` needs; see `CombiningModel`."""
-        chosen = forces_var.directions(self.n_members) if self._shares_body else None
+        chosen = forces_var.directions(self.n_members) if self._evaluator.shares_body else None
         if chosen is None:
             # Members that share nothing cost one pass each whatever is asked for.
             prediction = self.predict(atoms)
@@ -148,7 +130,7 @@ class MemberUncertainty:
             return prediction
         self._check_elements(atoms)
         graph = self._neighbours.graph(atoms)
-        evaluation = self._evaluate_combined(graph, chosen, combine)
+        evaluation = self._evaluator.combined(graph, directions=chosen, combine=combine, alpha=self.alpha)
         forces = _array(evaluation.forces)
         stresses = None if evaluation.stresses is None else _array(evaluation.stresses)[:, 0]
         return Prediction.from_energies(
@@ -160,37 +142,15 @@ class MemberUncertainty:
             alpha=self.alpha,
         )
 
-    def _evaluate_combined(
-        self, graph: Graph, directions: Array, combine: Callable[[Array], Array] | None
-    ) -> Evaluation:
-        if self._compiled is not None and (combine is None or isinstance(combine, BlendTarget)):
-            blend = {} if combine is None else asdict(combine)
-            found = self._compiled.evaluate(graph, directions=torch.from_numpy(directions), alpha=self.alpha, **blend)
-            if found is not None:
-                return found
-
-        def rows(energies: torch.Tensor) -> torch.Tensor:
-            first = self._coefficients(_array(energies)[:, 0], combine)
-            return torch.from_numpy(np.vstack([first, directions])).to(energies.device)
-
-        return evaluate(self._evaluated, graph, stress=bool(graph.periodic.any()), combine=rows)
-
-    def _coefficients(self, energies: Array, combine: Callable[[Array], Array] | None) -> Array:
-        if combine is None:
-            return np.full(len(energies), 1.0 / len(energies))
-        # On calibrated members they are given, on raw ones they are used: V_i = Ebar + alpha (E_i - Ebar).
-        mean = energies.mean()
-        coefficients = combine(mean + self.alpha * (energies - mean))
-        return np.asarray(self.alpha * coefficients + (1.0 - self.alpha) * coefficients.mean())
-
     def predict_many(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Evaluate several structures in one pass; the same numbers as one by one."""
         for atoms in structures:
             self._check_elements(atoms)
-        return self._predictions(collate([build_graph(atoms, self.potential.cutoff) for atoms in structures]))
+        graphs = [build_graph(atoms, self.potential.cutoff) for atoms in structures]
+        return [prediction for part in self._evaluator.parts(graphs) for prediction in self._predictions(collate(part))]
 
     def _predictions(self, graph: Graph) -> list[Prediction]:
-        evaluation = self._evaluate_members(graph)
+        evaluation = self._evaluator.members(graph)
         energies = _array(evaluation.energies)
         forces = _array(evaluation.forces)
         stresses = None if evaluation.stresses is None else _array(evaluation.stresses)
@@ -205,30 +165,6 @@ class MemberUncertainty:
             for s in range(graph.n_structures)
         ]
 
-    def _evaluate_members(self, graph: Graph) -> Evaluation:
-        if self._compiled is not None and graph.n_structures == 1:
-            found = self._compiled_members(self._compiled, graph)
-            if found is not None:
-                return found
-        return evaluate(self._evaluated, graph, stress=bool(graph.periodic.any()))
-
-    def _compiled_members(self, compiled: CompiledPotential, graph: Graph) -> Evaluation | None:
-        if not self._shares_body:
-            return compiled.evaluate(graph, directions=torch.zeros(0, 1, dtype=torch.float64))
-        if self.n_members <= MOST_COMPILED:
-            # The mean and M-1 orthonormal differences: as many passes as members, and the members from them.
-            basis = torch.from_numpy(helmert(self.n_members))
-            found = compiled.evaluate(graph, directions=basis)
-            if found is not None:
-                return Evaluation(
-                    found.energies,
-                    found.forces[0] + torch.einsum("km,knx->mnx", basis, found.forces[1:]),
-                    None
-                    if found.stresses is None
-                    else found.stresses[0] + torch.einsum("km,ksx->msx", basis, found.stresses[1:]),
-                )
-        return None
-
     def _check_elements(self, atoms: Atoms) -> None:
         if self.elements is None:
             return
@@ -239,14 +175,6 @@ class MemberUncertainty:
                 f"`atoms` must hold only elements the model was trained on ({', '.join(self.elements)}), got "
                 f"{', '.join(unknown)}; train with frames that contain them."
             )
-
-
-def _compiled(potential: Any) -> CompiledPotential | None:
-    deep = isinstance(potential, DeepEnsemble)
-    copies = list(potential.members) if deep else [potential]
-    compilable = stackable(copies) if deep else isinstance(potential, ShallowEnsemble)
-    on_cpu = compilable and next(copies[0].parameters()).device.type == "cpu"
-    return CompiledPotential(copies) if on_cpu else None
 
 
 def _array(tensor: torch.Tensor) -> Array:

@@ -107,8 +107,8 @@ class Prediction:
         """
         e = _checked_energies(energies)
         f = np.array(forces, dtype=np.float64)
-        bad = np.flatnonzero(~(np.isfinite(e) & np.isfinite(f).all(axis=(1, 2))))
-        if len(bad):
+        if not (np.isfinite(e).all() and np.isfinite(f).all()):
+            bad = np.flatnonzero(~(np.isfinite(e) & np.isfinite(f).all(axis=(1, 2))))
             raise InputError(
                 f"member {bad[0]} returned an energy or force that is not finite (energy {e[bad[0]]} eV); "
                 "look for overlapping atoms or a broken member."
@@ -278,7 +278,7 @@ def _checked_energies(energies: ArrayLike) -> Array:
 
 def _moments(members: Array, alpha: float) -> tuple[Any, Array, Any]:
     # Deviations are formed from the raw members, so that a large common offset costs no digits of the variance.
-    mean = members.mean(axis=0)
+    mean = members.sum(axis=0) / len(members)
     deviations = alpha * (members - mean)
     return mean, mean + deviations, (deviations**2).sum(axis=0) / (len(members) - 1)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_changes
+from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
+
+# Of the box that cell vectors of these lengths could span; a smaller cell is rounding.
+SMALLEST_VOLUME = 1e-14
 
 
 def is_periodic(atoms: Atoms) -> bool:
@@ -40,8 +46,8 @@ def check_structure(atoms: Atoms) -> None:
     """
     if len(atoms) == 0:
         raise InputError("`atoms` must hold at least one atom, got an empty structure; check the input file.")
-    finite = np.isfinite(atoms.positions).all(axis=1)
-    if not finite.all():
+    if not np.isfinite(atoms.positions).all():
+        finite = np.isfinite(atoms.positions).all(axis=1)
         raise InputError(
             f"`atoms.positions` must be finite, atom {int(np.argmin(finite))} is not; "
             "the dynamics has probably blown up: restart from an earlier frame with a shorter time step."
@@ -53,9 +59,18 @@ def check_structure(atoms: Atoms) -> None:
                 f"`atoms.cell` must have a vector along every periodic axis, axis {axis} is periodic and empty; "
                 "set the cell, or atoms.pbc = False for a molecule."
             )
-    vectors = atoms.cell.array[lengths > 0]
-    if atoms.pbc.any() and np.linalg.matrix_rank(vectors) < len(vectors):
+    if atoms.pbc.any() and not _independent(atoms.cell.array[lengths > 0]):
         raise InputError(
             f"`atoms.cell` must have independent vectors, got lengths {lengths.tolist()} that span no volume; "
             "set a cell with a volume."
         )
+
+
+def _independent(vectors: NDArray[np.float64]) -> bool:
+    if len(vectors) < 3:
+        return bool(np.linalg.matrix_rank(vectors) == len(vectors))
+    # Asked at every step: the triple product of numbers is much faster than a decomposition.
+    a, b, c = vectors.tolist()
+    cross = [a[i - 2] * b[i - 1] - a[i - 1] * b[i - 2] for i in range(3)]
+    volume = sum(x * y for x, y in zip(cross, c, strict=True))
+    return bool(abs(volume) > SMALLEST_VOLUME * math.prod(math.hypot(*vector) for vector in (a, b, c)))

@@ -27,6 +27,7 @@ from ase.md.langevin import Langevin
 from systems import SYSTEMS
 
 from ase_uq import Prediction, UncertaintyLogger, UQCalculator, WeightedBaseline
+from ase_uq.allocator import keep_freed_memory
 from ase_uq.force_variance import Exact, ForceVariance, LowRank, Off, Stochastic
 from ase_uq.graph import Neighbours
 from ase_uq.llpr import LLPRUncertainty
@@ -71,6 +72,7 @@ def main() -> int:
     if options.quick:
         options.systems, options.rounds, options.members, options.channels = ["mol27", "metal64"], 3, [2, 8], 8
     torch.set_num_threads(1)
+    keep_freed_memory()  # page faults would make the unit vary by a factor of two from run to run
     rows = [row for name in options.systems for row in measure(name, options)]
     print(table(rows))
     if options.json is not None:
@@ -122,6 +124,7 @@ def variants(atoms: Atoms, options: argparse.Namespace) -> dict[str, Step]:
         steps[f"shallow {n_members}, energy variance"] = predict(shallow(n_members), Off())
     steps |= {
         "no model: Langevin step, moments of 8 members, log": bare_step(atoms),
+        "no model: Langevin step of ASE by itself": integrator_step(atoms),
         "LLPR, energy variance": predict(llpr, Off()),
         "shallow 8, weighted baseline": baseline_step(shallow(8), atoms),
         "shallow 8, energy variance, Langevin step": langevin_step(shallow(8), atoms),
@@ -184,6 +187,26 @@ def langevin_step(model: MemberUncertainty, atoms: Atoms) -> Step:
     own.calc = UQCalculator(model, forces_var="off")
     rng = np.random.RandomState(0)
     dynamics = Langevin(own, 0.5 * units.fs, temperature_K=300.0, friction=0.01, fixcm=False, rng=rng)
+    return lambda _: dynamics.step()
+
+
+class Free:
+    """Forces for the asking: what remains of a step is ASE's integrator."""
+
+    def __init__(self, atoms: Atoms) -> None:
+        self.forces = np.zeros((len(atoms), 3))
+
+    def get_forces(self, atoms: Atoms) -> np.ndarray[Any, Any]:  # noqa: ARG002
+        """No forces."""
+        return self.forces
+
+
+def integrator_step(atoms: Atoms) -> Step:
+    """Return a step of ASE's Langevin dynamics that asks nobody for forces."""
+    own = atoms.copy()
+    own.calc = Free(atoms)
+    rng = np.random.RandomState(0)
+    dynamics = Langevin(own, 0.1 * units.fs, temperature_K=10.0, friction=0.01, fixcm=False, rng=rng)
     return lambda _: dynamics.step()
 
 

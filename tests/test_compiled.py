@@ -53,7 +53,7 @@ def compiled(tmp_path_factory):
 
 def models(compiled, alpha=1.7):
     eager, fast = (MemberUncertainty(compiled.potential, alpha=alpha) for _ in range(2))
-    fast._compiled = compiled
+    fast._evaluator.compiled = compiled
     return eager, fast
 
 

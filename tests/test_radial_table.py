@@ -110,7 +110,7 @@ def test_what_is_saved_and_trained_is_left_alone(kind):
     assert model.potential is made
     assert before.keys() == made.state_dict().keys()
     assert all((value == before[name]).all() for name, value in made.state_dict().items())
-    evaluated = model._evaluated
+    evaluated = model._evaluator.potential
     body = evaluated.members[0] if kind == "deep" else evaluated.potential
     assert body.network.table is not None
     slow = evaluate(made, build_graph(copper(), made.cutoff), stress=True)

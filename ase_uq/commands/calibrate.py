@@ -35,21 +35,22 @@ def run(
     estimator: Annotated[
         str, typer.Option(help="student_t (maximum likelihood) or moment (arXiv:2011.08828, Eq. 6).")
     ] = "student_t",
+    on: Annotated[str, typer.Option(help="Whose errors alpha is fitted to: energy or forces.")] = "energy",
     energy_key: ENERGY_KEY = None,
     forces_key: FORCES_KEY = None,
     stress_key: STRESS_KEY = None,
     max_force: MAX_FORCE = 300.0,
     as_json: JSON = False,
 ) -> None:
-    """Fit the calibration factor alpha of a committee to its energy errors, and write the calibrated model."""
+    """Fit the calibration factor alpha of a committee to its errors, and write the calibrated model."""
     from ase_uq.checkpoint import load, save
     from ase_uq.commands.progress import predict_with_progress
     from ase_uq.training.data import read_frames
 
     loaded = load(model) if llpr is None else _llpr(load(model), llpr)
     frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force)
-    fitted = predict_with_progress(loaded, frames).calibrate(method=estimator)
-    described = {**fitted.to_dict(), "data": data.name}
+    fitted = predict_with_progress(loaded, frames).calibrate(on=on, method=estimator)
+    described = {**fitted.to_dict(), "data": data.name, "on": on}
     calibrated = loaded.calibrated(fitted.alpha, described)
     save(calibrated, out)
     if as_json:
@@ -58,7 +59,9 @@ def run(
     for warning in fitted.warnings:
         typer.echo(f"warning: {warning}")
     error = "" if fitted.alpha_std_error is None else f" ± {fitted.alpha_std_error:.2g}"
-    typer.echo(f"alpha = {fitted.alpha:.4g}{error} from {fitted.n_structures} structures, {fitted.n_members} members")
+    typer.echo(
+        f"alpha = {fitted.alpha:.4g}{error} from the {on} of {len(frames)} structures, {fitted.n_members} members"
+    )
     console.print(f"wrote [bold]{out}[/bold]")
 
 

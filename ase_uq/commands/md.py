@@ -51,6 +51,8 @@ def run(
         str,
         typer.Option("--compile", help="auto: machine code, built once for an architecture in about a minute; or off."),
     ] = "off",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, ...")] = "cpu",
+    memory_limit: Annotated[float | None, typer.Option(help="Memory an evaluation may take, GB.")] = None,
     interval: Annotated[int, typer.Option(help="Steps between logged frames.")] = 1,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
     restart: Annotated[
@@ -60,6 +62,7 @@ def run(
     as_json: JSON = False,
 ) -> None:
     """Run molecular dynamics with the uncertainty of every step, and averages with error bars while it runs."""
+    from ase_uq.allocator import keep_freed_memory
     from ase_uq.calculator import UQCalculator
     from ase_uq.checkpoint import load
     from ase_uq.commands.progress import status_line
@@ -78,7 +81,9 @@ def run(
     )
     structures = read_structures(start)
     atoms = structures[-1]
-    loaded = UQCalculator(load(model, compile=compile_), forces_var=forces_var, every=every)
+    keep_freed_memory()
+    members = load(model, device=device, compile=compile_, memory_limit=memory_limit)
+    loaded = UQCalculator(members, forces_var=forces_var, every=every)
     aligned_on = structures if align is None else read_structures(align)
     calculator = make_calculator(loaded, baseline, sigma_baseline, sigma_baseline_per_atom, aligned_on)
     observables = parse_observables(observable or [], len(atoms))

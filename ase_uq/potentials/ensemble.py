@@ -12,6 +12,7 @@ from ase_uq.errors import InputError
 from ase_uq.graph import Graph
 from ase_uq.potentials.base import Evaluation, Potential, evaluate, joined
 from ase_uq.potentials.equivariant import EquivariantPotential
+from ase_uq.potentials.memory import MemoryCap
 from ase_uq.potentials.stack import MemberStack, stackable
 
 # Edges times channels that are worth being evaluated together; measured with benchmarks/overhead_per_step.py.
@@ -43,6 +44,7 @@ class DeepEnsemble(nn.Module):
         self.members = nn.ModuleList(potentials)  # type: ignore[arg-type]
         # By number of members. A list, so that they are no part of the state: they are copies of the weights.
         self._stacks: dict[int, list[MemberStack]] = {}
+        self.memory_cap: MemoryCap | None = None
 
     @property
     def cutoff(self) -> float:
@@ -90,6 +92,8 @@ class DeepEnsemble(nn.Module):
     def _group_size(self, graph: Graph) -> int:
         values = max(len(graph.senders), 1) * self.members[0].config().get("channels", 1)  # type: ignore[operator]
         size = min(self.n_members, EDGE_VALUES // values)
+        if self.memory_cap is not None:
+            size = min(size, self.memory_cap.members_at_once(graph))
         return size if size > 1 and stackable(list(self.members)) else 1
 
     def config(self) -> dict[str, Any]:

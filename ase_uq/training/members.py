@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ase_uq.device import checked_device
 from ase_uq.errors import InputError
 from ase_uq.potentials import DeepEnsemble, EquivariantPotential
 from ase_uq.training.batches import Batches
@@ -94,8 +95,7 @@ def train_members(
         raise InputError(f"`n_members` must be at least 2 to have a variance, got {n_members}; 4 or more is usual.")
     if not 0.0 < subsample <= 1.0:
         raise InputError(f"`subsample` must lie in (0, 1], got {subsample}; 1.0 shows every frame to every member.")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"`device` {device!r} needs a GPU that torch can see, and there is none; use 'cpu'.")
+    checked_device(device)
     if start is not None and start.n_members != n_members:
         raise InputError(f"`n_members` must be {start.n_members} as in the starting model, got {n_members}.")
     config = dict(config or {})

@@ -16,8 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ase_uq.device import checked_device
 from ase_uq.errors import InputError
 from ase_uq.potentials import EquivariantPotential, ShallowEnsemble
 from ase_uq.training.batches import Batches
@@ -70,8 +69,7 @@ def train_shallow(
     InputError
         For M < 2 or other settings out of range.
     """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"`device` {device!r} needs a GPU that torch can see, and there is none; use 'cpu'.")
+    checked_device(device)
     if start is not None and start.n_members != n_members:
         raise InputError(f"`n_members` must be {start.n_members} as in the starting model, got {n_members}.")
     ensemble = _start(train, n_members, settings, config) if start is None else start

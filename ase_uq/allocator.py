@@ -1,0 +1,26 @@
+"""`keep_freed_memory`: do not hand large blocks back to the system between one step and the next.
+
+Every step of a model allocates and frees the same tens of megabytes. By default glibc gives blocks of that size back to
+the kernel, and fetching them anew, page by page, costs up to half of a step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+# From malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_KEPT = 1 << 30
+
+
+def keep_freed_memory() -> bool:
+    """Let the process keep what it frees, in blocks of up to 1 GB; return whether that could be arranged.
+
+    It holds for the whole process, which is why nothing but `ase-uq md` does it unasked: call it at the top of a script
+    whose process runs dynamics. The process then stays as large as it ever was. Without glibc it does nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
