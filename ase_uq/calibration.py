@@ -67,7 +67,7 @@ class Calibration:
     n_members
         M.
     n_masked
-        Structures left out because their members agree to rounding.
+        Structures, or components of forces, left out because their members agree to rounding.
     alpha_student_t, alpha_moment
         Both estimates.
     warnings

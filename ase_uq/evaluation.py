@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,13 +98,14 @@ class Residuals:
         if on == "forces":
             options.setdefault("groups", np.repeat(np.arange(len(self.frames)), 3 * self.n_atoms))
         error = self.energy_error if on == "energy" else self.force_error.ravel()
-        return calibrate(
+        fitted = calibrate(
             reference=np.zeros_like(error),
             mean=error,
             std=np.sqrt(variance.ravel()) / self.predictions[0].alpha,
             n_members=n_members,
             **options,
         )
+        return replace(fitted, n_structures=len(self.frames))
 
 
 def residuals(

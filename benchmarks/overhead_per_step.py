@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,8 @@ def variants(atoms: Atoms, options: argparse.Namespace) -> dict[str, Step]:
     steps |= {
         "no model: Langevin step, moments of 8 members, log": bare_step(atoms),
         "no model: Langevin step of ASE by itself": integrator_step(atoms),
+        "of shallow 8: neighbours": lambda moved: neighbours.graph(moved),
+        "of shallow 8: forward pass": forward_step(shallow(8), atoms),
         "LLPR, energy variance": predict(llpr, Off()),
         "shallow 8, weighted baseline": baseline_step(shallow(8), atoms),
         "shallow 8, energy variance, Langevin step": langevin_step(shallow(8), atoms),
@@ -201,6 +204,13 @@ class Free:
         return self.forces
 
 
+def forward_step(model: MemberUncertainty, atoms: Atoms) -> Step:
+    """Return the energies alone, ready to be differentiated, neighbours not included."""
+    graph, potential = Neighbours(CUTOFF).graph(atoms), model._evaluator.potential
+    moving = replace(graph, positions=graph.positions.requires_grad_(True))
+    return lambda _: potential.energies(moving)
+
+
 def integrator_step(atoms: Atoms) -> Step:
     """Return a step of ASE's Langevin dynamics that asks nobody for forces."""
     own = atoms.copy()
@@ -247,7 +257,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| variant | " + " | ".join(systems) + " |", "| --- |" + " --- |" * len(systems)]
     for variant in dict.fromkeys(row["variant"] for row in rows):
         cells = [row for row in rows if row["variant"] == variant]
-        in_ms = variant.startswith(("one model", "no model"))
+        in_ms = variant.startswith(("one model", "no model", "of shallow"))
         shown = [f"{row['ms']:.2f} ms" if in_ms else f"{row['ratio']:.2f}" for row in cells]
         lines.append(f"| {variant} | " + " | ".join(shown) + " |")
     return "\n".join(lines)

@@ -65,6 +65,19 @@ def folder(tmp_path_factory):
     return path
 
 
+def test_calibration_on_forces_makes_force_errors_as_large_as_expected(folder):
+    good("calibrate", "model.pt", "valid.xyz", "--on", "forces", "--out", "forces.pt", cwd=folder)
+    fitted = load(folder / "forces.pt")
+    assert fitted.calibration["on"] == "forces"
+    assert fitted.calibration["n_structures"] == 30
+    assert fitted.alpha != load(folder / "calibrated.pt").alpha
+    coverage = {}
+    for name in ("calibrated.pt", "forces.pt"):
+        scores = json.loads(good("evaluate", name, "valid.xyz", "--json", cwd=folder).stdout)
+        coverage[name] = scores["forces"]["coverage_68"]
+    assert abs(coverage["forces.pt"] - 0.683) < min(0.08, abs(coverage["calibrated.pt"] - 0.683) + 0.02)
+
+
 def test_a_shallow_ensemble_goes_the_whole_way(folder):
     good("train", "train.xyz", *TINY[:-2], "--method", "shallow", "--out", "shallow.pt", cwd=folder)
     scores = json.loads(good("evaluate", "shallow.pt", "valid.xyz", "--json", cwd=folder).stdout)
@@ -210,6 +223,7 @@ MISTAKES = [
     (["evaluate", "cut.pt", "train.xyz"], "could not be read as a model file"),
     (["evaluate", "model.pt", "silver.xyz"], "got Ag"),
     (["calibrate", "two.pt", "valid.xyz", "--out", "x.pt"], "at least 4"),
+    (["calibrate", "model.pt", "valid.xyz", "--on", "stress", "--out", "x.pt"], "`on` must be"),
     (["md", "model.pt", "silver.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5"], "got Ag"),
     (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5", "--baseline", "emt",
       "--sigma-baseline", 0], "sigma_baseline"),
