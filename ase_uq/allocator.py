@@ -23,4 +23,6 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    # Older versions of glibc take no more than 32 MB.
+    kept = any(mallopt(M_MMAP_THRESHOLD, size) for size in (LARGEST_KEPT, 1 << 25))
+    return bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1)) and kept

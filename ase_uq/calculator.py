@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ase_uq.errors import InputError
 from ase_uq.force_variance import Exact, ForceVariance, Off, force_variance
 from ase_uq.prediction import CombiningModel, Prediction, UncertaintyModel
-from ase_uq.structure import changes_between, check_structure
+from ase_uq.structure import changes_between, check_positions, check_structure
 
 STANDARD = ("energy", "free_energy", "forces", "stress")
 UNCERTAINTY = ("energy_var", "forces_var", "stress_var", "energy_members")
@@ -86,12 +86,19 @@ class PredictionCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         """Evaluate the structure and fill every key the model provides."""
-        super().calculate(atoms, properties, system_changes)
+        own: Atoms
+        if atoms is not None and isinstance(self.atoms, Atoms) and list(system_changes) == ["positions"]:
+            # A step of dynamics: the copy that is there moves along.
+            own = self.atoms
+            own.positions[:] = atoms.positions
+            check = check_positions
+        else:
+            super().calculate(atoms, properties, system_changes)
+            # The base class has taken a copy: the caller's atoms are never kept.
+            own, check = self.atoms, check_structure  # type: ignore[assignment]
         self.results = {}
         self._prediction = None
-        # The base class has taken a copy: the caller's atoms are never kept.
-        own: Atoms = self.atoms  # type: ignore[assignment]
-        check_structure(own)
+        check(own)
         prediction, extra = self._predict(own, properties)
         self._prediction = prediction
         self.results = {

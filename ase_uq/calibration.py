@@ -116,6 +116,7 @@ def calibrate(
     method: Method = "student_t",
     groups: Sequence[Any] | None = None,
     seed: int = 0,
+    values: str = "structures",
 ) -> Calibration:
     """Fit the calibration factor alpha of a committee.
 
@@ -134,6 +135,8 @@ def calibrate(
         draws whole groups; without it the error bar of correlated frames is too small.
     seed
         Of the bootstrap.
+    values
+        What there is one of for each entry, for the warnings.
 
     Raises
     ------
@@ -185,7 +188,15 @@ def calibrate(
         alpha_student_t=alpha["student_t"],
         alpha_moment=alpha["moment"],
         warnings=tuple(
-            _warnings(z, squares=squares, method=method, n_members=n_members, std_error=std_error, n_masked=n_masked)
+            _warnings(
+                z,
+                squares=squares,
+                method=method,
+                n_members=n_members,
+                std_error=std_error,
+                n_masked=n_masked,
+                values=values,
+            )
         ),
     )
 
@@ -311,7 +322,14 @@ def _bootstrap(
 
 
 def _warnings(
-    z: Array, *, squares: Mapping[Method, float], method: Method, n_members: int, std_error: float | None, n_masked: int
+    z: Array,
+    *,
+    squares: Mapping[Method, float],
+    method: Method,
+    n_members: int,
+    std_error: float | None,
+    n_masked: int,
+    values: str,
 ) -> Iterator[str]:
     alpha = {name: _clamp(value) for name, value in squares.items()}
     if squares[method] < ALPHA_FLOOR**2:
@@ -320,7 +338,7 @@ def _warnings(
             f"floor {ALPHA_FLOOR}. Are the validation structures part of the training set?"
         )
     if n_masked:
-        yield f"{n_masked} of {n_masked + len(z)} structures have no spread between members and were left out."
+        yield f"{n_masked} of {n_masked + len(z)} {values} have no spread between members and were left out."
     if std_error is None:
         yield "All structures are of one group, so alpha has no error bar."
     elif std_error > POORLY_KNOWN * alpha[method]:
@@ -333,13 +351,13 @@ def _warnings(
     n_one_sided = int(max((z > 0).sum(), (z < 0).sum()))
     if n_one_sided >= ONE_SIDED * len(z) and len(z) >= 2 * MIN_STRUCTURES:
         yield (
-            f"{n_one_sided} of {len(z)} errors have the same sign: an energy offset is being calibrated as if it were "
-            "noise. Check the energy zero of the labels, and the domain."
+            f"{n_one_sided} of {len(z)} errors have the same sign: an offset is being calibrated as if it were "
+            "noise. Check the zero of the labels, and the domain."
         )
     if n_members >= 6 and max(alpha.values()) > DISAGREEMENT * min(alpha.values()):
         yield (
             f"The two estimates of alpha differ ({alpha['student_t']:.2f} from the t fit, {alpha['moment']:.2f} from "
-            "the moment): one factor does not describe all of these structures."
+            f"the moment): one factor does not describe all of these {values}."
         )
 
 

@@ -59,6 +59,8 @@ def save(model: MemberUncertainty, path: str | Path) -> None:
             f"`model` must be made of potentials of ase_uq to be saved, got {type(model).__name__}; "
             "keep foreign calculators as a script that builds them."
         )
+    if any(".table." in name for name in potential.state_dict()):
+        raise InputError("`model` holds a copy made for inference, whose networks are gone; save the original.")
     description = json.dumps(
         {
             "potential": type(potential).__name__,

@@ -66,7 +66,9 @@ class CompiledPotential:
         self.folder = cache_folder() if folder is None else Path(folder)
         self._weights = [tuple(_weights(potential).values()) for potential in potentials]
         self._packages: dict[int, Any] = {}
-        self._key = _key(self.potential)
+        # As many threads as torch has now. With one there are no atomic additions, which cost a factor of two.
+        self._threads = torch.get_num_threads()
+        self._key = _key(self.potential, self._threads)
 
     def evaluate(
         self,
@@ -118,14 +120,21 @@ class CompiledPotential:
                 with warnings.catch_warnings():
                     # What torch deprecates in itself is nothing a user can do about.
                     warnings.simplefilter("ignore")
-                    if not path.is_file():
-                        _build(self.potential, n_directions, path)
-                    self._packages[n_directions] = torch._inductor.aoti_load_package(str(path))
+                    self._packages[n_directions] = self._loaded_or_built(path, n_directions)
             except Exception as e:  # whatever a compiler may raise: the eager way gives the same numbers
                 reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
                 logger.warning("no compiled model, evaluation stays eager: %s", reason)
                 self._packages[n_directions] = None
         return self._packages[n_directions]
+
+    def _loaded_or_built(self, path: Path, n_directions: int) -> Any:
+        if path.is_file():
+            try:
+                return torch._inductor.aoti_load_package(str(path))
+            except Exception:  # a damaged file; one that is sound fails below, too
+                path.unlink()
+        _build(self.potential, n_directions, path, self._threads)
+        return torch._inductor.aoti_load_package(str(path))
 
 
 def _inputs(graph: Graph) -> tuple[Tensor, ...]:
@@ -145,9 +154,9 @@ def _weights(potential: Compilable) -> dict[str, Tensor]:
     return {f"potential.{name}": value.detach().contiguous() for name, value in sorted(potential.state_dict().items())}
 
 
-def _key(potential: Compilable) -> str:
+def _key(potential: Compilable, threads: int) -> str:
     # A package is machine code: for one version of torch, one kind of processor and a number of threads.
-    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
+    processor = f"{_processor()} {torch.backends.cpu.get_cpu_capability()} {threads}"
     shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in _weights(potential).items()]
     body = potential.potential if isinstance(potential, ShallowEnsemble) else potential
     architecture = {**body.config(), "seed": None}  # of the initial weights
@@ -155,7 +164,16 @@ def _key(potential: Compilable) -> str:
     return digest.hexdigest()[:24]
 
 
-def _build(potential: Compilable, n_directions: int, path: Path) -> None:
+def _processor() -> str:
+    # The compiler uses every instruction of the machine it runs on.
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return " ".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _build(potential: Compilable, n_directions: int, path: Path, threads: int) -> None:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     logger.info("compiling a model of this architecture, about a minute; it is kept as %s", path)
@@ -171,11 +189,10 @@ def _build(potential: Compilable, n_directions: int, path: Path) -> None:
     program = torch.export.export(traced, example, dynamic_shapes=open_sizes)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-        # As many threads as torch has now. With one there are no atomic additions, which cost a factor of two.
         built = torch._inductor.aoti_compile_and_package(
             program,
             package_path=str(Path(aside) / "model.pt2"),
-            inductor_configs={"cpp.threads": torch.get_num_threads()},
+            inductor_configs={"cpp.threads": threads},
         )
         Path(built).replace(path)
 

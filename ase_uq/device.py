@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from ase_uq.errors import InputError
@@ -13,13 +15,13 @@ def checked_device(name: str) -> torch.device:
     Raises
     ------
     InputError
-        For a name torch does not know, or a GPU that is not there.
+        For any other name than cpu, cuda or cuda:N, or a GPU that is not there.
     """
-    try:
-        device = torch.device(name)
-    except RuntimeError as e:
-        raise InputError(f"`device` must be cpu, cuda or cuda:0, got {name!r}; choose one.") from e
-    missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
-    if missing:
-        raise InputError(f"`device` {name!r} needs a GPU that torch can see, and there is none; use 'cpu'.")
+    if not isinstance(name, str) or re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
+        raise InputError(f"`device` must be cpu, cuda or cuda:0, got {name!r}; choose one.")
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        there = f"it sees {count}" if count else "there is none"
+        raise InputError(f"`device` {name!r} needs a GPU that torch can see, and {there}; use 'cpu'.")
     return device

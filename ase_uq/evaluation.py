@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_uq.calibration import Calibration, calibrate
+from ase_uq.calibration import MIN_STRUCTURES, Calibration, calibrate
 from ase_uq.errors import InputError
 from ase_uq.prediction import Prediction, UncertaintyModel
 from ase_uq.scores import Scores, energy_scores, force_scores
@@ -87,16 +87,21 @@ class Residuals:
 
         There is one alpha, the members'. Averages need that of the energies; fit it to the forces where their
         uncertainty is what counts, such as for choosing new training frames. `options` go to
-        `ase_uq.calibration.calibrate`; components of one frame are one group of its bootstrap.
+        `ase_uq.calibration.calibrate`; groups are given by frame, and by default each frame is one.
         """
         if on not in ("energy", "forces"):
             raise InputError(f"`on` must be 'energy' or 'forces', got {on!r}; choose one.")
+        if len(self.frames) < MIN_STRUCTURES:
+            raise InputError(
+                f"`frames` must be at least {MIN_STRUCTURES} to calibrate, got {len(self.frames)}; add validation data."
+            )
         variance = self.stacked(f"{on}_var_epistemic")
         n_members = self.predictions[0].n_members
         if variance is None or n_members is None:
-            raise InputError("calibration needs `energy_members`, which this model does not provide; use a committee.")
+            raise InputError(f"calibration needs `{on}_var`, which this model does not provide; use a committee.")
         if on == "forces":
-            options.setdefault("groups", np.repeat(np.arange(len(self.frames)), 3 * self.n_atoms))
+            groups = options.get("groups", np.arange(len(self.frames)))
+            options |= {"groups": np.repeat(groups, 3 * self.n_atoms), "values": "force components"}
         error = self.energy_error if on == "energy" else self.force_error.ravel()
         fitted = calibrate(
             reference=np.zeros_like(error),

@@ -33,7 +33,7 @@ class Evaluator:
     Parameters
     ----------
     potential
-        Its weights are fixed from now on; a copy may be what is evaluated.
+        A copy of it is evaluated, where it can make one (`SupportsInference`).
     device
         "cpu", "cuda", "cuda:0", ...
     compile
@@ -148,21 +148,23 @@ def _coefficients(energies: Array, combine: Callable[[Array], Array] | None, alp
 
 def _prepared(potential: Potential, device: torch.device) -> Potential:
     prepared: Any = potential.for_inference() if isinstance(potential, SupportsInference) else potential
-    if device.type == "cpu" or not isinstance(prepared, torch.nn.Module):
-        return prepared  # type: ignore[no-any-return]
-    # The potential that was given stays where it is.
-    return (copy.deepcopy(prepared) if prepared is potential else prepared).to(device)  # type: ignore[return-value]
+    if device.type != "cpu" and isinstance(prepared, torch.nn.Module):
+        # The potential that was given stays where it is.
+        prepared = (copy.deepcopy(prepared) if prepared is potential else prepared).to(device)
+    return prepared  # type: ignore[no-any-return]
 
 
 def _memory_cap(potential: Any, gigabytes: float) -> MemoryCap:
     if not isinstance(potential, DeepEnsemble):
         return MemoryCap.of(potential, gigabytes)
-    potential.memory_cap = MemoryCap.of(potential.members[0], gigabytes)
+    # The ensemble is a copy of ours; the member that takes most decides.
+    caps = [MemoryCap.of(member, gigabytes) for member in potential.members]
+    potential.memory_cap = max(caps, key=lambda cap: cap.per_row + cap.per_edge)
     return potential.memory_cap
 
 
 def _compiled(potential: Any) -> CompiledPotential | None:
-    deep = isinstance(potential, DeepEnsemble)
-    copies = list(potential.members) if deep else [potential]
-    compilable = stackable(copies) if deep else isinstance(potential, ShallowEnsemble)
-    return CompiledPotential(copies) if compilable else None
+    copies: list[Any] = list(potential.members) if isinstance(potential, DeepEnsemble) else [potential]
+    # A package is found by the sizes of the weights: of these classes alone it is known what is done with them.
+    bodies: list[Any] = [potential.potential] if type(potential) is ShallowEnsemble else copies
+    return CompiledPotential(copies) if stackable(bodies) else None

@@ -13,6 +13,7 @@ eps     strain, r' = r (1 + eps), cell' = cell (1 + eps)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -151,18 +152,27 @@ def _arranged(receivers: Tensor, n_atoms: int) -> dict[str, Tensor]:
     # `receivers` come sorted: an edge's rank among those of its centre is its distance from their start.
     counts = torch.bincount(receivers, minlength=n_atoms)
     width = int(counts.max()) if len(receivers) else 0
-    ranks = torch.arange(len(receivers)) - (counts.cumsum(0) - counts).index_select(0, receivers)
-    return {"receivers": receivers, "slots": receivers * width + ranks, "columns": torch.zeros(width)}
+    starts = counts.cumsum(0) - counts
+    ranks = torch.arange(len(receivers), device=receivers.device) - starts.index_select(0, receivers)
+    return {
+        "receivers": receivers,
+        "slots": receivers * width + ranks,
+        "columns": torch.zeros(width, device=receivers.device),
+    }
 
 
 def _canonical_order(i: Tensor, j: Tensor, shifts: Tensor, n_atoms: int) -> Tensor:
     # By centre, neighbour, image: so that sums over edges round alike whenever the list was built, and a run that was
     # interrupted goes on with the same digits. One integer key sorts several times faster than five columns.
     key = i * n_atoms + j
-    low, high = (int(end) for end in shifts.aminmax()) if len(i) else (0, 0)
-    if high > low:  # otherwise no pair is there twice
-        places = (high - low + 1) ** torch.arange(2, -1, -1)
-        key = key * (high - low + 1) ** 3 + (shifts - low).to(torch.int64) @ places
+    if len(i) and bool(shifts.any()):
+        low, high = shifts.amin(dim=0).tolist(), shifts.amax(dim=0).tolist()
+        spans = [end - start + 1 for start, end in zip(low, high, strict=True)]
+        if n_atoms**2 * math.prod(spans) > torch.iinfo(torch.int64).max:
+            columns = (*shifts.T.flip(0).numpy(), j.numpy(), i.numpy())
+            return torch.from_numpy(np.lexsort(columns))
+        for axis in range(3):
+            key = key * spans[axis] + (shifts[:, axis] - low[axis])
     return torch.from_numpy(np.argsort(key.numpy(), kind="stable"))
 
 

@@ -62,7 +62,7 @@ class LLPRUncertainty(MemberUncertainty):
         M; by default one more than there are features, the fewest whose covariance is exact. Fewer have a part of it.
     seed
         Of the members.
-    alpha, calibration, training
+    alpha, calibration, training, **evaluation
         As for `MemberUncertainty`; uncalibrated, the scale of the variance has no meaning.
 
     References
@@ -80,11 +80,12 @@ class LLPRUncertainty(MemberUncertainty):
         alpha: float = 1.0,
         calibration: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
+        **evaluation: Any,
     ) -> None:
         n_members = potential.n_features + 1 if n_members is None else n_members
         deviations = posterior_members(covariance, n_members, seed=seed)
         ensemble = ShallowEnsemble(potential, n_members, deviations=deviations)
-        super().__init__(ensemble, alpha=alpha, calibration=calibration, training=training)
+        super().__init__(ensemble, alpha=alpha, calibration=calibration, training=training, **evaluation)
         self.covariance = covariance
 
     @classmethod

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,7 +31,8 @@ class MemberUncertainty:
     Parameters
     ----------
     potential
-        A potential with at least two members, such as `DeepEnsemble`; it is put in evaluation mode.
+        A potential with at least two members, such as `DeepEnsemble`; it is put in evaluation mode. What is evaluated
+        is a copy: make a new `MemberUncertainty` after training it further.
     alpha
         Calibration factor of the deviations from the mean.
     calibration
@@ -71,17 +73,15 @@ class MemberUncertainty:
                 f"`potential` must have at least 2 members to have a variance, got {potential.n_members}; "
                 "join several in DeepEnsemble([...])."
             )
-        if not (np.isfinite(alpha) and alpha > 0):
-            raise InputError(f"`alpha` must be a positive number, got {alpha}; use 1.0 when uncalibrated.")
         self.potential = potential
-        self.alpha = float(alpha)
+        self.alpha = _checked_alpha(alpha)
         self.calibration = None if calibration is None else dict(calibration)
         self.training = None if training is None else dict(training)
         if isinstance(potential, torch.nn.Module):
             potential.eval().requires_grad_(False)
         self._evaluator = Evaluator(potential, device=device, compile=compile, memory_limit=memory_limit)
         self._neighbours = Neighbours(potential.cutoff, skin=skin)
-        self._hash: str | None = None
+        self._hash = _hash(potential, self.alpha)
 
     @property
     def n_members(self) -> int:
@@ -96,18 +96,14 @@ class MemberUncertainty:
     @property
     def model_hash(self) -> str:
         """SHA-256 of the weights and `alpha`; the same model gives the same hash on every machine."""
-        if self._hash is None:
-            digest = hashlib.sha256(json.dumps({"alpha": self.alpha}).encode())
-            if isinstance(self.potential, torch.nn.Module):
-                for name, value in sorted(self.potential.state_dict().items()):
-                    digest.update(name.encode())
-                    digest.update(value.cpu().contiguous().numpy().tobytes())
-            self._hash = digest.hexdigest()
         return self._hash
 
-    def calibrated(self, alpha: float, calibration: Mapping[str, Any]) -> MemberUncertainty:
+    def calibrated(self, alpha: float, calibration: Mapping[str, Any]) -> Self:
         """Return the same members under another calibration factor, with what it was fitted on."""
-        return MemberUncertainty(self.potential, alpha=alpha, calibration=calibration, training=self.training)
+        twin = copy.copy(self)
+        twin.alpha, twin.calibration = _checked_alpha(alpha), dict(calibration)
+        twin._hash = _hash(self.potential, twin.alpha)
+        return twin
 
     def predict(self, atoms: Atoms, properties: Collection[str] = ()) -> Prediction:  # noqa: ARG002
         """Evaluate all members of one structure: energies, forces and, for periodic cells, stress."""
@@ -175,6 +171,21 @@ class MemberUncertainty:
                 f"`atoms` must hold only elements the model was trained on ({', '.join(self.elements)}), got "
                 f"{', '.join(unknown)}; train with frames that contain them."
             )
+
+
+def _hash(potential: Potential, alpha: float) -> str:
+    digest = hashlib.sha256(json.dumps({"alpha": alpha}).encode())
+    if isinstance(potential, torch.nn.Module):
+        for name, value in sorted(potential.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _checked_alpha(alpha: float) -> float:
+    if not (np.isfinite(alpha) and alpha > 0):
+        raise InputError(f"`alpha` must be a positive number, got {alpha}; use 1.0 when uncalibrated.")
+    return float(alpha)
 
 
 def _array(tensor: torch.Tensor) -> Array:

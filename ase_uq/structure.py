@@ -24,16 +24,18 @@ def changes_between(old: Atoms | None, new: Atoms) -> list[str]:
     """Return the names of what differs, as ASE's `compare_atoms` does without its tolerance and its price."""
     if old is None:
         return list(all_changes)
-    changes = [name for name in ("positions", "numbers") if not np.array_equal(old.arrays[name], new.arrays[name])]
-    if not np.array_equal(old.cell.array, new.cell.array):
-        changes.append("cell")
-    if not np.array_equal(old.pbc, new.pbc):
-        changes.append("pbc")
+    pairs = {
+        "positions": (old.arrays["positions"], new.arrays["positions"]),
+        "numbers": (old.arrays["numbers"], new.arrays["numbers"]),
+        "cell": (old.cell.array, new.cell.array),
+        "pbc": (old.pbc, new.pbc),
+    }
     for name in ("initial_charges", "initial_magmoms"):
-        before, now = old.arrays.get(name), new.arrays.get(name)
-        if (before is None) != (now is None) or not (before is None or now is None or np.array_equal(before, now)):
-            changes.append(name)
-    return changes
+        if name in old.arrays or name in new.arrays:
+            none = np.zeros(0)
+            pairs[name] = (old.arrays.get(name, none), new.arrays.get(name, none))
+    # Bytes: asked several times a step, and NumPy's comparisons cost more than copies of this size.
+    return [name for name, (before, now) in pairs.items() if before.tobytes() != now.tobytes()]
 
 
 def check_structure(atoms: Atoms) -> None:
@@ -46,12 +48,7 @@ def check_structure(atoms: Atoms) -> None:
     """
     if len(atoms) == 0:
         raise InputError("`atoms` must hold at least one atom, got an empty structure; check the input file.")
-    if not np.isfinite(atoms.positions).all():
-        finite = np.isfinite(atoms.positions).all(axis=1)
-        raise InputError(
-            f"`atoms.positions` must be finite, atom {int(np.argmin(finite))} is not; "
-            "the dynamics has probably blown up: restart from an earlier frame with a shorter time step."
-        )
+    check_positions(atoms)
     lengths = atoms.cell.lengths()
     for axis in np.flatnonzero(atoms.pbc):
         if lengths[axis] == 0.0:
@@ -63,6 +60,16 @@ def check_structure(atoms: Atoms) -> None:
         raise InputError(
             f"`atoms.cell` must have independent vectors, got lengths {lengths.tolist()} that span no volume; "
             "set a cell with a volume."
+        )
+
+
+def check_positions(atoms: Atoms) -> None:
+    """Refuse positions that are not finite: what can go wrong from one step to the next."""
+    if not np.isfinite(atoms.positions).all():
+        finite = np.isfinite(atoms.positions).all(axis=1)
+        raise InputError(
+            f"`atoms.positions` must be finite, atom {int(np.argmin(finite))} is not; "
+            "the dynamics has probably blown up: restart from an earlier frame with a shorter time step."
         )
 
 

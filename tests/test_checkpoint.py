@@ -36,7 +36,7 @@ def test_the_hash_knows_the_weights_and_alpha():
     assert model().model_hash != model(alpha=2.0).model_hash
     changed = model()
     next(changed.potential.parameters()).data[0] += 1e-7
-    assert changed.model_hash != model().model_hash
+    assert MemberUncertainty(changed.potential).model_hash != model().model_hash
 
 
 def content(tmp_path):

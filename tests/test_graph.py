@@ -127,3 +127,17 @@ def test_dynamics_with_a_skin_is_dynamics_without_to_the_last_digit():
     moved = np.linalg.norm(trajectories[0] - (bulk("Cu", cubic=True) * (2, 2, 1)).positions, axis=1)
     assert moved.max() > 0.5  # the list was rebuilt on the way
     assert (trajectories[0] == trajectories[1]).all()
+
+
+def test_atoms_that_wandered_across_millions_of_cells_keep_their_neighbours_in_order():
+    atoms = bulk("Cu", cubic=True).repeat(2)
+    atoms.rattle(0.1, seed=0)
+    near = build_graph(atoms, 4.5)
+    for cells in (10**5, 10**7, 10**9):
+        atoms_far = atoms.copy()
+        atoms_far.positions[3] += cells * atoms.cell[0]
+        far = build_graph(atoms_far, 4.5)
+        assert (far.receivers.diff() >= 0).all()
+        assert (far.receivers == near.receivers).all()
+        assert (far.senders == near.senders).all()
+        assert len(far.slots.unique()) == len(far.slots)

@@ -6,12 +6,12 @@ import torch
 from ase import units
 from ase.md.verlet import VelocityVerlet
 
-from ase_uq import UQCalculator
+from ase_uq import InputError, UQCalculator, save
 from ase_uq.graph import build_graph
 from ase_uq.members import MemberUncertainty
 from ase_uq.potentials import DeepEnsemble, EquivariantPotential, ShallowEnsemble, evaluate
 from ase_uq.potentials.radial_table import RadialTable, needed_cells
-from ase_uq.potentials.stack import MemberStack
+from ase_uq.potentials.stack import MemberStack, stackable
 from tests.potentials import potential
 from tests.structures import STRUCTURES, copper, rattled
 
@@ -40,7 +40,7 @@ def test_values_slopes_and_the_end_of_a_table():
 
     assert needed_cells(functions, 5.0) == 512
     table = RadialTable(functions, 5.0, 512, torch.float64)
-    r = torch.linspace(0.0, 5.0, 3001, dtype=torch.float64, requires_grad=True)
+    r = torch.linspace(1e-3, 5.0, 3001, dtype=torch.float64, requires_grad=True)
     for found, expected in zip(table(r), functions(r), strict=True):
         assert found.shape == expected.shape
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
@@ -51,7 +51,23 @@ def test_values_slopes_and_the_end_of_a_table():
 
 def test_what_is_too_sharp_is_not_tabulated():
     assert needed_cells(lambda r: [torch.tanh(4000.0 * (r - 2.0)).unsqueeze(1)], 5.0) is None
+    assert needed_cells(lambda r: [torch.nan * r.unsqueeze(1)], 5.0) is None
     assert potential().for_inference().network.table is None  # double precision
+
+
+def test_members_with_unlike_tables_are_not_stacked():
+    made = [potential(seed, **SINGLE).for_inference(cells) for seed, cells in enumerate((512, 1024, 0))]
+    assert not stackable(made[:2])
+    assert not stackable(made[::2])
+    found = evaluate(DeepEnsemble(made), build_graph(copper(), 3.5))
+    apart = [evaluate(each, build_graph(copper(), 3.5)) for each in made]
+    torch.testing.assert_close(found.energies, torch.cat([each.energies for each in apart]))
+
+
+def test_a_copy_for_inference_is_not_saved(tmp_path):
+    made = DeepEnsemble([potential(seed, **SINGLE) for seed in range(2)])
+    with pytest.raises(InputError, match="save the original"):
+        save(MemberUncertainty(made.for_inference()), tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from ase_uq.graph import build_graph, collate
-from ase_uq.members import MemberUncertainty
 from ase_uq.potentials import DeepEnsemble, evaluate
 from ase_uq.potentials.stack import MemberStack, stackable
 from tests.potentials import ensemble, potential
@@ -86,6 +85,6 @@ def test_trainable_or_different_members_are_not_stacked():
 def test_stacks_are_no_part_of_the_state():
     made = ensemble(3)
     before = set(made.state_dict())
-    MemberUncertainty(made).predict(water())
+    evaluate(made.requires_grad_(False), build_graph(water(), made.cutoff))
     assert made._stacks
     assert set(made.state_dict()) == before

@@ -94,10 +94,10 @@ class FeaturePotential(Protocol):
 
 @runtime_checkable
 class SupportsInference(Protocol):
-    """An optional ability: a copy that gives the same numbers faster and cannot be trained."""
+    """An optional ability: a copy with fixed weights that gives the same numbers, perhaps faster."""
 
     def for_inference(self) -> Any:
-        """Return that copy, or the potential itself where nothing is gained."""
+        """Return that copy; it cannot be trained, and what happens to the original does not reach it."""
         ...
 
 

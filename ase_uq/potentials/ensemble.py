@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,15 +67,13 @@ class DeepEnsemble(nn.Module):
         return torch.cat([member.energies(graph) for member in self.members])  # type: ignore[operator]
 
     def for_inference(self) -> DeepEnsemble:
-        """Return the same members prepared for evaluation only; their weights are copies."""
-        members = list(self.members)
-        if not all(isinstance(member, EquivariantPotential) for member in members):
-            return self
-        cells = [member.radial_cells() for member in members]  # type: ignore[operator]
-        if None in cells:
-            return self
-        # Equally fine tables, so that members can be stacked.
-        return DeepEnsemble([member.for_inference(max(cells)) for member in members])  # type: ignore[operator]
+        """Return copies of the members with fixed weights, prepared for evaluation only, see there."""
+        members: list[Any] = list(self.members)
+        if all(isinstance(member, EquivariantPotential) for member in members):
+            # Equally fine tables, so that members can be stacked; none where one member is better without.
+            cells = [member.radial_cells() for member in members]
+            return DeepEnsemble([member.for_inference(max(cells) if all(cells) else 0) for member in members])
+        return DeepEnsemble([copy.deepcopy(member).requires_grad_(False) for member in members])
 
     def evaluate_members(self, graph: Graph, *, stress: bool = False) -> Evaluation:
         """Evaluate members side by side where that pays, in groups that fit the cache; otherwise one after another.

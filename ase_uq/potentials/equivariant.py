@@ -131,14 +131,14 @@ class EquivariantPotential(nn.Module):
         self.mean_neighbours.fill_(mean_neighbours)
 
     def for_inference(self, n_cells: int | None = None) -> EquivariantPotential:
-        """Return the same potential with tabulated radial functions, see `RadialTable`; its weights are copies.
+        """Return a copy with fixed weights and, in single precision, tabulated radial functions, see `RadialTable`.
 
-        In double precision, where tables would cost digits, this is the potential itself.
+        `n_cells` is how fine the table is to be, 0 for none; by default as fine as it needs to be.
         """
         n_cells = self.radial_cells() if n_cells is None else n_cells
-        if n_cells is None:
-            return self
-        twin = copy.deepcopy(self)
+        twin = copy.deepcopy(self).eval().requires_grad_(False)
+        if not n_cells:
+            return twin
         network = twin.network
         table = RadialTable(self._radial_functions(), self.cutoff, n_cells, network.embedding.dtype)
         network.table = table.to(network.embedding.device)
@@ -146,11 +146,11 @@ class EquivariantPotential(nn.Module):
             layer.radial = None  # type: ignore[assignment]
         return twin
 
-    def radial_cells(self) -> int | None:
-        """Return the number of cells its table needs, or `None` if it is better without."""
+    def radial_cells(self) -> int:
+        """Return the number of cells its table needs, or 0 if it has one, or is better without."""
         if self._config["dtype"] != "float32" or self.network.table is not None:
-            return None
-        return needed_cells(self._radial_functions(), self.cutoff)
+            return 0
+        return needed_cells(self._radial_functions(), self.cutoff) or 0
 
     def _radial_functions(self) -> Callable[[Tensor], list[Tensor]]:
         exact = copy.deepcopy(self.network).to("cpu", torch.float64).requires_grad_(False)

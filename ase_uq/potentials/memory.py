@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from ase.build import bulk
-from torch import Tensor
+from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.graph import Graph, build_graph
+from ase_uq.graph import Graph, build_graph, collate
 
 GIGABYTE = 1e9
 # Largest use over what is kept for the backward pass, as measured: 1.1 to 1.5.
@@ -26,37 +27,49 @@ class MemoryCap:
     ----------
     limit
         Bytes.
-    per_edge, per_atom
-        Bytes that an evaluation with forces takes for every member evaluated at a time.
+    per_atom, per_edge, per_row
+        Bytes that an evaluation with forces takes for every member evaluated at a time; rows are those of a table that
+        is as wide for every atom as for the one with the most neighbours.
     """
 
     limit: float
-    per_edge: float
     per_atom: float
+    per_edge: float
+    per_row: float
 
     @classmethod
     def of(cls, potential: Any, gigabytes: float) -> MemoryCap:
-        """Return a cap for a potential, a torch module that knows its `elements`.
+        """Return a cap for a potential, a torch module with `cutoff` and `elements`.
 
         Raises
         ------
         InputError
-            For a limit that is not positive.
+            For a limit that is not positive, or another kind of potential.
         """
-        if not (math.isfinite(gigabytes) and gigabytes > 0):
-            raise InputError(f"`memory_limit` must be positive, in GB, got {gigabytes}; use None for no limit.")
-        # Two small crystals: one whose atoms do not see each other, and one as dense as liquids are.
-        sparse, dense = (
+        if not (isinstance(gigabytes, (int, float)) and math.isfinite(gigabytes) and gigabytes > 0):
+            raise InputError(f"`memory_limit` must be a positive number of GB, got {gigabytes!r}; None is no limit.")
+        weights = list(potential.parameters()) if isinstance(potential, nn.Module) else []
+        if not (weights and hasattr(potential, "elements")):
+            raise InputError(
+                f"`memory_limit` needs a torch module with `elements`, {type(potential).__name__} is not; leave it out."
+            )
+        # Three small systems tell the parts apart: atoms that see no other, a crystal as dense as liquids are, and both
+        # together, where the lonely atoms have empty rows.
+        lonely, dense = (
             build_graph(bulk(potential.elements[0], "fcc", a=a * potential.cutoff).repeat(2), potential.cutoff)
             for a in (3.0, 0.8)
         )
-        per_atom = _kept(potential, sparse) / len(sparse.positions)
-        per_edge = (_kept(potential, dense) - per_atom * len(dense.positions)) / len(dense.senders)
-        return cls(GIGABYTE * gigabytes, PEAK * per_edge, PEAK * per_atom)
+        probes = [lonely, dense, collate([lonely, dense])]
+        sizes = np.array([[len(graph.positions), len(graph.senders), _rows(graph)] for graph in probes])
+        parts = np.linalg.solve(sizes, [_kept(potential, graph) for graph in probes])
+        return cls(GIGABYTE * gigabytes, *(PEAK * float(part) for part in parts.clip(min=0.0)))
 
     def needed(self, *graphs: Graph) -> float:
         """Return the bytes that one member takes on these structures together."""
-        return sum(self.per_edge * len(graph.senders) + self.per_atom * len(graph.positions) for graph in graphs)
+        n_atoms = sum(len(graph.positions) for graph in graphs)
+        n_edges = sum(len(graph.senders) for graph in graphs)
+        widest = max(len(graph.columns) for graph in graphs)
+        return self.per_atom * n_atoms + self.per_edge * n_edges + self.per_row * n_atoms * widest
 
     def members_at_once(self, graph: Graph) -> int:
         """Return how many members may be evaluated side by side.
@@ -68,11 +81,16 @@ class MemoryCap:
         """
         needed = self.needed(graph)
         if needed > self.limit:
+            enough = 1.06 * needed / GIGABYTE  # more than two digits can take away
             raise InputError(
-                f"`memory_limit` must be at least {needed / GIGABYTE:.2g} GB for one member on these "
-                f"{graph.positions.shape[0]} atoms, got {self.limit / GIGABYTE:.2g}; raise it, or use a smaller cell."
+                f"`memory_limit` must be at least {enough:.2g} GB for one member on these {len(graph.positions)} "
+                f"atoms, got {self.limit / GIGABYTE:.2g}; raise it, or use a smaller cell."
             )
         return int(self.limit / needed)
+
+
+def _rows(graph: Graph) -> int:
+    return len(graph.positions) * len(graph.columns)
 
 
 def _kept(potential: Any, graph: Graph) -> int:

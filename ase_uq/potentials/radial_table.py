@@ -42,6 +42,8 @@ def needed_cells(functions: Functions, cutoff: float) -> int | None:
     """Return the number of cells that keeps the error of slopes below the tolerance, or `None` where none does."""
     distances = torch.linspace(CLOSEST, cutoff, 4099, dtype=torch.float64)
     exact = _slopes(functions, distances)
+    if not np.isfinite(exact).all():
+        return None
     s, along = _scaled(distances, cutoff).numpy(), (1.0 + distances.numpy()) * math.log1p(cutoff)
     cells = FEWEST
     while cells <= MOST:
@@ -103,7 +105,8 @@ class RadialTable(nn.Module):
         """Return the functions of each layer, (E, P), at distances (E,) float64 in G equal blocks."""
         place = _scaled(distances, self.cutoff) * self.n_cells
         cells = place.detach().long().clamp(max=self.n_cells - 1)
-        offsets = (place - cells - 0.5).to(self.coefficients(0).dtype)
+        # Atoms on top of each other have no energy: not a number, as from the networks.
+        offsets = torch.where(distances > 0.0, place - cells - 0.5, torch.nan).to(self.coefficients(0).dtype)
         if self.n_groups > 1:
             first = self.n_cells * torch.arange(self.n_groups, device=cells.device)
             cells = (cells.view(self.n_groups, -1) + first.unsqueeze(1)).flatten()

@@ -111,12 +111,10 @@ class ShallowEnsemble(nn.Module):
         return mean + (features @ self.deviations()).T
 
     def for_inference(self) -> ShallowEnsemble:
-        """Return the same ensemble with the body prepared for evaluation only, see there."""
-        body = self.potential.for_inference() if isinstance(self.potential, SupportsInference) else self.potential
-        if body is self.potential:
-            return self
-        twin = copy.deepcopy(self)
-        twin.potential = body
+        """Return a copy with fixed weights and the body prepared for evaluation only, see there."""
+        twin = copy.deepcopy(self).requires_grad_(False)
+        if isinstance(self.potential, SupportsInference):
+            twin.potential = self.potential.for_inference()
         return twin
 
     def config(self) -> dict[str, Any]:

@@ -22,13 +22,17 @@ def stackable(members: Sequence[nn.Module]) -> bool:
     """Return whether members differ in nothing but their weights, and those are fixed."""
     first = members[0]
     return all(
-        isinstance(member, EquivariantPotential)
-        and isinstance(first, EquivariantPotential)
+        type(member) is type(first) is EquivariantPotential  # a subclass may do anything
         and {**member.config(), "seed": 0} == {**first.config(), "seed": 0}
         and torch.equal(member.mean_neighbours, first.mean_neighbours)
+        and _cells(member) == _cells(first)
         and not any(parameter.requires_grad for parameter in member.parameters())
         for member in members
     )
+
+
+def _cells(member: EquivariantPotential) -> int | None:
+    return None if member.network.table is None else member.network.table.n_cells
 
 
 class MemberStack(nn.Module):
