@@ -139,7 +139,7 @@ class MemberUncertainty:
         )
 
     def predict_many(self, structures: Sequence[Atoms]) -> list[Prediction]:
-        """Evaluate several structures in one pass; the same numbers as one by one."""
+        """Evaluate several structures, in one pass if memory allows; the same numbers as one by one."""
         for atoms in structures:
             self._check_elements(atoms)
         graphs = [build_graph(atoms, self.potential.cutoff) for atoms in structures]

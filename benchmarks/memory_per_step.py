@@ -61,7 +61,7 @@ def _megabytes(system: str, n_members: int, exact: bool) -> float:
     evaluate(body, build_graph(atoms[:3], CUTOFF))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if n_members == 1:
-        neighbours = Neighbours(CUTOFF)
+        neighbours, body = Neighbours(CUTOFF), body.for_inference()
         for _ in range(STEPS):
             evaluate(body, neighbours.graph(atoms), stress=bool(atoms.pbc.any()))
     else:

@@ -41,7 +41,8 @@ CLOSEST = 0.1
 def needed_cells(functions: Functions, cutoff: float) -> int | None:
     """Return the number of cells that keeps the error of slopes below the tolerance, or `None` where none does."""
     distances = torch.linspace(CLOSEST, cutoff, 4099, dtype=torch.float64)
-    exact = _slopes(functions, distances)
+    # In parts, so that looking takes no more memory than a step of dynamics.
+    exact = np.concatenate([_slopes(functions, part) for part in distances.split(512)])
     if not np.isfinite(exact).all():
         return None
     s, along = _scaled(distances, cutoff).numpy(), (1.0 + distances.numpy()) * math.log1p(cutoff)
