@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ase_uq.commands import calibrate, demo, evaluate, md, report, reweight, train
+from ase_uq.commands import calibrate, demo, evaluate, md, report, rerun, reweight, train
 from ase_uq.errors import InputError, RunError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, train, evaluate, calibrate, md, reweight, report):
+for command in (demo, train, evaluate, calibrate, md, rerun, reweight, report):
     app.command(name=command.NAME)(command.run)
 
 

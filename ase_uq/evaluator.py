@@ -76,6 +76,16 @@ class Evaluator:
                 return found
         return evaluate(self.potential, graph.to(self.device), stress=bool(graph.periodic.any()))
 
+    def means(self, graph: Graph) -> Evaluation:
+        """Evaluate the energies of every member, and the derivatives of their mean: one row of forces and stresses."""
+        self._check_memory(graph)
+        return evaluate(
+            self.potential,
+            graph.to(self.device),
+            stress=bool(graph.periodic.any()),
+            combine=lambda energies: energies.new_full((1, len(energies)), 1.0 / len(energies)),
+        )
+
     def combined(
         self, graph: Graph, *, directions: Array, combine: Callable[[Array], Array] | None = None, alpha: float = 1.0
     ) -> Evaluation:

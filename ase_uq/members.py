@@ -138,12 +138,31 @@ class MemberUncertainty:
             alpha=self.alpha,
         )
 
-    def predict_many(self, structures: Sequence[Atoms]) -> list[Prediction]:
-        """Evaluate several structures, in one pass if memory allows; the same numbers as one by one."""
+    def predict_many(self, structures: Sequence[Atoms], *, forces_var: bool = True) -> list[Prediction]:
+        """Evaluate several structures, in one pass if memory allows; the same numbers as one by one.
+
+        Without `forces_var` members that share a body need a single backward pass.
+        """
         for atoms in structures:
             self._check_elements(atoms)
         graphs = [build_graph(atoms, self.potential.cutoff) for atoms in structures]
-        return [prediction for part in self._evaluator.parts(graphs) for prediction in self._predictions(collate(part))]
+        predict = self._predictions if forces_var or not self._evaluator.shares_body else self._mean_predictions
+        return [prediction for part in self._evaluator.parts(graphs) for prediction in predict(collate(part))]
+
+    def _mean_predictions(self, graph: Graph) -> list[Prediction]:
+        evaluation = self._evaluator.means(graph)
+        energies, forces = _array(evaluation.energies), _array(evaluation.forces)[0]
+        stresses = None if evaluation.stresses is None else _array(evaluation.stresses)[0]
+        ends = np.cumsum([0, *graph.n_atoms.tolist()])
+        return [
+            Prediction.from_energies(
+                energies=energies[:, s],
+                forces=forces[ends[s] : ends[s + 1]],
+                stress=stresses[s] if stresses is not None and bool(graph.periodic[s]) else None,
+                alpha=self.alpha,
+            )
+            for s in range(graph.n_structures)
+        ]
 
     def _predictions(self, graph: Graph) -> list[Prediction]:
         evaluation = self._evaluator.members(graph)

@@ -37,6 +37,7 @@ Array = NDArray[np.float64]
 _HASH_CHARACTERS = 12
 _DRIVERS = {
     "model": "the model",
+    "trajectory": "what gave an old trajectory its energies",
     "weighted_baseline": "the model on a weighted baseline",
     "threshold_switch": "the model, switched to a baseline above a threshold",
 }

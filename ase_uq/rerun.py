@@ -1,0 +1,141 @@
+"""`rerun`: the log of an old trajectory, with the energies of members the run did not have.
+
+The energies that the trajectory carries are those its integrator saw, of whatever potential that was: reweighing needs
+them only up to a constant. Without them the run is taken to have been driven by the mean of the members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from ase_uq.calculator import STANDARD, UNCERTAINTY, PredictionCalculator
+from ase_uq.errors import InputError
+from ase_uq.logger import ObservableLike, UncertaintyLogger
+from ase_uq.members import MemberUncertainty
+from ase_uq.prediction import Prediction
+
+BATCH_SIZE = 16
+
+
+def rerun(
+    model: MemberUncertainty,
+    frames: Sequence[Atoms],
+    path: str | Path,
+    *,
+    temperature_K: float,
+    interval_fs: float = 1.0,
+    ensemble: str = "nvt",
+    observables: Mapping[str, ObservableLike] | None = None,
+    store: Collection[str] = (),
+    forces_var: bool = True,
+    overwrite: bool = False,
+    batch_size: int = BATCH_SIZE,
+    on_frame: Callable[[int], None] | None = None,
+) -> str:
+    """Evaluate a trajectory and write the log that `read_log`, `reweight` and the report read.
+
+    Parameters
+    ----------
+    model
+        The members.
+    frames
+        Frames of one run in their order, with the energies of the potential that drove it or without any.
+    path
+        Log to write.
+    temperature_K
+        Target of the thermostat of that run.
+    interval_fs
+        Time from one frame to the next, fs.
+    ensemble, observables, store, overwrite
+        As for `UncertaintyLogger`.
+    forces_var
+        Also the variance of forces; without it a model whose members share a body needs one backward pass a batch.
+    batch_size
+        Frames evaluated together.
+    on_frame
+        Called with the number of frames done.
+
+    Returns
+    -------
+    str
+        What drove the run: "trajectory" (energies of the frames) or "model" (there were none).
+
+    Raises
+    ------
+    InputError
+        For no frames, frames of different atoms, or energies in some frames only.
+    """
+    if not frames:
+        raise InputError("`frames` must hold at least one structure, got none; check the trajectory.")
+    driver = "trajectory" if _energy(frames[0]) is not None else "model"
+    for index, frame in enumerate(frames):
+        _check(frame, frames[0], index, driver)
+    atoms, replay = frames[0].copy(), _Replay(driver)
+    atoms.calc = replay
+    options: dict[str, Any] = {"observables": observables, "store": store, "overwrite": overwrite}
+    with UncertaintyLogger(
+        path, atoms, temperature_K=temperature_K, timestep_fs=interval_fs, ensemble=ensemble, **options
+    ) as log:
+        for start in range(0, len(frames), batch_size):
+            part = frames[start : start + batch_size]
+            predictions = model.predict_many(part, forces_var=forces_var)
+            for done, (frame, prediction) in enumerate(zip(part, predictions, strict=True), start + 1):
+                _move(atoms, frame)
+                replay.load(prediction, _energy(frame))
+                atoms.get_potential_energy()
+                log()
+                if on_frame is not None:
+                    on_frame(done)
+    return driver
+
+
+class _Replay(PredictionCalculator):
+    """Gives out what is already known."""
+
+    def __init__(self, driver: str) -> None:
+        super().__init__([*STANDARD, *UNCERTAINTY])
+        self.driver = driver
+        self._next: tuple[Prediction, dict[str, Any]] | None = None
+
+    def load(self, prediction: Prediction, energy: float | None) -> None:
+        self._next = (prediction, {} if energy is None else {"energy": energy})
+        self.reset()
+
+    def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:  # noqa: ARG002
+        assert self._next is not None
+        return self._next
+
+
+def _energy(frame: Atoms) -> float | None:
+    if frame.calc is None:
+        return None
+    try:
+        return float(frame.calc.get_property("energy", frame, allow_calculation=False))
+    except (PropertyNotImplementedError, TypeError):
+        return None
+
+
+def _check(frame: Atoms, first: Atoms, index: int, driver: str) -> None:
+    if not np.array_equal(frame.numbers, first.numbers):
+        raise InputError(
+            f"`frames` must be of one run, frame {index} is {frame.get_chemical_formula()} and the first "
+            f"{first.get_chemical_formula()}, or in another order; give one trajectory at a time."
+        )
+    if (_energy(frame) is not None) != (driver == "trajectory"):
+        raise InputError(
+            f"`frames` must all have energies or none, frame {index} differs from the first; "
+            "take the energies out, or leave those frames out."
+        )
+
+
+def _move(atoms: Atoms, frame: Atoms) -> None:
+    atoms.set_cell(frame.cell)
+    atoms.pbc = frame.pbc
+    atoms.positions[:] = frame.positions
+    atoms.set_momenta(frame.get_momenta(), apply_constraint=False)
