@@ -45,7 +45,8 @@ def rerun(
     model
         The members.
     frames
-        Frames of one run in their order, with the energies of the potential that drove it or without any.
+        Frames of one run in their order, with the energies of the potential that drove it or without any. Where they
+        have no velocities, kinetic energy and temperature are logged as zero.
     path
         Log to write.
     temperature_K
