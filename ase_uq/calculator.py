@@ -88,9 +88,10 @@ class PredictionCalculator(Calculator):
         """Evaluate the structure and fill every key the model provides."""
         own: Atoms
         if atoms is not None and isinstance(self.atoms, Atoms) and list(system_changes) == ["positions"]:
-            # A step of dynamics: the copy that is there moves along.
+            # A step of dynamics: the copy that is there moves along, with all that atoms carry.
             own = self.atoms
-            own.positions[:] = atoms.positions
+            own.arrays = {name: values.copy() for name, values in atoms.arrays.items()}
+            own.info = dict(atoms.info)
             check = check_positions
         else:
             super().calculate(atoms, properties, system_changes)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ase import Atoms, units
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
@@ -273,3 +273,25 @@ def test_bad_structures_get_one_sentence():
 def test_bad_construction_gets_one_sentence(make, rule):
     with pytest.raises(InputError, match=rule):
         make()
+
+
+class Reading:
+    """A model that looks at what the atoms carry."""
+
+    def predict(self, atoms, properties):
+        self.seen = (atoms.info.get("charge"), atoms.get_tags().tolist())
+        return Prediction.from_members(energies=[0.0, 1.0], forces=np.zeros((2, len(atoms), 3)))
+
+
+def test_a_moved_structure_brings_all_it_carries():
+    model, atoms = Reading(), molecule("H2O")
+    atoms.calc = UQCalculator(model)
+    atoms.get_potential_energy()
+    atoms.positions += 0.1
+    atoms.info["charge"] = 1
+    atoms.set_tags([3, 2, 1])
+    atoms.get_potential_energy()
+    assert model.seen == (1, [3, 2, 1])
+    kept = atoms.positions.copy()
+    atoms.positions[0, 0] += 5.0
+    np.testing.assert_array_equal(atoms.calc.atoms.positions, kept)

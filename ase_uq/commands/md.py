@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ase_uq.commands.options import JSON, MODEL, console, print_json
+from ase_uq.commands.options import DEVICE, JSON, MEMORY_LIMIT, MODEL, OBSERVABLES, console, print_json
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -35,10 +35,7 @@ def run(
     align: Annotated[
         Path | None, typer.Option(help="Frames on which the energy zeros of model and baseline are aligned [START].")
     ] = None,
-    observable: Annotated[
-        list[str] | None,
-        typer.Option(help="distance:0,1 angle:1,0,2 dihedral:0,1,2,3 umbrella:0,1,2,3; NAME=... names it. Repeatable."),
-    ] = None,
+    observable: OBSERVABLES = None,
     store: Annotated[
         list[str] | None, typer.Option(help="Also log positions, forces, forces_var or cell. Repeatable.")
     ] = None,
@@ -51,8 +48,8 @@ def run(
         str,
         typer.Option("--compile", help="auto: machine code, built once for an architecture in about a minute; or off."),
     ] = "off",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, ...")] = "cpu",
-    memory_limit: Annotated[float | None, typer.Option(help="Memory an evaluation may take, GB.")] = None,
+    device: DEVICE = "cpu",
+    memory_limit: MEMORY_LIMIT = None,
     interval: Annotated[int, typer.Option(help="Steps between logged frames.")] = 1,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
     restart: Annotated[

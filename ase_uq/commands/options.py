@@ -24,6 +24,12 @@ STRESS_KEY = Annotated[
     str | None, typer.Option("--stress-key", help="Name of the stress (eV/Å^3) [REF_stress, or ASE's own].")
 ]
 MAX_FORCE = Annotated[float, typer.Option("--max-force", help="A larger force component (eV/Å) is refused.")]
+DEVICE = Annotated[str, typer.Option(help="cpu, cuda, cuda:0, ...")]
+MEMORY_LIMIT = Annotated[float | None, typer.Option(help="Memory an evaluation may take, GB.")]
+OBSERVABLES = Annotated[
+    list[str] | None,
+    typer.Option(help="distance:0,1 angle:1,0,2 dihedral:0,1,2,3 umbrella:0,1,2,3; NAME=... names it. Repeatable."),
+]
 MODEL = Annotated[Path, typer.Argument(help="Model file of `ase-uq train`.", show_default=False)]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ase_uq.commands.options import JSON, MODEL, console, print_json
+from ase_uq.commands.options import DEVICE, JSON, MEMORY_LIMIT, MODEL, OBSERVABLES, console, print_json
 
 NAME = "rerun"
 
@@ -18,13 +18,10 @@ def run(
     temperature: Annotated[float, typer.Option(help="Target of the thermostat of that run, K.")],
     out: Annotated[Path, typer.Option(help="HDF5 log to write.")],
     interval: Annotated[float, typer.Option(help="Time from one frame to the next, fs.")] = 1.0,
-    observable: Annotated[
-        list[str] | None,
-        typer.Option(help="distance:0,1 angle:1,0,2 dihedral:0,1,2,3 umbrella:0,1,2,3; NAME=... names it. Repeatable."),
-    ] = None,
+    observable: OBSERVABLES = None,
     forces_var: Annotated[bool, typer.Option(help="Also the variance of forces, which costs most of the time.")] = True,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, ...")] = "cpu",
-    memory_limit: Annotated[float | None, typer.Option(help="Memory an evaluation may take, GB.")] = None,
+    device: DEVICE = "cpu",
+    memory_limit: MEMORY_LIMIT = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing log.")] = False,
     as_json: JSON = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ase_uq.commands.options import ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, STRESS_KEY, console, print_json
+from ase_uq.commands.options import DEVICE, ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, STRESS_KEY, console, print_json
 
 if TYPE_CHECKING:
     from ase_uq.training.methods import Method
@@ -49,7 +49,7 @@ def run(
     hidden_l_max: Annotated[int, typer.Option(help="Highest degree of the messages, 0 to l_max.")] = 0,
     layers: Annotated[int, typer.Option(help="Message-passing steps.")] = 2,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, ...")] = "cpu",
+    device: DEVICE = "cpu",
     jobs: Annotated[
         int | None, typer.Option(help="deep: members trained at the same time [as many as torch has threads].")
     ] = None,
