@@ -17,8 +17,8 @@ LARGEST_KEPT = 1 << 30
 def keep_freed_memory() -> bool:
     """Let the process keep what it frees, in blocks of up to 1 GB; return whether that could be arranged.
 
-    It holds for the whole process, which is why only `ase-uq md` and `rerun` do it unasked: call it at the top of a script
-    whose process runs dynamics. The process then stays as large as it ever was. Without glibc it does nothing.
+    It holds for the whole process, which is why only `ase-uq md` and `rerun` do it unasked: call it at the top of a
+    script whose process runs dynamics. The process then stays as large as it ever was. Without glibc it does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
