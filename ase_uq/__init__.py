@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from ase_uq.checkpoint import load, save
     from ase_uq.committee import CommitteeUncertainty
     from ase_uq.errors import InputError, RunError
+    from ase_uq.log_reweighting import reweight_log
     from ase_uq.logger import UncertaintyLogger
     from ase_uq.online import OnlineReweighter
     from ase_uq.prediction import Prediction, UncertaintyModel
-    from ase_uq.reweighting import reweight
+    from ase_uq.reweighting import combine, difference, reweight
     from ase_uq.runlog import read_log
 
 __version__ = "0.1.0"
@@ -32,10 +33,13 @@ _HOMES = {
     "UncertaintyLogger": "logger",
     "UncertaintyModel": "prediction",
     "WeightedBaseline": "baseline",
+    "combine": "reweighting",
     "copy_uncertainty": "calculator",
+    "difference": "reweighting",
     "load": "checkpoint",
     "read_log": "runlog",
     "reweight": "reweighting",
+    "reweight_log": "log_reweighting",
     "save": "checkpoint",
 }
 __all__ = [
@@ -48,10 +52,13 @@ __all__ = [
     "UncertaintyLogger",
     "UncertaintyModel",
     "WeightedBaseline",
+    "combine",
     "copy_uncertainty",
+    "difference",
     "load",
     "read_log",
     "reweight",
+    "reweight_log",
     "save",
 ]
 

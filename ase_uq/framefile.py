@@ -12,7 +12,7 @@ HDF5 File Format Specification, version 3.0; HDF5 User Guide, single-writer mult
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,13 @@ _WHOLE_SECTORS = {"alignment_threshold": 1, "alignment_interval": 512, "meta_blo
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One dataset: its path in the file, its unit, the type and shape of one frame's value."""
+    """One dataset: its path in the file, its unit, the type and shape of one frame's value, and further attributes."""
 
     name: str
     unit: str
     dtype: str
     shape: tuple[int, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FrameWriter:
@@ -103,7 +104,7 @@ class FrameWriter:
             # What no frame holds: rows that were announced but never written are recognised.
             fillvalue=-1 if column.dtype == "int64" else np.nan,
         )
-        dataset.attrs["unit"] = column.unit
+        dataset.attrs.update({"unit": column.unit, **column.attributes})
         return dataset
 
     def copy(self, datasets: Mapping[str, Any], n_frames: int) -> None:

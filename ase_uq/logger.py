@@ -29,14 +29,27 @@ ENSEMBLES = ("nve", "nvt", "npt")
 
 _FLUSH_SECONDS = 5.0
 
-ObservableLike = Callable[[Atoms], float] | tuple[Callable[[Atoms], float], str]
+ObservableLike = Callable[[Atoms], Any] | tuple[Callable[[Atoms], Any], str]
 
 
 class Observable(NamedTuple):
-    """A scalar function of the atoms and its unit."""
+    """A function of the atoms, one number or an array of always the same shape, and its unit."""
 
-    function: Callable[[Atoms], float]
+    function: Callable[[Atoms], Any]
     unit: str
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What a reader needs to know of an array: its axis, and whether it has one value for each member."""
+        function, centres = self.function, getattr(self.function, "centres", None)
+        attributes: dict[str, Any] = {"members": True} if getattr(function, "members", False) else {}
+        if centres is not None:
+            attributes["axis"] = np.asarray(centres, dtype=np.float64)
+            attributes["axis_name"] = getattr(function, "axis_name", "")
+            attributes["axis_unit"] = getattr(function, "axis_unit", "")
+        if getattr(function, "is_histogram", False):
+            attributes["is_histogram"] = True
+        return attributes
 
 
 class UncertaintyLogger:
@@ -54,8 +67,8 @@ class UncertaintyLogger:
     temperature_K
         Target temperature, K.
     observables
-        Name to a function of the atoms that returns a float, or to a pair of that and its unit, as
-        `{"distance": (lambda atoms: atoms.get_distance(0, 1), "Å")}`.
+        Name to a function of the atoms that returns a number or an array of always the same shape, or to a pair of that
+        and its unit, as `{"distance": (lambda atoms: atoms.get_distance(0, 1), "Å")}`; see `ase_uq.observables`.
     timestep_fs
         Time step, fs; taken from `dyn` when not given.
     ensemble
@@ -240,19 +253,24 @@ class UncertaintyLogger:
         }
         return {name: values[name] for name in self.store}
 
-    def _observe(self, name: str) -> float:
-        value: Any = self.observables[name].function(self.atoms)
-        if np.ndim(value) != 0:
+    def _observe(self, name: str) -> Any:
+        value = self.observables[name].function(self.atoms)
+        try:
+            array = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
             raise InputError(
-                f"`observables[{name!r}]` must return one number, got shape {np.shape(value)}; log each entry."
-            )
-        return float(value)
+                f"`observables[{name!r}]` must return a number or an array of numbers, got {value!r}; check its function."
+            ) from error
+        return array if array.ndim else float(array)
 
     def _columns(self, frame: Mapping[str, Any]) -> list[Column]:
-        units_of = UNITS | {f"observables/{name}": o.unit for name, o in self.observables.items()}
+        observed = {f"observables/{name}": observable for name, observable in self.observables.items()}
+        units_of = UNITS | {name: observable.unit for name, observable in observed.items()}
+        attributes = {name: observable.attributes for name, observable in observed.items()}
         dtypes = {"step": "int64", **dict.fromkeys(PER_ATOM, "float32")}
         return [
-            Column(name, units_of[name], dtypes.get(name, "float64"), np.shape(value)) for name, value in frame.items()
+            Column(name, units_of[name], dtypes.get(name, "float64"), np.shape(value), attributes.get(name, {}))
+            for name, value in frame.items()
         ]
 
     def _attributes(self) -> dict[str, Any]:
@@ -268,6 +286,10 @@ class UncertaintyLogger:
             "model_hash": calc.parameters.get("model_hash") or "",
             "forces_var": calc.parameters.get("forces_var") or "",
             "numbers": self.atoms.numbers.astype(np.uint8),
+            "cell": self.atoms.cell.array,
+            "pbc": self.atoms.pbc,
+            "dynamics": "" if self.dyn is None else type(self.dyn).__name__,
+            "constraints": ", ".join(type(constraint).__name__ for constraint in self.atoms.constraints),
         }
         if "sigma_baseline" in calc.results:
             attributes["sigma_baseline"] = calc.results["sigma_baseline"]

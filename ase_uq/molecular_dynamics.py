@@ -18,8 +18,9 @@ from ase_uq.calculator import PredictionCalculator
 from ase_uq.errors import InputError
 from ase_uq.logger import UncertaintyLogger
 from ase_uq.observables import Observable
-from ase_uq.online import OnlineResult, OnlineReweighter
+from ase_uq.online import OnlineReweighter
 from ase_uq.restart import RestartState, read_restart
+from ase_uq.reweighting.result import ReweightResult
 
 ENSEMBLES = ("nvt", "nve")
 
@@ -78,7 +79,7 @@ class Status:
     temperature_K: float
     energy_std: float | None
     weight: float | None
-    averages: Mapping[str, OnlineResult]
+    averages: Mapping[str, ReweightResult]
 
 
 def run_md(
@@ -92,7 +93,7 @@ def run_md(
     restart: bool = False,
     overwrite: bool = False,
     on_status: Callable[[Status], None] | None = None,
-) -> Mapping[str, OnlineResult]:
+) -> Mapping[str, ReweightResult]:
     """Run molecular dynamics with uncertainty.
 
     Parameters
@@ -252,5 +253,5 @@ class _Reporter:
         )
 
 
-def _averages(online: OnlineReweighter | None) -> Mapping[str, OnlineResult]:
+def _averages(online: OnlineReweighter | None) -> Mapping[str, ReweightResult]:
     return online.results() if online is not None and online.n_frames else {}

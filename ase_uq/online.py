@@ -1,98 +1,50 @@
 """Averages over a committee while the run goes on, in one pass and constant memory.
 
-The means of members come from `MemberBlocks`, the sampling error from `StreamingBlocking`.
+Frames wait until there are enough of them to be summed together (`FrameBlocks`); results are those of `reweight`.
 
 =========================================  ================================================================
 symbol                                     variable
 =========================================  ================================================================
 V, V_i                                     `energy_reference`, `energy_members[i]`
-h_i = beta (V_i - V), mean over i          `h`, `mean_h`
-a (1 - h) about both means                 the combination of (a, h, a h) asked of each stream
+h_i = beta (V_i - V)                       `_differences`, kT
 =========================================  ================================================================
 
 References
 ----------
 Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 20 to 28.
-Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989): blocking.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.gates import Diagnostics, warnings_for
-from ase_uq.jackknife import jackknife_blocks, jackknife_covariance, merge_blocks
-from ase_uq.member_blocks import MemberBlocks
 from ase_uq.prediction import Prediction
-from ase_uq.reweighting import (
-    METHODS,
-    MIN_FRAMES,
-    ModelError,
-    check_method,
-    disagreement,
-    inverse_temperature,
-    member_estimates,
-    model_error,
-)
-from ase_uq.statistics import StreamingBlocking
+from ase_uq.reweighting import inverse_temperature
+from ase_uq.reweighting.columns import Columns, check_method, columns_for
+from ase_uq.reweighting.error_bars import average
+from ase_uq.reweighting.frame_blocks import FrameBlocks
+from ase_uq.reweighting.result import ReweightResult
 
 Array = NDArray[np.float64]
-Observable = Callable[[Atoms], float]
+Observable = Callable[[Atoms], Any]
+
+_WAITING = 64  # frames summed together: a matrix product instead of many small ones
 
 
 @dataclass(frozen=True, slots=True)
-class OnlineResult:
-    """Average of one observable so far, with its errors.
+class _Place:
+    """Where the columns of an observable stand, and the shape of its values."""
 
-    The means are those of `reweight` on the same frames; the sampling error comes from streaming blocking alone ("cea")
-    or from the block jackknife ("direct").
-
-    Attributes
-    ----------
-    mean
-        Mean over members of `member_means`.
-    std_sampling
-        Standard error of `mean` from the finite run; NaN before there are 20 frames, like the other errors.
-    std_model
-        Spread between members (divisor M - 1) without the part that is sampling noise.
-    std_total
-        sqrt(std_sampling^2 + std_model^2).
-    warnings
-        Sentences that say when not to believe the numbers; `reweight` on the log checks more.
-    member_means
-        (M,).
-    n_frames
-        T.
-    method
-        "cea" or "direct".
-    std_model_naive
-        Spread between members as it is.
-    noise
-        Sampling noise inside the squared spread.
-    statistical_inefficiency
-        g of the series a (1 - h) behind the mean, h being the average over members, from blocking.
-    max_std_h
-        Largest standard deviation of h_i along the run, kT.
-    """
-
-    mean: float
-    std_sampling: float
-    std_model: float
-    std_total: float
-    warnings: tuple[str, ...]
-    member_means: Array
-    n_frames: int
-    method: str
-    std_model_naive: float
-    noise: float
-    statistical_inefficiency: float
-    max_std_h: float
+    columns: Columns
+    where: slice
+    shape: tuple[int, ...]
 
 
 class OnlineReweighter:
@@ -107,9 +59,17 @@ class OnlineReweighter:
     temperature_K
         Target temperature of the thermostat.
     observables
-        Name -> function of the atoms that returns one number.
+        Name -> function of the atoms that returns a number or an array of always the same shape, or (function, unit).
+        A function with a true attribute `members` returns one value per member of the model, (M, ...), as
+        `MemberEnergies` does.
     method
-        "cea" (cumulant expansion) or "direct" (exponential weights).
+        "cea" (cumulant expansion), "direct" (exponential weights) or "gap" (mean energy gap; for histograms, whose bins
+        are fixed from the start).
+    log_weight
+        Function of the atoms: logarithm of the weight of a frame, U_bias/kT, in a biased run.
+    alpha
+        Calibration factor inside the members; widens intervals by the error of the members' mean. By default what the
+        calculator says.
 
     Raises
     ------
@@ -132,24 +92,29 @@ class OnlineReweighter:
         atoms: Atoms,
         *,
         temperature_K: float,
-        observables: Mapping[str, Observable],
+        observables: Mapping[str, Observable | tuple[Observable, str]],
         method: str = "cea",
+        log_weight: Callable[[Atoms], float] | None = None,
+        alpha: float | None = None,
     ) -> None:
         check_method(method)
         if not observables:
             raise InputError("`observables` must name at least one function of the atoms, got none; pass one.")
         self._atoms = atoms
         self._beta = inverse_temperature(temperature_K)
-        self._observables = dict(observables)
-        self._method = method
-        self._streams = {name: StreamingBlocking() for name in observables}
-        self._blocks: MemberBlocks | None = None
-        self._origin = (np.zeros(0), 0.0)
+        self._observables = {
+            name: given[0] if isinstance(given, tuple) else given for name, given in observables.items()
+        }
+        self._method, self._log_weight, self._alpha = method, log_weight, alpha
+        self._blocks: FrameBlocks | None = None
+        self._places: dict[str, _Place] = {}
+        self._waiting: list[tuple[Array, Array, float]] = []
+        self._n_members = 0
 
     @property
     def n_frames(self) -> int:
         """Number of frames taken so far."""
-        return 0 if self._blocks is None else int(self._blocks.sizes.sum())
+        return len(self._waiting) + (0 if self._blocks is None else self._blocks.n_frames)
 
     def __call__(self) -> None:
         """Take the present frame.
@@ -172,13 +137,23 @@ class OnlineReweighter:
                 "attach the observer to a dynamics or call atoms.get_forces() first."
             )
         prediction: Prediction = calculator.prediction
+        if self._alpha is None:
+            self._alpha = prediction.alpha
         self.update(
             float(calculator.results["energy"]),
             prediction.require("energy_members", "OnlineReweighter"),
-            {name: float(function(self._atoms)) for name, function in self._observables.items()},
+            {name: function(self._atoms) for name, function in self._observables.items()},
+            log_weight=0.0 if self._log_weight is None else float(self._log_weight(self._atoms)),
         )
 
-    def update(self, energy_reference: float, energy_members: ArrayLike, values: Mapping[str, float]) -> None:
+    def update(
+        self,
+        energy_reference: float,
+        energy_members: ArrayLike,
+        values: Mapping[str, ArrayLike],
+        *,
+        log_weight: float = 0.0,
+    ) -> None:
         """Take one frame as numbers.
 
         Parameters
@@ -189,27 +164,26 @@ class OnlineReweighter:
             (M,), eV.
         values
             Name -> value, for all observables.
+        log_weight
+            Of a biased run.
 
         Raises
         ------
         InputError
-            If a number is not finite, a name is missing, or M is below 2 or changes. The frame is then not counted.
+            If a number is not finite, a name is missing, or M or a shape changes. The frame is then not counted.
         """
         members = np.asarray(energy_members, dtype=np.float64)
-        self._check(energy_reference, members, values)
-        a = np.array([values[name] for name in self._observables], dtype=np.float64)
-        h = self._beta * (members - energy_reference)
+        given = {name: np.asarray(value, dtype=np.float64) for name, value in values.items()}
+        self._check(energy_reference, members, given, log_weight)
         if self._blocks is None:
-            self._blocks = MemberBlocks(len(a), len(h))
-            self._origin = (a, float(h.mean()))
-        self._blocks.add(a, h)
-        first_a, first_h = self._origin
-        mean_h = float(h.mean()) - first_h
-        for stream, value in zip(self._streams.values(), a - first_a, strict=True):
-            stream.update([value, mean_h, value * mean_h])
+            self._begin(given, len(members))
+        parts = [place.columns.build(given[name][None])[0] for name, place in self._places.items()]
+        self._waiting.append((np.concatenate(parts), self._beta * (members - energy_reference), log_weight))
+        if len(self._waiting) == _WAITING:
+            self._settle()
 
-    def results(self) -> dict[str, OnlineResult]:
-        """Averages and errors so far, one entry per observable.
+    def results(self) -> dict[str, ReweightResult]:
+        """Averages and errors so far, one entry per observable; the errors are NaN before there are 20 frames.
 
         Raises
         ------
@@ -218,96 +192,59 @@ class OnlineReweighter:
         """
         if self._blocks is None:
             raise InputError("`results` needs at least one frame, got none; run the dynamics first.")
-        return {name: self._result(k, self._streams[name]) for k, name in enumerate(self._observables)}
+        self._settle()
+        sums = self._blocks.result()
+        answers = {}
+        for name, place in self._places.items():
+            question = replace(place.columns.question, alpha=self._alpha or 1.0, biased=self._log_weight is not None)
+            answers[name] = average(sums.columns(place.where), question)
+        return answers
 
-    def _check(self, energy_reference: float, members: Array, values: Mapping[str, float]) -> None:
+    def _begin(self, values: Mapping[str, Array], n_members: int) -> None:
+        start = 0
+        for name, function in self._observables.items():
+            own = "paired" if getattr(function, "members", False) else None
+            if self._method == "gap" and values[name].ndim == 0:
+                raise InputError(
+                    f"`observables[{name!r}]` must be a histogram for method 'gap' during a run, got one number; wrap "
+                    "it in `Histogram` with its bins, or reweigh the log afterwards."
+                )
+            columns = columns_for(values[name][None], self._method, own, n_members)
+            self._places[name] = _Place(columns, slice(start, start + columns.n), values[name].shape)
+            start += columns.n
+        self._n_members = n_members
+        self._blocks = FrameBlocks(start, n_members, weighted=self._method == "direct", centred=self._method != "gap")
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        assert self._blocks is not None
+        columns, h, logs = (np.array(part) for part in zip(*self._waiting, strict=True))
+        self._blocks.add(columns, h, logs if self._log_weight is not None or logs.any() else None)
+        self._waiting = []
+
+    def _check(self, energy_reference: float, members: Array, values: Mapping[str, Array], log_weight: float) -> None:
         frame = f"in frame {self.n_frames}"
-        changed = self._blocks is not None and members.shape != (self._blocks.n_members,)
+        changed = self._blocks is not None and members.shape != (self._n_members,)
         if members.ndim != 1 or len(members) < 2 or changed:
             raise InputError(
                 f"`energy_members` must have shape (M,), M >= 2 and always the same, got {members.shape} {frame}; "
                 "use one committee throughout."
             )
-        if not (np.isfinite(energy_reference) and np.isfinite(members).all()):
+        if not (np.isfinite(energy_reference) and np.isfinite(members).all() and np.isfinite(log_weight)):
             raise InputError(
-                f"`energy_reference` and `energy_members` must be finite, got {energy_reference} and "
-                f"{members} {frame}; look for overlapping atoms."
+                f"`energy_reference`, `energy_members` and `log_weight` must be finite, got {energy_reference}, "
+                f"{members} and {log_weight} {frame}; look for overlapping atoms."
             )
         if values.keys() != self._observables.keys():
             raise InputError(
                 f"`values` must name the observables {sorted(self._observables)}, got {sorted(values)}; pass them all."
             )
         for name, value in values.items():
-            if not np.isfinite(value):
+            if not np.isfinite(value).all():
                 raise InputError(f"observable `{name}` must be finite, got {value} {frame}; check its function.")
-
-    def _result(self, k: int, stream: StreamingBlocking) -> OnlineResult:
-        assert self._blocks is not None
-        average, std_h, moments = self._blocks.moments(k)
-        totals = np.einsum("b,bkm->km", self._blocks.sizes / self.n_frames, moments)
-        shifts = member_estimates(totals)[METHODS.index(self._method)]
-        if self.n_frames < MIN_FRAMES:
-            unknown = f"only {self.n_frames} frames so far (at least {MIN_FRAMES} are needed): no error bars yet."
-            errors = _Errors(np.nan, np.nan, ModelError(float(shifts.std(ddof=1)), np.nan, np.nan), (unknown,))
-        else:
-            errors = self._errors(stream, moments, totals, float(std_h.max()))
-        return OnlineResult(
-            mean=average + float(shifts.mean()),
-            std_sampling=errors.sampling,
-            std_model=errors.model.std,
-            std_total=float(np.hypot(errors.sampling, errors.model.std)),
-            warnings=errors.warnings,
-            member_means=average + shifts,
-            n_frames=self.n_frames,
-            method=self._method,
-            std_model_naive=errors.model.naive,
-            noise=errors.model.noise,
-            statistical_inefficiency=errors.g,
-            max_std_h=float(std_h.max()),
-        )
-
-    def _errors(self, stream: StreamingBlocking, moments: Array, totals: Array, max_std_h: float) -> _Errors:
-        assert self._blocks is not None
-        mean_a, mean_h, _ = stream.mean
-        # The influence a (1 - h) about both means, as a combination of the three series of the stream.
-        blocked = stream.result([1.0 + mean_h, mean_a, -1.0])
-        plain = float(blocked.std_by_level[0])
-        # A gain from anticorrelation is not claimed, as in `reweight`.
-        sampling = max(blocked.std, plain)
-        g = (sampling / plain) ** 2 if plain > 0 else 1.0
-        n_members = totals.shape[1]
-        covariance = jackknife_covariance(
-            _flat_estimates, *merge_blocks(moments, self._blocks.sizes, jackknife_blocks(self.n_frames, g))
-        ).reshape(2, n_members, 2, n_members)
-        which = METHODS.index(self._method)
-        shifts = member_estimates(totals)[which]
-        model = model_error(shifts, covariance[which, :, which])
-        if self._method == "direct":
-            sampling = float(np.sqrt(covariance[which, :, which].mean()))
-        numbers = Diagnostics(
-            method=self._method,
-            n_members=n_members,
-            n_frames=self.n_frames,
-            g=g,
-            plateau=blocked.plateau,
-            max_std_h=max_std_h,
-            std_mean_h=float(np.sqrt(stream.covariance[1, 1])),
-            spread=model.naive**2,
-            noise=model.noise,
-            mean_shift=float(shifts.mean()),
-            disagreement=disagreement(totals, covariance, self._blocks.kish / self.n_frames),
-        )
-        return _Errors(sampling, g, model, warnings_for(numbers))
-
-
-@dataclass(frozen=True, slots=True)
-class _Errors:
-    sampling: float
-    g: float
-    model: ModelError
-    warnings: tuple[str, ...]
-
-
-def _flat_estimates(averages: Array) -> Array:
-    estimates = member_estimates(averages)
-    return estimates.reshape(*estimates.shape[:-2], -1)
+            if self._places and value.shape != self._places[name].shape:
+                raise InputError(
+                    f"observable `{name}` must keep its shape {self._places[name].shape}, got {value.shape} {frame}; "
+                    "check its function."
+                )

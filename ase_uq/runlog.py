@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,15 @@ Array = NDArray[np.float64]
 _SETTINGS = "temperature_K timestep_fs ensemble driver n_members alpha model_hash sigma_baseline energy_offsets numbers"
 # What h5py raises on a damaged file, whatever is damaged.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What the entries of a vector stand for: centres (K,) of the bins, with a name and a unit."""
+
+    centres: Array
+    name: str
+    unit: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,9 @@ class RunLog:
     weight, energy_baseline
         (T,), 1 and eV: of the weighted baseline.
     observables
-        Name to (T,).
+        Name to (T,), or (T, ...) where one is an array.
+    axes
+        Name of an observable with bins to their centres (K,), and the name and unit of that axis.
     units
         Name of every dataset to its unit; observables under their own names.
     positions, forces, forces_var, cell
@@ -77,6 +88,7 @@ class RunLog:
     volume: Array
     observables: Mapping[str, Array]
     units: Mapping[str, str]
+    axes: Mapping[str, Axis] = field(default_factory=dict)
     energy_var: Array | None = None
     energy_members: Array | None = None
     energy_members_minus_energy: Array | None = None
@@ -125,6 +137,11 @@ def read_log(path: str | os.PathLike[str], *, per_atom: bool = True) -> RunLog:
             name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if per_atom or name not in PER_ATOM
         }
         units = {name.removeprefix("observables/"): str(d.attrs["unit"]) for name, d in log.datasets.items()}
+        axes = {
+            name.removeprefix("observables/"): axis
+            for name, d in log.datasets.items()
+            if (axis := axis_of(d)) is not None
+        }
         attributes, log_path = log.attributes, log.path
     own = {name: values for name, values in columns.items() if name in RunLog.__dataclass_fields__}
     differences = columns.get("energy_members_minus_energy")
@@ -133,9 +150,16 @@ def read_log(path: str | os.PathLike[str], *, per_atom: bool = True) -> RunLog:
         attributes=attributes,
         observables={name.removeprefix("observables/"): columns[name] for name in columns if "/" in name},
         units=units,
+        axes=axes,
         energy_members=None if differences is None else columns["energy"][:, None] + differences,
         **own,
     )
+
+
+def axis_of(dataset: Any) -> Axis | None:
+    """Axis of an observable with bins, `None` of any other."""
+    a = dataset.attrs
+    return Axis(np.asarray(a["axis"]), str(a["axis_name"]), str(a["axis_unit"])) if "axis" in a else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +184,8 @@ def open_log(path: str | os.PathLike[str]) -> Iterator[OpenLog]:
             # Another version is a file of somebody else, or ours after a repacking.
             ours = head[len(SIGNATURE) :] == bytes([VERSION])
             source = stack.enter_context(UnclosedFile(where)) if ours else where
-            file = stack.enter_context(h5py.File(source, "r"))
+            # Frames are read once, in order: a cache of chunks for every dataset would only hold memory.
+            file = stack.enter_context(h5py.File(source, "r", rdcc_nbytes=0))
             log = _survey(where, file)
         except InputError:
             raise
@@ -246,8 +271,24 @@ def _n_whole(dataset: Any) -> int:
     """Return the number of leading frames whose chunks lie within the file."""
     if dataset.chunks is None:
         return len(dataset)
-    n_frames, rows = dataset.shape[0], dataset.chunks[0]
+    n_frames, rows = int(dataset.shape[0]), dataset.chunks[0]
     end = dataset.file.id.get_filesize()
+    whole: set[int] = set()
+
+    def visit(chunk: Any) -> None:
+        if chunk.byte_offset is not None and chunk.byte_offset + chunk.size <= end:
+            whole.add(chunk.chunk_offset[0])
+
+    try:
+        # One walk over all chunks; asking for them one by one searches the index every time.
+        dataset.id.chunk_iter(visit)
+    except _DAMAGE:
+        return _n_whole_before_damage(dataset, end)
+    return next((start for start in range(0, n_frames, rows) if start not in whole), n_frames)
+
+
+def _n_whole_before_damage(dataset: Any, end: int) -> int:
+    n_frames, rows = int(dataset.shape[0]), dataset.chunks[0]
     for start in range(0, n_frames, rows):
         try:
             chunk = dataset.id.get_chunk_info_by_coord((start, *(0,) * (dataset.ndim - 1)))
@@ -255,7 +296,7 @@ def _n_whole(dataset: Any) -> int:
             return start
         if chunk.byte_offset is None or chunk.byte_offset + chunk.size > end:
             return start
-    return int(n_frames)
+    return n_frames
 
 
 def _plain(value: Any) -> Any:

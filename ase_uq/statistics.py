@@ -37,6 +37,7 @@ WINDOW_FACTOR = 5.0
 RELIABLE_LENGTH = 50.0  # in units of g: below this g itself is not known
 PLATEAU_BLOCKS = 4  # a plateau seen in fewer blocks than this is an accident
 RELIABLE_BLOCKS = 16  # SE_k is known to 18 % or better
+_CORRELATED_BLOCKS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +198,8 @@ def blocking(x: ArrayLike) -> Blocking:
     """
     values = as_series(x)
     values = values - values[0]  # makes a constant series exactly zero
-    counts: list[int] = []
-    variances: list[float] = []
-    while len(values) >= 2:
-        counts.append(len(values))
-        variances.append(float(values.var(ddof=1)))
-        even = len(values) // 2 * 2
-        values = 0.5 * (values[0:even:2] + values[1:even:2])
-    return _choose_level(np.array(counts), np.array(variances))
+    counts, variances = _halvings(values)
+    return _choose_level(counts, variances, 2 ** np.arange(len(counts)))
 
 
 def sampling_error(x: ArrayLike) -> SamplingError:
@@ -231,106 +226,37 @@ def sampling_error(x: ArrayLike) -> SamplingError:
     )
 
 
-class StreamingBlocking:
-    """Blocking of a scalar or a vector that arrives one value at a time, in memory that grows as log T.
+def sampling_error_of_blocks(means: ArrayLike, *, length: int, n_frames: int, variance: float) -> SamplingError:
+    """`sampling_error` of a series of which only averages over blocks of equal length are left.
 
-    Every level keeps the mean and the covariance of its blocks, so that the standard error of any linear combination
-    of the components can be asked for at the end, when its coefficients are known.
-
-    Examples
-    --------
-    >>> stream = StreamingBlocking()
-    >>> for value in [1.0, 2.0, 4.0, 3.0]:
-    ...     stream.update(value)
-    >>> round(stream.result().std, 6), round(blocking([1.0, 2.0, 4.0, 3.0]).std, 6)
-    (0.645497, 0.645497)
+    Parameters
+    ----------
+    means
+        (B,), averages over blocks.
+    length
+        Values in each.
+    n_frames
+        T, of the whole series; blocks may lack a few at the end.
+    variance
+        Of the values themselves, divisor T - 1.
     """
-
-    def __init__(self) -> None:
-        self._counts: list[int] = []
-        self._means: list[Array] = []
-        self._products: list[Array] = []
-        self._pending: list[Array | None] = []
-
-    @property
-    def n_frames(self) -> int:
-        """Number of values received."""
-        return self._counts[0] if self._counts else 0
-
-    @property
-    def mean(self) -> Array:
-        """Mean so far, (K,)."""
-        self._require(1)
-        return self._means[0].copy()
-
-    @property
-    def covariance(self) -> Array:
-        """Covariance of the values, (K, K), divisor T - 1."""
-        self._require(2)
-        return self._products[0] / (self._counts[0] - 1)
-
-    def update(self, value: ArrayLike) -> None:
-        """Take one value: a scalar, or a vector of the same length (K,) every time.
-
-        Raises
-        ------
-        InputError
-            If the value is not finite or its length changes.
-        """
-        carry = np.atleast_1d(np.array(value, dtype=np.float64))
-        if not np.isfinite(carry).all() or (self._means and carry.shape != self._means[0].shape):
-            raise InputError(
-                f"`value` must be finite and of one length, got {value!r} as value {self.n_frames}; drop that frame."
-            )
-        level = 0
-        self._add(level, carry)
-        while (waiting := self._pending[level]) is not None:
-            self._pending[level] = None
-            carry = 0.5 * (waiting + carry)
-            level += 1
-            self._add(level, carry)
-        self._pending[level] = carry
-
-    def result(self, coefficients: ArrayLike = 1.0) -> Blocking:
-        """Blocking of the combination sum_k coefficients[k] x_k, the same numbers as `blocking` of that series.
-
-        Parameters
-        ----------
-        coefficients
-            (K,); the default serves a scalar stream.
-
-        Raises
-        ------
-        InputError
-            If fewer than 2 values have come, or the number of coefficients is not K.
-        """
-        self._require(2)
-        c = np.atleast_1d(np.asarray(coefficients, dtype=np.float64))
-        if c.shape != self._means[0].shape:
-            raise InputError(
-                f"`coefficients` must have one entry per component, got shape {c.shape} for {self._means[0].shape}."
-            )
-        counts = np.array([n for n in self._counts if n >= 2])
-        # Rounding can leave a variance of exactly dependent components slightly negative.
-        variances = np.array([max(c @ self._products[k] @ c, 0.0) / (n - 1) for k, n in enumerate(counts)])
-        return _choose_level(counts, variances)
-
-    def _add(self, level: int, value: Array) -> None:
-        if level == len(self._counts):
-            self._counts.append(0)
-            self._means.append(np.zeros_like(value))
-            self._products.append(np.zeros((len(value), len(value))))
-            self._pending.append(None)
-        self._counts[level] += 1
-        before = value - self._means[level]
-        self._means[level] += before / self._counts[level]
-        self._products[level] += np.outer(before, value - self._means[level])
-
-    def _require(self, n: int) -> None:
-        if self.n_frames < n:
-            raise InputError(
-                f"`StreamingBlocking` needs at least {n} values, got {self.n_frames}; call `update` first."
-            )
+    values = as_series(means)
+    values = values - values[0]
+    counts, variances = _halvings(values)
+    lengths = length * 2 ** np.arange(len(counts))
+    if length > 1:
+        counts, variances = np.append(n_frames, counts), np.append(variance, variances)
+        lengths = np.append(1, lengths)
+    blocked = _choose_level(counts, variances, lengths)
+    g = blocked.std**2 * n_frames / variance if variance > 0 else 1.0
+    between, _ = _inefficiency(values)
+    # Among blocks longer than the correlation an inefficiency slightly above 1 is noise.
+    if length == 1 or between > _CORRELATED_BLOCKS:
+        g = max(g, between * variances[0 if length == 1 else 1] * length / max(variance, 1e-300))
+    g = max(1.0, g)
+    return SamplingError(
+        std=float(np.sqrt(g * variance / n_frames)), g=g, reliable=n_frames >= RELIABLE_LENGTH * g, blocking=blocked
+    )
 
 
 def kish_ess(log_weights: ArrayLike) -> float | Array:
@@ -381,9 +307,20 @@ def _inefficiency(x: Array) -> tuple[float, int]:
     return max(1.0, float(g[window]) * (1.0 + (2 * window + 1) / len(x))), window
 
 
-def _choose_level(counts: Integers, variances: Array) -> Blocking:
+def _halvings(values: Array) -> tuple[Integers, Array]:
+    """Number of blocks and their variance after every averaging of neighbours."""
+    counts: list[int] = []
+    variances: list[float] = []
+    while len(values) >= 2:
+        counts.append(len(values))
+        variances.append(float(values.var(ddof=1)))
+        even = len(values) // 2 * 2
+        values = 0.5 * (values[0:even:2] + values[1:even:2])
+    return np.array(counts), np.array(variances)
+
+
+def _choose_level(counts: Integers, variances: Array, lengths: Integers) -> Blocking:
     errors = np.sqrt(variances / counts)
-    lengths = 2 ** np.arange(len(counts))
     ratio = errors / errors[0] if errors[0] > 0 else np.ones_like(errors)
     independent = (lengths.astype(np.float64) ** 3 >= 2.0 * counts[0] * ratio**4) & (counts >= PLATEAU_BLOCKS)
     plateau = bool(independent.any() or errors[0] == 0.0)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from ase_uq.gates import Diagnostics, Discrepancy, warnings_for
+from ase_uq.reweighting.gates import Diagnostics, Discrepancy, warnings_for
 
 healthy = Diagnostics(
     method="cea",

@@ -1,17 +1,13 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.signal import lfilter
 
 from ase_uq.errors import InputError
-from ase_uq.jackknife import (
-    block_edges,
+from ase_uq.reweighting.jackknife import (
     block_jackknife,
     block_means,
     jackknife_blocks,
     jackknife_covariance,
-    merge_blocks,
 )
 
 
@@ -69,18 +65,6 @@ def test_what_members_share_stays_in_the_covariance():
     covariance = block_jackknife(identity, x, n_blocks=50)
     correlation = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
     assert correlation > 0.95
-
-
-@given(
-    n_frames=st.integers(20, 500), fine=st.integers(2, 20), coarse=st.integers(1, 25), seed=st.integers(0, 2**32 - 1)
-)
-def test_merging_keeps_every_frame(n_frames, fine, coarse, seed):
-    x = np.random.default_rng(seed).normal(size=(n_frames, 2))
-    edges = block_edges(n_frames, fine)
-    means, sizes = merge_blocks(block_means(x, edges), np.diff(edges), coarse)
-    assert len(sizes) == min(fine, coarse)
-    assert sizes.sum() == n_frames
-    np.testing.assert_allclose((sizes[:, None] * means).sum(axis=0) / n_frames, x.mean(axis=0), atol=1e-12)
 
 
 def test_number_of_blocks_follows_the_correlation():

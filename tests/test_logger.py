@@ -132,10 +132,11 @@ def test_root_attributes_datasets_and_units(tmp_path):
     record(tmp_path / "run.h5", atoms, dyn, 3, observables={"distance": (distance, "Å"), "plain": distance})
     with h5py.File(tmp_path / "run.h5") as file:
         attributes = dict(file.attrs)
-        numbers = attributes.pop("numbers")
+        numbers, cell, pbc = (attributes.pop(name) for name in ("numbers", "cell", "pbc"))
         versions = [attributes.pop(name) for name in ("ase_uq_version", "ase_version")]
         assert all(isinstance(v, str) and v for v in versions)
         np.testing.assert_array_equal(numbers, [1, 1])
+        assert (cell.tolist(), pbc.tolist()) == ([[0.0] * 3] * 3, [False] * 3)
         assert attributes == {
             "format": "ase_uq",
             "format_version": 1,
@@ -148,6 +149,8 @@ def test_root_attributes_datasets_and_units(tmp_path):
             "model_hash": "harmonic",
             "driver": "model",
             "forces_var": "Exact(every=1)",
+            "dynamics": "VelocityVerlet",
+            "constraints": "",
         }
         assert set(file) == {*UNITS, "observables"}
         for name, unit in UNITS.items():
@@ -291,11 +294,13 @@ def test_a_growing_log_is_readable_and_its_frames_never_change(tmp_path):
 def test_nothing_is_written_before_the_first_frame_and_nothing_half_made_is_left(tmp_path):
     atoms, dyn = oscillator()
     log = UncertaintyLogger(
-        tmp_path / "run.h5", atoms, dyn=dyn, temperature_K=300, observables={"bad": lambda a: a.positions}
+        tmp_path / "run.h5", atoms, dyn=dyn, temperature_K=300, observables={"bad": lambda a: "far"}
     )
     assert list(tmp_path.iterdir()) == []
     dyn.attach(log)
-    with pytest.raises(InputError, match=r"`observables\['bad'\]` must return one number, got shape \(2, 3\)"):
+    with pytest.raises(
+        InputError, match=r"`observables\['bad'\]` must return a number or an array of numbers, got 'far'"
+    ):
         dyn.run(1)
     log.close()
     assert list(tmp_path.iterdir()) == []

@@ -26,7 +26,7 @@ def settings(**changes):
     return MDSettings(**{"temperature_K": 300.0, "steps": 40, "timestep_fs": 1.0, **changes})
 
 
-OBSERVABLES = parse_observables(["r=distance:0,1"], 8)
+OBSERVABLES = parse_observables(["r=distance:0,1"], start())
 
 
 def run(path, made=None, **options):

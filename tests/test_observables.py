@@ -1,14 +1,27 @@
 """Geometric observables and the texts that name them."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from ase_uq.errors import InputError
-from ase_uq.observables import angle, dihedral, distance, parse_observables, umbrella
+from ase_uq.observables import (
+    AngleDistribution,
+    CoordinationNumber,
+    RadialDistribution,
+    angle,
+    dihedral,
+    distance,
+    parse_observables,
+    umbrella,
+)
 
 
 def ammonia(theta, bond=1.02):
@@ -51,11 +64,59 @@ def test_dihedral():
 
 
 def test_texts_become_functions():
-    parsed = parse_observables(["r=distance:0,1", "umbrella:0,1,2,3"], 4)
+    parsed = parse_observables(["r=distance:0,1", "umbrella:0,1,2,3"], ammonia(70.0))
     assert list(parsed) == ["r", "umbrella:0,1,2,3"]
     function, unit = parsed["r"]
     assert (function(ammonia(70.0)), unit) == (pytest.approx(1.02), "Å")
     assert parsed["umbrella:0,1,2,3"][1] == "°"
+
+
+def box():
+    """Four molecules of water in a cell with faces 9 and 10 Å apart."""
+    atoms = molecule("H2O", cell=[4.5, 5.0, 10.0], pbc=True).repeat((2, 2, 1))
+    atoms.wrap()
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("rdf:O-H", RadialDistribution("O", "H", r_max=4.2)),  # 95 % of 4.5, cut to a tenth
+        ("rdf:O-O,4.5", RadialDistribution("O", "O", r_max=4.5)),
+        ("rdf:*-H,4.0,20", RadialDistribution("*", "H", r_max=4.0, n_bins=20)),
+        ("coordination:O-H,1.25", CoordinationNumber("O", "H", 1.25)),
+        ("angles:H-O-H,1.3", AngleDistribution("H", "O", "H", cutoff=1.3)),
+        ("angles:H-O-H,1.3,45", AngleDistribution("H", "O", "H", cutoff=1.3, n_bins=45)),
+    ],
+)
+def test_texts_of_elements_become_observables(text, made):
+    ((name, (function, unit)),) = parse_observables([text], box()).items()
+    assert (name, function, unit) == (text, made, made.unit)
+
+
+def test_the_default_r_max_is_at_most_10():
+    (function, _), *_ = parse_observables(["rdf:Cu-Cu"], bulk("Cu", cubic=True).repeat(7)).values()
+    assert function.r_max == 10.0
+
+
+def test_texts_of_scalars_have_their_units():
+    parsed = parse_observables(["density", "V=volume", "pressure", "potential_energy"], box())
+    assert {name: unit for name, (_, unit) in parsed.items()} == {
+        "density": "g/cm^3",
+        "V": "Å^3",
+        "pressure": "eV/Å^3",
+        "potential_energy": "eV",
+    }
+    assert parsed["V"][0](box()) == pytest.approx(900.0)
+
+
+def test_texts_of_histograms_end_with_low_high_and_bins():
+    parsed = parse_observables(["histogram:distance:0,1,0.8,1.4,40", "h=histogram:density,0,1,2"], box())
+    function, unit = parsed["histogram:distance:0,1,0.8,1.4,40"]
+    assert (unit, function.axis_name, function.axis_unit, function.is_histogram) == ("", "distance:0,1", "Å", True)
+    np.testing.assert_allclose(function.edges, np.linspace(0.8, 1.4, 41))
+    assert function(box()).argmax() == int((distance(box(), 0, 1) - 0.8) / 0.015)
+    assert parsed["h"][0](box()).tolist() == [1.0, 0.0]  # 0.13 g/cm^3
 
 
 @pytest.mark.parametrize(
@@ -68,8 +129,35 @@ def test_texts_become_functions():
         (["distance:a,b"], "takes 2 different atom indices"),
         (["distance"], "takes 2 different atom indices"),
         (["r=distance:0,1", "r=distance:0,2"], "names must differ, got 'r' twice"),
+        (["density:1"], "density takes nothing after its name, got '1'; write density"),
+        (
+            ["rdf:N"],
+            "rdf takes two elements and, if wanted, r_max and a number of bins, got 'N'; write for example",
+        ),
+        (["rdf:N-H,wide"], "rdf takes two elements"),
+        (["rdf:N-H,3,1.5"], "rdf takes two elements"),
+        (["rdf:N-H,3,10,4"], "rdf takes two elements"),
+        (["coordination:N-H"], "coordination takes two elements and a cut-off, got 'N-H'"),
+        (["coordination:N-H,1.3,4"], "coordination takes two elements and a cut-off"),
+        (["angles:H-N,1.3"], "angles takes three elements, a cut-off"),
+        (["angles:H-N-H"], "angles takes three elements, a cut-off"),
+        (["coordination:N-O,1.3"], "`second` must be an element of the structure, got 'O'; the structure has H, N"),
+        (["rdf:N-H,3"], "`atoms` must be periodic in three directions"),
+        (["rdf:N-H"], "`atoms` must be periodic in three directions"),
+        (["density"], "`atoms.cell` must have three vectors that span a volume"),
+        (["histogram:distance:0,1,0.8,1.4"], "histogram takes the text of one number"),
+        (["histogram:distance:0,0.8,1.4,40"], "takes 2 different atom indices"),
+        (["histogram:distance:0,1,1.4,0.8,40"], "histogram takes the text of one number, then low < high"),
+        (["histogram:rdf:N-H,3,0,1,10"], "histogram takes the text of one number"),
+        (["histogram:distance"], "histogram takes the text of one number"),
     ],
 )
 def test_bad_texts_are_named(texts, rule):
     with pytest.raises(InputError, match=rule):
-        parse_observables(texts, 4)
+        parse_observables(texts, ammonia(70.0))
+
+
+def test_observables_need_no_torch():
+    script = "import sys, ase_uq.observables; print([name for name in ('torch', 'vesin') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

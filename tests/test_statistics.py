@@ -8,11 +8,11 @@ from scipy.signal import lfilter
 
 from ase_uq.errors import InputError
 from ase_uq.statistics import (
-    StreamingBlocking,
     autocorrelation,
     blocking,
     kish_ess,
     sampling_error,
+    sampling_error_of_blocks,
     standard_error,
     statistical_inefficiency,
 )
@@ -149,38 +149,33 @@ def test_sampling_error_is_the_larger_of_the_two():
     assert {True, False} == set(larger)
 
 
-@given(x=arrays(float, st.integers(2, 300), elements=values), offset=st.sampled_from([0.0, -1e5]))
-def test_streaming_equals_batch(x, offset):
-    stream = StreamingBlocking()
-    for value in x + offset:
-        stream.update(value)
-    ours, batch = stream.result(), blocking(x + offset)
-    np.testing.assert_allclose(ours.std_by_level, batch.std_by_level, rtol=1e-6, atol=1e-9)
-    assert stream.n_frames == len(x)
+@pytest.mark.parametrize(("phi", "length"), [(0.0, 1), (0.9, 1), (0.9, 50), (0.5, 7)])
+def test_blocks_give_the_sampling_error_of_the_series(phi, length):
+    n, ratios = 21_000, []
+    for x in ar1(np.random.default_rng(10), phi, n, 10):
+        means = x[: n // length * length].reshape(-1, length).mean(axis=1)
+        ours = sampling_error_of_blocks(means, length=length, n_frames=n, variance=float(x.var(ddof=1)))
+        batch = sampling_error(x)
+        if length == 1:
+            assert ours.std == pytest.approx(batch.std, rel=1e-9)
+            assert ours.blocking.block_length == batch.blocking.block_length
+        ratios.append(ours.std / batch.std)
+        assert ours.std == pytest.approx(np.sqrt(ours.g * x.var(ddof=1) / n), rel=1e-9)
+        assert ours.blocking.plateau
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.05)
 
 
-def test_streaming_gives_the_same_choice_as_batch_in_logarithmic_memory():
-    x = ar1(np.random.default_rng(10), 0.95, 5001, 1)[0] - 1e5
-    stream = StreamingBlocking()
-    for value in x:
-        stream.update(value)
-    ours, batch = stream.result(), blocking(x)
-    assert ours.std == pytest.approx(batch.std, rel=1e-9)
-    assert ours.std_error == pytest.approx(batch.std_error, rel=1e-9)
-    assert (ours.block_length, ours.n_blocks, ours.plateau) == (batch.block_length, batch.n_blocks, batch.plateau)
-    assert len(stream._counts) == 13  # 2^12 <= 5001 < 2^13
+def test_blocks_shorter_than_the_correlation_are_not_taken_as_independent():
+    x = ar1(np.random.default_rng(11), 0.99, 20_000, 1)[0]
+    means = x.reshape(-1, 20).mean(axis=1)
+    ours = sampling_error_of_blocks(means, length=20, n_frames=20_000, variance=float(x.var(ddof=1)))
+    assert ours.std == pytest.approx(np.sqrt(199 / 20_000), rel=0.35)
+    assert ours.blocking.block_length > 20
 
 
-def test_streaming_vector_gives_any_combination():
-    rng = np.random.default_rng(11)
-    x = np.stack([*ar1(rng, 0.9, 3000, 2), rng.normal(size=3000)], axis=1)
-    stream = StreamingBlocking()
-    for row in x:
-        stream.update(row)
-    for c in rng.normal(size=(5, 3)):
-        assert stream.result(c).std == pytest.approx(blocking(x @ c).std, rel=1e-9)
-    np.testing.assert_allclose(stream.mean, x.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(stream.covariance, np.cov(x.T), rtol=1e-10)
+def test_blocks_of_a_constant_have_no_error():
+    ours = sampling_error_of_blocks(np.full(30, 0.1), length=3, n_frames=91, variance=0.0)
+    assert (ours.std, ours.g, ours.blocking.plateau) == (0.0, 1.0, True)
 
 
 def test_kish_ess_counts_weights():
@@ -203,23 +198,6 @@ def test_kish_ess_of_gaussian_weights():
 def test_bad_series(function, x, words):
     with pytest.raises(InputError, match=words):
         function(x)
-
-
-def test_bad_stream():
-    stream = StreamingBlocking()
-    with pytest.raises(InputError, match="at least 1"):
-        _ = stream.mean
-    stream.update([1.0, 2.0])
-    with pytest.raises(InputError, match="at least 2"):
-        stream.result([1.0, 1.0])
-    with pytest.raises(InputError, match="value 1"):
-        stream.update([np.nan, 1.0])
-    with pytest.raises(InputError, match="of one length"):
-        stream.update([1.0])
-    stream.update([2.0, 2.0])
-    with pytest.raises(InputError, match="one entry per component"):
-        stream.result()
-    assert stream.n_frames == 2  # refused values are not counted
 
 
 def test_bad_log_weights():

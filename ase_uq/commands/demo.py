@@ -126,7 +126,7 @@ def _run(
     console.print(f"[bold]4 run[/bold]  {steps} steps at {temperature_K:.0f} K, baseline GFN2-xTB")
     log = out / f"{name}.h5"
     atoms = start.copy()
-    observables = parse_observables(OBSERVABLES, len(atoms))
+    observables = parse_observables(OBSERVABLES, atoms)
     settings = MDSettings(temperature_K=temperature_K, steps=steps, timestep_fs=0.5, seed=seed)
     with status_line() as show:
         run_md(

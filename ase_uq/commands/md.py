@@ -83,7 +83,7 @@ def run(
     loaded = UQCalculator(members, forces_var=forces_var, every=every)
     aligned_on = structures if align is None else read_structures(align)
     calculator = make_calculator(loaded, baseline, sigma_baseline, sigma_baseline_per_atom, aligned_on)
-    observables = parse_observables(observable or [], len(atoms))
+    observables = parse_observables(observable or [], atoms)
     with status_line() as show:
         averages = run_md(
             atoms,

@@ -44,7 +44,7 @@ def run(
             out,
             temperature_K=temperature,
             interval_fs=interval,
-            observables=parse_observables(observable or [], len(frames[0])),
+            observables=parse_observables(observable or [], frames[0]),
             forces_var=forces_var,
             overwrite=overwrite,
             on_frame=lambda done: progress.update(task, completed=done),

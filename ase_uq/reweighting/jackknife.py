@@ -91,25 +91,41 @@ def block_jackknife(
     return jackknife_covariance(estimator, block_means(columns, edges), np.diff(edges))
 
 
-def jackknife_covariance(estimator: Callable[[Array], Array], means: Array, sizes: Integers) -> Array:
+def jackknife_covariance(estimator: Callable[[Array], Array], means: Array, sizes: ArrayLike) -> Array:
     """Delete-one-block covariance from block averages (B, ...) and block sizes (B,), which may differ.
 
     `estimator` is as in `block_jackknife`, its argument having the trailing shape of `means`.
     """
-    share = (sizes / sizes.sum()).reshape(-1, *(1,) * (means.ndim - 1))
+    n = np.asarray(sizes, dtype=np.float64)
+    share = (n / n.sum()).reshape(-1, *(1,) * (means.ndim - 1))
     total = (share * means).sum(axis=0)
-    full = estimator(total)
-    left_out = estimator((total - share * means) / (1.0 - share))
-    inverse = (sizes.sum() / sizes)[:, None]
+    deviations = jackknife_deviations(estimator(total), estimator((total - share * means) / (1.0 - share)), n)
+    return np.asarray(deviations.T @ deviations)
+
+
+def jackknife_deviations(full: Array, left_out: Array, sizes: ArrayLike) -> Array:
+    """Deviations (B, ...) whose products, summed over blocks, are the covariance of the estimates.
+
+    Parameters
+    ----------
+    full
+        (...), the estimates from all frames.
+    left_out
+        (B, ...), the estimates without each block.
+    sizes
+        (B,), frames in each block.
+    """
+    n = np.asarray(sizes, dtype=np.float64).reshape(-1, *(1,) * np.ndim(full))
+    inverse = n.sum() / n
     pseudo = inverse * full - (inverse - 1.0) * left_out
-    centre = len(sizes) * full - ((1.0 - 1.0 / inverse) * left_out).sum(axis=0)
-    deviation = (pseudo - centre) / np.sqrt(inverse - 1.0)
-    return np.asarray(deviation.T @ deviation / len(sizes))
+    centre = len(n) * full - ((1.0 - 1.0 / inverse) * left_out).sum(axis=0)
+    return np.asarray((pseudo - centre) / np.sqrt((inverse - 1.0) * len(n)))
 
 
 def jackknife_blocks(n_frames: int, g: float) -> int:
     """Number of blocks for the jackknife: blocks of 5 g where that leaves between 8 and 100 of them."""
-    return int(np.clip(n_frames / (BLOCK_LENGTH * g), min(MIN_BLOCKS, n_frames), MAX_BLOCKS))
+    # Rounding in g must not change the number.
+    return int(np.clip(n_frames / (BLOCK_LENGTH * g) + 1e-6, min(MIN_BLOCKS, n_frames), MAX_BLOCKS))
 
 
 def block_edges(n_frames: int, n_blocks: int) -> Integers:
@@ -121,13 +137,3 @@ def block_means(x: Array, edges: Integers) -> Array:
     """Averages of `x` (T, ...) over blocks, (B, ...)."""
     sizes = np.diff(edges).reshape(-1, *(1,) * (x.ndim - 1))
     return np.asarray(np.add.reduceat(x, edges[:-1], axis=0) / sizes)
-
-
-def merge_blocks(means: Array, sizes: Integers, n_blocks: int) -> tuple[Array, Integers]:
-    """Join neighbouring blocks until at most `n_blocks` are left, keeping every frame."""
-    if n_blocks >= len(sizes):
-        return means, sizes
-    starts = block_edges(len(sizes), n_blocks)[:-1]
-    weight = sizes.reshape(-1, *(1,) * (means.ndim - 1))
-    merged = np.add.reduceat(sizes, starts)
-    return np.add.reduceat(weight * means, starts, axis=0) / merged.reshape(-1, *(1,) * (means.ndim - 1)), merged

@@ -1,0 +1,108 @@
+"""Numbers of a whole frame: density, volume, pressure, potential energy; each function has its `unit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from ase import Atoms, units
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from ase_uq.errors import InputError
+
+_G_PER_CM3 = units.kg / 1e3 / (units.m / 1e2) ** 3
+
+
+class Scalar(Protocol):
+    """A function of the atoms that gives one number, and the unit of it."""
+
+    unit: str
+
+    def __call__(self, atoms: Atoms) -> float:
+        """Return the number."""
+        ...
+
+
+def _in(unit: str) -> Callable[[Callable[[Atoms], float]], Scalar]:
+    def mark(function: Callable[[Atoms], float]) -> Scalar:
+        marked = cast("Scalar", function)
+        marked.unit = unit
+        return marked
+
+    return mark
+
+
+@_in("Å^3")
+def volume(atoms: Atoms) -> float:
+    """Return the volume of the cell, Å^3.
+
+    Raises
+    ------
+    InputError
+        If the cell has none.
+    """
+    if atoms.cell.rank != 3:
+        raise InputError(
+            "`atoms.cell` must have three vectors that span a volume, got lengths "
+            f"{atoms.cell.lengths().tolist()}; set the cell, or leave out what needs its volume."
+        )
+    return float(atoms.get_volume())
+
+
+@_in("g/cm^3")
+def density(atoms: Atoms) -> float:
+    """Return the mass density, g/cm^3.
+
+    Raises
+    ------
+    InputError
+        If the cell has no volume.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> round(density(bulk("Cu", a=3.61)), 2)
+    8.97
+    """
+    return float(atoms.get_masses().sum()) / volume(atoms) / _G_PER_CM3
+
+
+@_in("eV/Å^3")
+def pressure(atoms: Atoms) -> float:
+    """Return the pressure, eV/Å^3: -trace(stress) / 3 of the calculator + 2 K / (3 V) with the kinetic energy K.
+
+    `ase.units.GPa` turns it into GPa: `pressure(atoms) / units.GPa`.
+
+    Raises
+    ------
+    InputError
+        If the cell has no volume, or the atoms no calculator with a stress.
+    """
+    volume(atoms)
+    _check_calculator(atoms)
+    try:
+        stress = atoms.get_stress(include_ideal_gas=True)
+    except PropertyNotImplementedError:
+        raise InputError(
+            f"`atoms.calc` must give a stress for the pressure, {type(atoms.calc).__name__} does not for these atoms; "
+            "use a model with a stress and a periodic cell."
+        ) from None
+    return -float(stress[:3].sum()) / 3.0
+
+
+@_in("eV")
+def potential_energy(atoms: Atoms) -> float:
+    """Return the potential energy of the calculator, eV.
+
+    Raises
+    ------
+    InputError
+        If the atoms have no calculator.
+    """
+    _check_calculator(atoms)
+    return float(atoms.get_potential_energy())
+
+
+def _check_calculator(atoms: Atoms) -> None:
+    if atoms.calc is None:
+        raise InputError("`atoms.calc` must be a calculator, got None; attach one, as UQCalculator(model).")
