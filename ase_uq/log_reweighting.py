@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
@@ -53,10 +54,11 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the values of an observable come from, and whether they are one per member."""
+    """Where values come from, whether they are one per member, and what is wanted of their averages."""
 
     read: Callable[[_Part, slice], Array]
     own_members: bool
+    function: Callable[[Any], Any] | None = None
 
 
 def reweight_log(
@@ -78,8 +80,9 @@ def reweight_log(
         One log, or several of the same model at the same temperature; with 8 or more the sampling error is what runs
         differ by.
     observables
-        Names of logged observables, or of what every frame has: "energy" (of member i for member i), "kinetic_energy",
-        "temperature_K", "volume".
+        Names of logged observables, or of what every frame has: "energy" (of member i for member i), "heat_capacity"
+        (of the configuration, var(V_i)/(kB T^2), eV/K; add kB/2 for every momentum), "kinetic_energy", "temperature_K",
+        "volume".
     compute
         Name to a function of the atoms, evaluated on the stored positions.
     method
@@ -129,6 +132,25 @@ def reweight_log(
         for group in groups:
             results |= _pass({name: sources[name] for name in group}, parts, method, target, bias, functions or {})
     return results
+
+
+def first_structure(path: Path) -> Atoms:
+    """First structure of a log with stored positions, for `parse_observables`."""
+    with open_log(path) as log:
+        if log.n_frames == 0:
+            raise InputError(f"`{log.path}` must hold at least one complete frame, got none; run longer.")
+        return next(stored_frames(log, slice(0, 1)))
+
+
+def observe(path: Path, function: Callable[[Atoms], Any]) -> Array:
+    """Values (T, ...) of a function of the atoms in every frame of a log with stored positions."""
+    with open_log(path) as log:
+        source, whole = _computed(log, function), _Part(log, 0)
+        parts = [
+            source.read(whole, slice(first, min(first + _CHUNK, log.n_frames)))
+            for first in range(0, log.n_frames, _CHUNK)
+        ]
+    return np.concatenate(parts)
 
 
 def stored_frames(log: OpenLog, part: slice) -> Iterator[Atoms]:
@@ -185,7 +207,7 @@ def _pass(
     for name, each in columns.items():
         question = replace(
             each.question,
-            function=functions.get(name),
+            function=functions.get(name, sources[name].function),
             alpha=float(parts[0].log.attributes.get("alpha", 1.0)),
             biased=bias is not None,
         )
@@ -221,12 +243,9 @@ def _differences(log: OpenLog, rows: slice, target: str) -> Array:
 
 def _logged(log: OpenLog, name: str) -> _Source:
     if name == "energy":
-
-        def read_members(part: _Part, rows: slice) -> Array:
-            datasets = part.log.datasets
-            return np.asarray(datasets["energy"][rows][:, None] + datasets["energy_members_minus_energy"][rows])
-
-        return _Source(read_members, own_members=True)
+        return _Source(_energies, own_members=True)
+    if name == "heat_capacity":
+        return _heat_capacity(log)
     key = name if name in _OF_THE_FRAME else f"observables/{name}"
     if key not in log.datasets:
         known = (
@@ -235,6 +254,22 @@ def _logged(log: OpenLog, name: str) -> _Source:
         raise InputError(f"`observable` must be in the log, got {name!r}; {log.path} has: {known}.")
     own = bool(log.datasets[key].attrs.get("members", False))
     return _Source(lambda part, rows: part.log.datasets[key][rows].astype(np.float64), own_members=own)
+
+
+def _energies(part: _Part, rows: slice) -> Array:
+    datasets = part.log.datasets
+    return np.asarray(datasets["energy"][rows][:, None] + datasets["energy_members_minus_energy"][rows])
+
+
+def _heat_capacity(log: OpenLog) -> _Source:
+    # About the first energy, so that squares keep their digits.
+    zero, kelvin = float(log.datasets["energy"][0]), float(log.attributes["temperature_K"])
+
+    def read(part: _Part, rows: slice) -> Array:
+        energies = _energies(part, rows) - zero
+        return np.stack([energies, energies**2], axis=-1)
+
+    return _Source(read, own_members=True, function=lambda m: (m[1] - m[0] ** 2) / (kB * kelvin**2))
 
 
 def _computed(log: OpenLog, function: Callable[[Atoms], Any]) -> _Source:

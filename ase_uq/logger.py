@@ -259,7 +259,8 @@ class UncertaintyLogger:
             array = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"`observables[{name!r}]` must return a number or an array of numbers, got {value!r}; check its function."
+                f"`observables[{name!r}]` must return a number or an array of numbers, got {value!r}; check its "
+                "function."
             ) from error
         return array if array.ndim else float(array)
 

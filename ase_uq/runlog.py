@@ -72,6 +72,8 @@ class RunLog:
         Name to (T,), or (T, ...) where one is an array.
     axes
         Name of an observable with bins to their centres (K,), and the name and unit of that axis.
+    observables_of_members
+        Names of the observables that have one value for each member, (T, M).
     units
         Name of every dataset to its unit; observables under their own names.
     positions, forces, forces_var, cell
@@ -89,6 +91,7 @@ class RunLog:
     observables: Mapping[str, Array]
     units: Mapping[str, str]
     axes: Mapping[str, Axis] = field(default_factory=dict)
+    observables_of_members: frozenset[str] = frozenset()
     energy_var: Array | None = None
     energy_members: Array | None = None
     energy_members_minus_energy: Array | None = None
@@ -107,7 +110,7 @@ class RunLog:
         return len(self.step)
 
 
-def read_log(path: str | os.PathLike[str], *, per_atom: bool = True) -> RunLog:
+def read_log(path: str | os.PathLike[str], *, per_atom: bool = True, members: bool = True) -> RunLog:
     """Read a log, finished, growing or cut off.
 
     Parameters
@@ -116,6 +119,8 @@ def read_log(path: str | os.PathLike[str], *, per_atom: bool = True) -> RunLog:
         File written by `UncertaintyLogger`.
     per_atom
         Also read positions, forces and the like where they were stored; they can be large.
+    members
+        Also read the energies of the members, the largest part of a long log without positions.
 
     Returns
     -------
@@ -133,17 +138,19 @@ def read_log(path: str | os.PathLike[str], *, per_atom: bool = True) -> RunLog:
                 f"`{log.path}` must hold at least one complete frame, got none: the run has not written yet or was cut "
                 "off before; wait or run again."
             )
-        columns = {
-            name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if per_atom or name not in PER_ATOM
-        }
+        left_out = {*(() if per_atom else PER_ATOM), *(() if members else ("energy_members_minus_energy",))}
+        columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name not in left_out}
         units = {name.removeprefix("observables/"): str(d.attrs["unit"]) for name, d in log.datasets.items()}
         axes = {
             name.removeprefix("observables/"): axis
             for name, d in log.datasets.items()
             if (axis := axis_of(d)) is not None
         }
+        own = frozenset(
+            name.removeprefix("observables/") for name, d in log.datasets.items() if d.attrs.get("members", False)
+        )
         attributes, log_path = log.attributes, log.path
-    own = {name: values for name, values in columns.items() if name in RunLog.__dataclass_fields__}
+    fields = {name: values for name, values in columns.items() if name in RunLog.__dataclass_fields__}
     differences = columns.get("energy_members_minus_energy")
     return RunLog(
         path=log_path,
@@ -151,8 +158,9 @@ def read_log(path: str | os.PathLike[str], *, per_atom: bool = True) -> RunLog:
         observables={name.removeprefix("observables/"): columns[name] for name in columns if "/" in name},
         units=units,
         axes=axes,
+        observables_of_members=own,
         energy_members=None if differences is None else columns["energy"][:, None] + differences,
-        **own,
+        **fields,
     )
 
 

@@ -110,7 +110,7 @@ class Comparison:
 
     @property
     def z(self) -> Array:
-        """Differences in units of both sampling errors."""
+        """Differences in units of both sampling errors, (M, K)."""
         return (self.reweighed - self.own) / np.hypot(self.reweighed_error, self.own_error)
 
 

@@ -11,11 +11,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk
+from ase.calculators.lj import LennardJones
 from ase.io import read, write
+from ase.md.verlet import VelocityVerlet
 
-from ase_uq import load, read_log
+from ase_uq import CommitteeUncertainty, UncertaintyLogger, UQCalculator, load, read_log
 from ase_uq.cli import main
 from tests.test_training import emt_frames
 
@@ -168,6 +170,57 @@ def test_reweight_prints_the_contract(folder):
     assert text.index("warning:") < text.index("r = ")
 
 
+@pytest.fixture(scope="module")
+def crystal(tmp_path_factory):
+    """A log with stored positions, of a crystal large enough for a g(r)."""
+    path = tmp_path_factory.mktemp("crystal")
+    atoms = bulk("Ar", cubic=True).repeat(2)
+    members = [LennardJones(sigma=s, epsilon=0.0104, rc=5.2, smooth=True) for s in (3.38, 3.40, 3.42, 3.43)]
+    atoms.calc = UQCalculator(CommitteeUncertainty(members))
+    atoms.set_momenta(0.8 * np.random.default_rng(0).standard_normal((32, 3)))
+    dyn = VelocityVerlet(atoms, 4 * units.fs)
+    observables = {"r": (lambda a: a.get_distance(0, 1, mic=True), "Å")}
+    options = {"temperature_K": 80.0, "observables": observables, "store": ("positions",)}
+    with UncertaintyLogger(path / "run.h5", atoms, dyn=dyn, **options) as log:
+        dyn.attach(log)
+        dyn.run(60)
+    return path
+
+
+def test_reweight_computes_a_radial_distribution(crystal):
+    arguments = ["reweight", "run.h5", "--rdf", "Ar-Ar,5,25"]
+    result = json.loads(good(*arguments, "--plot", "rdf.png", "--json", cwd=crystal).stdout)
+    assert result["observable"] == "rdf:Ar-Ar,5,25"
+    assert {len(result[key]) for key in ("mean", "std_sampling", "std_model", "ess")} == {25}
+    centres = np.array(result["axis"]["centres"])
+    assert (result["axis"]["name"], result["axis"]["unit"]) == ("r", "Å")
+    assert centres[np.argmax(result["mean"])] == pytest.approx(5.26 / np.sqrt(2), abs=0.3)
+    assert (crystal / "rdf.png").read_bytes().startswith(b"\x89PNG")
+    text = good(*arguments, cwd=crystal).stdout
+    assert len(re.findall(r"^ +\d\.\d+ .*\(model\)$", text, re.MULTILINE)) == 25
+
+
+def test_reweight_finds_free_energies_energies_and_heat_capacities(crystal):
+    result = json.loads(
+        good("reweight", "run.h5", "--observable", "r", "--free-energy", 6, "--json", cwd=crystal).stdout
+    )
+    assert result["unit"] == "eV"
+    assert min(result["mean"]) == 0.0
+    energy = json.loads(good("reweight", "run.h5", "--observable", "energy", "--json", cwd=crystal).stdout)
+    assert energy["std_model"] > 0
+    capacity = json.loads(good("reweight", "run.h5", "--observable", "heat_capacity", "--json", cwd=crystal).stdout)
+    assert capacity["mean"] > 0
+    both = json.loads(good("reweight", "run.h5", "run.h5", "--compute", "r=distance:0,1", "--json", cwd=crystal).stdout)
+    assert both["n_frames"] == 122
+
+
+def test_report_draws_a_radial_distribution(crystal):
+    good("report", "run.h5", "--rdf", "Ar-Ar,5,25", "--out", "report.html", cwd=crystal)
+    page = (crystal / "report.html").read_text()
+    assert "profile-1" in page
+    assert "Checks of this average" in page
+
+
 def test_report_is_written(folder):
     good("report", "run.h5", "--out", "report.html", cwd=folder)
     page = (folder / "report.html").read_text()
@@ -237,7 +290,10 @@ MISTAKES = [
       "--observable", "r=distance:0,1"], "model"),
     (["md", "model.pt", "start.xyz", "--temperature", -3, "--steps", 2, "--log", "x.h5"], "`temperature_K` must be"),
     (["reweight", "run.h5", "--observable", "q"], "has: r"),
-    (["reweight", "run.h5", "--observable", "r", "--method", "gap"], "gap"),
+    (["reweight", "run.h5", "--observable", "r", "--method", "gaps"], "gap"),
+    (["reweight", "run.h5"], "must be given once"),
+    (["reweight", "run.h5", "--rdf", "N-H"], "`positions` must be in the log"),
+    (["reweight", "run.h5", "--observable", "r", "--plot", "r.png"], "draws a vector"),
     (["reweight", "cut.h5", "--observable", "r"], "cut.h5"),
     (["report", "model.pt"], "model.pt"),
     (["report", "run.h5", "--out", "nowhere/r.html"], "does not exist"),

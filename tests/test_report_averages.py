@@ -11,10 +11,9 @@ from ase_uq.report.averages import (
     N_PREFIXES,
     averages,
     reduced_deviations,
-    run_warnings,
-    target_temperature,
 )
 from ase_uq.reweighting import MIN_FRAMES, reweight
+from ase_uq.run_checks import target_temperature
 from tests.synthetic_runs import ar1, synthetic_run
 
 
@@ -123,31 +122,3 @@ def test_reduced_deviations_are_in_units_of_kT_about_their_mean():
     np.testing.assert_allclose(h, expected - expected.mean(axis=0), atol=1e-12)
     assert reduced_deviations(replace(run, energy_members_minus_energy=None)) is None
     assert target_temperature(replace(run, attributes={"temperature_K": np.nan})) is None
-
-
-def test_a_sound_run_has_no_warning():
-    assert run_warnings(synthetic_run(baseline=False)) == ()
-
-
-def hot(run):
-    return replace(run, temperature_K=run.temperature_K + 40.0)
-
-
-@pytest.mark.parametrize(
-    ("run", "words"),
-    [
-        (synthetic_run(baseline=False, alpha=1.0), "not calibrated"),
-        (synthetic_run(baseline=False, ensemble="nve"), "constant energy"),
-        (hot(synthetic_run(baseline=False)), "where 300 K was asked for"),
-        (replace(synthetic_run(), weight=np.r_[np.full(400, 0.1), np.ones(3600)]), "in 10% of the frames"),
-    ],
-)
-def test_every_gate_of_the_run_speaks_once(run, words):
-    warnings = run_warnings(run)
-    assert len(warnings) == 1
-    assert words in warnings[0]
-
-
-def test_the_temperature_of_a_run_at_constant_energy_is_nobodys_target():
-    run = hot(synthetic_run(baseline=False, ensemble="nve"))
-    assert not any("asked for" in warning for warning in run_warnings(run))

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -28,7 +29,10 @@ DEVICE = Annotated[str, typer.Option(help="cpu, cuda, cuda:0, ...")]
 MEMORY_LIMIT = Annotated[float | None, typer.Option(help="Memory an evaluation may take, GB.")]
 OBSERVABLES = Annotated[
     list[str] | None,
-    typer.Option(help="distance:0,1 angle:1,0,2 dihedral:0,1,2,3 umbrella:0,1,2,3; NAME=... names it. Repeatable."),
+    typer.Option(
+        help="distance:0,1 angle:1,0,2 dihedral:0,1,2,3 umbrella:0,1,2,3 rdf:O-O coordination:O-H,1.25 "
+        "angles:H-O-H,1.3 density pressure volume; NAME=... names it. Repeatable."
+    ),
 ]
 MODEL = Annotated[Path, typer.Argument(help="Model file of `ase-uq train`.", show_default=False)]
 
@@ -43,6 +47,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -9,6 +9,7 @@ each member has `members = True`, and an indicator of bins `is_histogram = True`
 """
 
 from ase_uq.observables.angles import AngleDistribution
+from ase_uq.observables.binned import Binned
 from ase_uq.observables.coordination import CoordinationNumber
 from ase_uq.observables.geometric import angle, dihedral, distance, umbrella
 from ase_uq.observables.histogram import Histogram
@@ -19,6 +20,7 @@ from ase_uq.observables.texts import Observable, parse_observables
 
 __all__ = [
     "AngleDistribution",
+    "Binned",
     "CoordinationNumber",
     "Histogram",
     "MemberEnergies",

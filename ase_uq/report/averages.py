@@ -1,4 +1,4 @@
-"""What a log says about its observables: averages, running averages, and warnings that concern the run as a whole.
+"""What a log says about its observables: averages, running averages, and vectors against their axis.
 
 An observable that cannot be averaged does not stop the others: the reason is kept as a sentence in place of its result.
 """
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ase_uq.errors import InputError
 from ase_uq.report.figures import RunningAverage
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult, reweight
-from ase_uq.runlog import RunLog
+from ase_uq.run_checks import target_temperature
+from ase_uq.runlog import Axis, RunLog
 from ase_uq.statistics import standard_error
 
 Array = NDArray[np.float64]
@@ -24,10 +25,7 @@ N_PREFIXES = 40
 # Running averages of longer runs are formed from every k-th frame: 40 of them cost 20 times the whole average.
 LONGEST_PREFIX_RUN = 20_000
 
-_LOW_WEIGHT = 0.5
-_NOTABLE_SHARE = 0.01
 _DRIFT_ERRORS = 4.0
-_TEMPERATURE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +37,18 @@ class Average:
     name, unit
         As logged; the unit may be empty.
     values
-        (T,), all frames, also those the average leaves out.
+        (T,), all frames, also those the average leaves out; of a vector its sum over entries, and of an observable with
+        members their mean.
     result
         `None` when it could not be averaged.
     problem
         The reason, one sentence; empty when there is a result.
     running
-        `None` without a result.
+        `None` without a result, and for vectors.
     warnings
         Those of the reweighting and those about drift.
+    axis
+        Of a vector: what its entries stand for; `None` for a number.
     """
 
     name: str
@@ -57,14 +58,17 @@ class Average:
     problem: str
     running: RunningAverage | None
     warnings: tuple[str, ...]
+    axis: Axis | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Frames:
     time_fs: Array  # (T,)
-    values: Array  # (T,)
+    values: Array  # (T, ...)
     deviations: Array  # (T, M), eV
     temperature_K: float
+    alpha: float
+    paired: bool
 
 
 def averages(run: RunLog, names: Sequence[str] | None = None, *, skip_fs: float = 0.0) -> list[Average]:
@@ -93,12 +97,6 @@ def averages(run: RunLog, names: Sequence[str] | None = None, *, skip_fs: float 
     return [_average(run, name, skip_fs=skip_fs) for name in chosen]
 
 
-def target_temperature(run: RunLog) -> float | None:
-    """Target of the thermostat in K, or `None` when the log does not know it."""
-    value = float(run.attributes.get("temperature_K", np.nan))
-    return value if np.isfinite(value) and value > 0 else None
-
-
 def reduced_deviations(run: RunLog) -> Array | None:
     """h_i = beta (V_i - V) about its mean over frames, (T, M), without frames in which it is not finite.
 
@@ -112,20 +110,25 @@ def reduced_deviations(run: RunLog) -> Array | None:
     return np.asarray(h - h.mean(axis=0)) if len(h) >= 2 else None
 
 
-def run_warnings(run: RunLog) -> tuple[str, ...]:
-    """Sentences about the run that touch every number drawn from it."""
-    return (*_calibration(run), *_ensemble(run), *_temperature(run), *_fallback(run))
-
-
 def _average(run: RunLog, name: str, *, skip_fs: float) -> Average:
     values, unit = run.observables[name], run.units.get(name, "")
+    paired = name in run.observables_of_members
+    shown = (
+        values if values.ndim == 1 else values.mean(axis=1) if paired else values.reshape(len(values), -1).sum(axis=1)
+    )
     try:
         frames = _frames(run, name, skip_fs)
         result = _reweight(frames, slice(None))
-        running = _running_average(frames, result)
+        running = _running_average(frames, result) if np.ndim(result.mean) == 0 else None
     except InputError as error:
-        return Average(name, unit, values, None, str(error), None, ())
-    return Average(name, unit, values, result, "", running, (*result.warnings, *_drift(frames.values)))
+        return Average(name, unit, shown, None, str(error), None, ())
+    axis = None if running is not None else _axis(run, name, np.size(result.mean))
+    warnings = (*result.warnings, *_drift(shown[len(shown) - len(frames.values) :]))
+    return Average(name, unit, shown, result, "", running, warnings, axis)
+
+
+def _axis(run: RunLog, name: str, n_entries: int) -> Axis:
+    return run.axes.get(name) or Axis(np.arange(n_entries, dtype=np.float64), "entry", "")
 
 
 def _frames(run: RunLog, name: str, skip_fs: float) -> _Frames:
@@ -140,6 +143,8 @@ def _frames(run: RunLog, name: str, skip_fs: float) -> _Frames:
         values=run.observables[name][keep],
         deviations=run.energy_members_minus_energy[keep],
         temperature_K=np.nan if target is None else target,
+        alpha=float(run.attributes.get("alpha", 1.0)),
+        paired=name in run.observables_of_members,
     )
 
 
@@ -167,6 +172,8 @@ def _reweight(frames: _Frames, part: slice) -> ReweightResult:
         energy_members=frames.deviations[part],
         energy_reference=np.zeros(len(values)),
         temperature_K=frames.temperature_K,
+        observable_members="paired" if frames.paired else None,
+        alpha=frames.alpha,
     )
 
 
@@ -181,44 +188,3 @@ def _drift(values: Array) -> Iterator[str]:
             f"the averages of the two halves of the run differ by {abs(gap):.2g}, {abs(gap) / error:.0f} times their "
             "standard error: the observable still drifts; leave the start of the run out, or run longer."
         )
-
-
-def _calibration(run: RunLog) -> Iterator[str]:
-    if float(run.attributes.get("alpha", 1.0)) == 1.0:
-        yield (
-            "the model is not calibrated (alpha = 1): committees usually spread less than they err, so take every "
-            "standard deviation and every model error below as a lower bound until the model is calibrated."
-        )
-
-
-def _ensemble(run: RunLog) -> Iterator[str]:
-    if _constant_energy(run):
-        yield (
-            "the run was made at constant energy, while model errors are worked out for constant temperature: take "
-            "them as an estimate, or run with a thermostat."
-        )
-
-
-def _temperature(run: RunLog) -> Iterator[str]:
-    target, t = target_temperature(run), run.temperature_K[np.isfinite(run.temperature_K)]
-    if target is None or len(t) < MIN_FRAMES or _constant_energy(run):
-        return
-    gap, error = float(t.mean()) - target, float(standard_error(t))
-    if abs(gap) > max(_DRIFT_ERRORS * error, _TEMPERATURE_TOLERANCE * target) and error > 0:
-        yield (
-            f"the mean temperature is {t.mean():.0f} K where {target:g} K was asked for, {abs(gap) / error:.0f} "
-            "standard errors away: the run is not equilibrated, or not in the ensemble it claims."
-        )
-
-
-def _fallback(run: RunLog) -> Iterator[str]:
-    share = 0.0 if run.weight is None else float(np.mean(run.weight < _LOW_WEIGHT))
-    if share > _NOTABLE_SHARE:
-        yield (
-            f"in {share:.0%} of the frames the weight of the model was below {_LOW_WEIGHT:g}: there the run followed "
-            "the baseline, whose own error no bar below contains."
-        )
-
-
-def _constant_energy(run: RunLog) -> bool:
-    return str(run.attributes.get("ensemble", "")).lower() == "nve"

@@ -7,6 +7,7 @@ then the evidence, from energies against time down to the part each member has i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
 from ase_uq.formatting import format_significant
-from ase_uq.report.averages import averages, target_temperature
+from ase_uq.log_reweighting import first_structure, observe
+from ase_uq.observables import Binned, parse_observables
+from ase_uq.report.averages import averages
 from ase_uq.report.figures import (
     LONGEST_PLAIN_SERIES,
     N_BUCKETS,
@@ -30,7 +33,8 @@ from ase_uq.report.figures import (
 )
 from ase_uq.report.page import count, facts_table, figure, grouped, section, text
 from ase_uq.report.sections import members_section, results_section, running_averages_section
-from ase_uq.runlog import RunLog, read_log
+from ase_uq.run_checks import target_temperature
+from ase_uq.runlog import Axis, RunLog, read_log
 
 Array = NDArray[np.float64]
 
@@ -49,6 +53,7 @@ def write_report(
     *,
     title: str | None = None,
     observables: Sequence[str] | None = None,
+    compute: Sequence[str] = (),
     skip_fs: float = 0.0,
 ) -> None:
     """Read a log and write its report; the file appears whole or not at all.
@@ -59,15 +64,37 @@ def write_report(
         Log and page.
     title, observables, skip_fs
         As for `build_report`.
+    compute
+        Texts of further observables, such as "rdf:O-O", to work out from stored positions.
 
     Raises
     ------
     InputError
         If the log cannot be read, lacks an observable, or the folder of `out_path` does not exist.
     """
-    page = build_report(read_log(run_path, per_atom=False), title=title, observables=observables, skip_fs=skip_fs)
+    run = read_log(run_path, per_atom=False)
+    if compute:
+        run = _with_computed(run, compute)
+        observables = None if observables is None else [*observables, *(set(run.observables) - set(observables))]
+    page = build_report(run, title=title, observables=observables, skip_fs=skip_fs)
     with replacing(out_path) as aside:
         aside.write_text(page, encoding="utf-8")
+
+
+def _with_computed(run: RunLog, texts: Sequence[str]) -> RunLog:
+    functions = parse_observables(texts, first_structure(run.path))
+    values = {name: observe(run.path, function) for name, (function, _) in functions.items()}
+    axes = {
+        name: Axis(f.centres, f.axis_name, f.axis_unit)
+        for name, f in ((name, function) for name, (function, _) in functions.items())
+        if isinstance(f, Binned)
+    }
+    return replace(
+        run,
+        observables={**run.observables, **values},
+        units={**run.units, **{name: unit for name, (_, unit) in functions.items()}},
+        axes={**run.axes, **axes},
+    )
 
 
 def build_report(

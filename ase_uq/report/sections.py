@@ -1,4 +1,4 @@
-"""The parts of the report that hold averages: headline cards, running averages, what each member adds."""
+"""The parts of the report that hold averages: headline cards with their checks, running averages, members."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_uq.formatting import format_fixed, format_significant, model_unresolved, round_average, round_result
-from ase_uq.report.averages import Average, reduced_deviations, run_warnings
+from ase_uq.profiles import profile_figure
+from ase_uq.report.averages import Average, reduced_deviations
+from ase_uq.report.checks import checks_table
 from ase_uq.report.figures import average_figure, member_figure
 from ase_uq.report.page import count, figure, note, section, text, warning_box
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult
+from ase_uq.reweighting.gates import sentences
+from ase_uq.run_checks import run_gates
 from ase_uq.runlog import RunLog
 
 Array = NDArray[np.float64]
 
 _DOMINATES = 2.0
-_METHODS = {"cea": "cumulant expansion", "direct": "direct weights"}
+_METHODS = {"cea": "cumulant expansion", "direct": "direct weights", "gap": "mean energy gap"}
 # The gates speak of the fields of a result, the page of the two errors.
 _WORDS = {"`std_sampling`": "the sampling error", "`std_model`": "the model error"}
 
@@ -47,9 +51,11 @@ _WHAT_MEMBERS_ADD = (
 def results_section(run: RunLog, results: Sequence[Average], *, skip_fs: float) -> str:
     """Return the headline of every observable, after the warnings that touch it."""
     shared = _shared_warnings(results)
-    everywhere = [*run_warnings(run), *map(_in_words, shared)]
+    gates = run_gates(run)
+    everywhere = [*sentences(gates), *map(_in_words, shared)]
     parts = [warning_box("Before you use any of these numbers", everywhere)]
-    parts += [_card(average, said_above=shared) for average in results]
+    parts += [_card(i, average, said_above=shared) for i, average in enumerate(results)]
+    parts.append(checks_table("Checks of the run", gates))
     if not results:
         parts.append("<p>No observables were logged, so that there is nothing to average.</p>")
     if any(average.result for average in results):
@@ -92,20 +98,39 @@ def members_section(run: RunLog, results: Sequence[Average]) -> str:
         description="Distributions of the reduced energy deviation of each member, and their widths against thresholds",
         caption=_HOW_TO_READ_MEMBERS,
     )
-    usable = [(average, average.result) for average in results if average.result is not None]
+    usable = [(average, average.result) for average in results if average.result is not None and average.axis is None]
     table = _member_table(deviations.std(axis=0), names, usable)
     return section("Members against the driving energy", shapes, note(_WHAT_MEMBERS_ADD) if usable else "", table)
 
 
-def _card(average: Average, *, said_above: Sequence[str]) -> str:
+def _card(index: int, average: Average, *, said_above: Sequence[str]) -> str:
     warnings = [_in_words(w) for w in average.warnings if w not in said_above]
     parts = [f"<h3>{text(average.name)}</h3>", warning_box("Read this first", warnings)]
-    if average.result is None:
+    result = average.result
+    if result is None:
         parts.append(warning_box("No average", [average.problem]))
+    elif average.axis is not None:
+        parts.append(_profile(index, average, result))
+        parts.append(note(_below_profile(result)))
     else:
-        parts.append(f'<p class="headline">{_headline(average.result, average.unit)}</p>')
-        parts.append(note(_below_headline(average.result, average.unit)))
+        parts.append(f'<p class="headline">{_headline(result, average.unit)}</p>')
+        parts.append(note(_below_headline(result, average.unit)))
+    if result is not None:
+        parts.append(checks_table("Checks of this average", result.gates))
     return "\n".join(['<article class="card">', *filter(None, parts), "</article>"])
+
+
+def _profile(index: int, average: Average, result: ReweightResult) -> str:
+    assert average.axis is not None
+    drawing = profile_figure(result, average.axis, name=average.name, unit=average.unit)
+    description = f"{average.name} against {average.axis.name}, with sampling and model error and the members"
+    return figure(drawing, name=f"profile-{index}", description=description)
+
+
+def _below_profile(result: ReweightResult) -> str:
+    sampling, model = float(np.median(result.std_sampling)), float(np.median(result.std_model))
+    frames = f"{np.median(result.ess):.0f} independent of {count(result.n_frames, 'frame')} (median over entries)"
+    return text(f"{_limiting(sampling, model)} Method: {_METHODS.get(result.method, result.method)}, {frames}.")
 
 
 def _headline(result: ReweightResult, unit: str) -> str:

@@ -122,7 +122,7 @@ def _apply(function: Callable[[Any], Any], means: Array, shape: tuple[int, ...])
     with np.errstate(invalid="ignore", divide="ignore"):
         values = [np.asarray(function(row if shape else float(row)), dtype=np.float64) for row in flat]
     out = np.stack(values)
-    if not np.isfinite(values[0]).all():
+    if not np.isfinite(values[0]).any():
         raise InputError(
             f"`function` must be finite at the averages, got {values[0]} at {flat[0]}; use method 'gap' for the "
             "logarithm of a probability."

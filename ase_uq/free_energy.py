@@ -1,0 +1,109 @@
+"""Free energies along a collective variable under every member.
+
+=====================  ===============================================================================
+symbol                 variable
+=====================  ===============================================================================
+s                      bins of `values`
+p_i(s)                 probability of a bin under member i, by mean gap
+F_i(s)                 -kB T ln(p_i(s)/p_i(s_0)), s_0 the bin most visited by the run
+=====================  ===============================================================================
+
+References
+----------
+Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828: errors of free energies from a committee.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase.units import kB
+from numpy.typing import ArrayLike, NDArray
+
+from ase_uq.errors import InputError
+from ase_uq.reweighting import ReweightResult, reweight
+
+Array = NDArray[np.float64]
+
+
+def free_energy_profile(
+    values: ArrayLike,
+    *,
+    bins: ArrayLike = 40,
+    energy_members: ArrayLike,
+    energy_reference: ArrayLike,
+    temperature_K: float,
+    method: str = "gap",
+    **options: Any,
+) -> tuple[Array, ReweightResult]:
+    """Free energy along a collective variable, relative to the bin the run visited most, with its errors.
+
+    Parameters
+    ----------
+    values
+        (T,), the collective variable.
+    bins
+        Number of bins between its extremes, or edges (S + 1,).
+    energy_members, energy_reference, temperature_K
+        As for `reweight`.
+    method
+        "gap", which keeps probabilities positive, or another one of `reweight`.
+    options
+        Further arguments of `reweight`, such as `log_weights` of a biased run.
+
+    Returns
+    -------
+    centres, result
+        (S,), and the profile in eV. Bins that were never visited are left out, and errors of those visited during a
+        single stretch of the run are NaN; in the bin of reference everything is zero.
+
+    Raises
+    ------
+    InputError
+        As `reweight`, or if all values lie outside the edges.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=20_000)
+    >>> members = 0.005 * x[:, None] * np.array([-1.0, -0.5, 0.5, 1.0])
+    >>> centres, free = free_energy_profile(
+    ...     x,
+    ...     bins=np.linspace(-2, 2, 9),
+    ...     energy_members=members,
+    ...     energy_reference=np.zeros(len(x)),
+    ...     temperature_K=300.0,
+    ... )
+    >>> free.mean.shape, bool(free.std_model[0] > free.std_model[3])
+    ((8,), True)
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or not np.isfinite(x).all():
+        raise InputError(f"`values` must be one finite number a frame, got shape {x.shape}; drop other frames.")
+    edges = np.histogram_bin_edges(x, bins)
+    which = np.clip(np.searchsorted(edges, x, side="right") - 1, -1, len(edges) - 1)
+    which[x == edges[-1]] = len(edges) - 2
+    inside = (which >= 0) & (which < len(edges) - 1)
+    if not inside.any():
+        raise InputError(f"`bins` must hold some of the values, which go from {x.min():g} to {x.max():g}; move them.")
+    columns = np.zeros((len(x), len(edges) - 1))
+    columns[np.flatnonzero(inside), which[inside]] = 1.0
+    visited = columns.any(axis=0)
+    columns = columns[:, visited]
+    reference, thermal = int(columns.sum(axis=0).argmax()), kB * temperature_K
+
+    def free_energy(p: Array) -> Array:
+        # Without one block of frames a bin may be empty: its error is then not known.
+        return np.asarray(-thermal * np.log(np.where(p > 0, p, np.nan) / p[reference]))
+
+    result = reweight(
+        columns,
+        energy_members=energy_members,
+        energy_reference=energy_reference,
+        temperature_K=temperature_K,
+        method=method,
+        function=free_energy,
+        **options,
+    )
+    return (0.5 * (edges[1:] + edges[:-1]))[visited], result

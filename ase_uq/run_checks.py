@@ -1,0 +1,174 @@
+"""Gates of a run as a whole: whether it sampled what reweighting takes it to have sampled.
+
+=========================================  ================================================================
+symbol                                     variable
+=========================================  ================================================================
+K                                          `kinetic_energy`
+f                                          `degrees`, 2 K/(kB T), T being the instantaneous temperature
+f (kB T)^2/2                               variance of K at constant temperature T
+=========================================  ================================================================
+
+References
+----------
+Shirts, J. Chem. Theory Comput. 9, 909 (2013), arXiv:1208.0910: kinetic energies as a test of the ensemble.
+Berendsen et al., J. Chem. Phys. 81, 3684 (1984): a thermostat without an ensemble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from ase.units import kB
+from numpy.typing import NDArray
+
+from ase_uq.reweighting import MIN_FRAMES
+from ase_uq.reweighting.gates import Gate
+from ase_uq.runlog import RunLog
+from ase_uq.statistics import sampling_error, standard_error
+
+Array = NDArray[np.float64]
+
+LOW_WEIGHT = 0.5
+_NOTABLE_SHARE = 0.01
+_SIGNIFICANT = 4.0  # standard errors
+_TEMPERATURE_TOLERANCE = 0.02
+_FLUCTUATION_TOLERANCE = 0.15  # of the variance
+_WITHOUT_ENSEMBLE = ("NVTBerendsen", "NPTBerendsen", "Inhomogeneous_NPTBerendsen")
+_FORCES_OF_THEIR_OWN = ("Hookean", "ExternalForce", "MirrorForce", "MirrorTorque")
+_DRIFT_OF_FLUCTUATION = 3.0
+_FEWEST_LENGTHS = 20.0
+
+
+def run_gates(run: RunLog, *, unbiased: bool = True) -> tuple[Gate, ...]:
+    """All checks of a run; what its log does not say is not judged.
+
+    Parameters
+    ----------
+    unbiased
+        Whether averages are taken without weights of a bias.
+    """
+    checks = (_calibration, _ensemble, _thermostat, _temperature, _fluctuation, _drift, _fallback)
+    return (*(gate for check in checks for gate in check(run)), *(_bias(run) if unbiased else ()))
+
+
+def target_temperature(run: RunLog) -> float | None:
+    """Target of the thermostat in K, or `None` when the log does not know it."""
+    value = float(run.attributes.get("temperature_K", np.nan))
+    return value if np.isfinite(value) and value > 0 else None
+
+
+def _gate(name: str, value: float, limit: float, unit: str, failed: bool, sentence: str) -> Gate:
+    return Gate(name, value, limit, unit, at_least=False, failed=bool(failed), sentence=sentence)
+
+
+def _calibration(run: RunLog) -> Iterator[Gate]:
+    alpha = float(run.attributes.get("alpha", 1.0))
+    sentence = (
+        "the model is not calibrated (alpha = 1): committees usually spread less than they err, so take every "
+        "standard deviation and every model error below as a lower bound until the model is calibrated."
+    )
+    yield _gate("model without calibration", float(alpha == 1.0), 0.0, "", alpha == 1.0, sentence)
+
+
+def _ensemble(run: RunLog) -> Iterator[Gate]:
+    sentence = (
+        "the run was made at constant energy, while model errors are worked out for constant temperature: take "
+        "them as an estimate, or run with a thermostat."
+    )
+    yield _gate("run at constant energy", float(_constant_energy(run)), 0.0, "", _constant_energy(run), sentence)
+
+
+def _thermostat(run: RunLog) -> Iterator[Gate]:
+    name = str(run.attributes.get("dynamics", ""))
+    if name:
+        sentence = (
+            f"the run was made with {name}, which samples no known ensemble: weights exp(-beta V) have no footing "
+            "there; use Langevin, Bussi or Nosé-Hoover chains."
+        )
+        failed = name in _WITHOUT_ENSEMBLE
+        yield _gate("thermostat without an ensemble", float(failed), 0.0, "", failed, sentence)
+
+
+def _temperature(run: RunLog) -> Iterator[Gate]:
+    target, t = target_temperature(run), run.temperature_K[np.isfinite(run.temperature_K)]
+    if target is None or len(t) < MIN_FRAMES or _constant_energy(run) or not t.any():
+        return
+    gap, error = float(t.mean()) - target, float(standard_error(t))
+    most = max(_SIGNIFICANT * error, _TEMPERATURE_TOLERANCE * target)
+    sentence = (
+        f"the mean temperature is {t.mean():.0f} K where {target:g} K was asked for, {abs(gap) / max(error, 1e-9):.0f} "
+        "standard errors away: the run is not equilibrated, or not in the ensemble it claims."
+    )
+    yield _gate("mean temperature against its target", abs(gap), most, "K", abs(gap) > most and error > 0, sentence)
+
+
+def _fluctuation(run: RunLog) -> Iterator[Gate]:
+    known = np.isfinite(run.kinetic_energy) & (run.temperature_K > 0)
+    k, target = run.kinetic_energy[known], target_temperature(run)
+    if target is None or len(k) < MIN_FRAMES or _constant_energy(run) or np.ptp(k) == 0:
+        return
+    degrees = float(np.median(2.0 * k / (kB * run.temperature_K[known])))
+    canonical = 0.5 * degrees * (kB * target) ** 2
+    squares = (k - k.mean()) ** 2
+    sampling = sampling_error(squares)
+    # The mean is estimated from the same frames and takes its own variance out of them.
+    ratio = float(squares.mean() + sampling_error(k).std ** 2) / canonical
+    most = max(_FLUCTUATION_TOLERANCE, _SIGNIFICANT * sampling.std / canonical)
+    sentence = (
+        f"the kinetic energy fluctuates {ratio:.2f} times as much as at constant temperature (variance): the "
+        "thermostat does not sample the canonical ensemble, on which model errors rest, or the run is not equilibrated."
+    )
+    # In a run of a few correlation lengths any fluctuation is an accident.
+    reliable = len(k) > _FEWEST_LENGTHS * sampling.g
+    yield _gate(
+        "variance of the kinetic energy against the canonical one",
+        abs(ratio - 1.0),
+        most,
+        "",
+        reliable and abs(ratio - 1.0) > most,
+        sentence,
+    )
+
+
+def _drift(run: RunLog) -> Iterator[Gate]:
+    total = run.energy + run.kinetic_energy
+    if not _constant_energy(run) or len(total) < MIN_FRAMES or not np.isfinite(total).all():
+        return
+    time = run.time_fs - run.time_fs.mean()
+    slope = float(time @ total / (time @ time))
+    drift = abs(slope) * float(np.ptp(run.time_fs))
+    width = float((total - total.mean() - slope * time).std())
+    most = _DRIFT_OF_FLUCTUATION * width
+    sentence = (
+        f"the total energy drifts by {drift:.2g} eV along the run, against fluctuations of {width:.2g} eV: forces are "
+        "not the gradient of the energy, or the time step is too long; without conservative forces reweighting has no "
+        "footing."
+    )
+    yield _gate("drift of the total energy", drift, most, "eV", drift > most, sentence)
+
+
+def _fallback(run: RunLog) -> Iterator[Gate]:
+    if run.weight is None:
+        return
+    share = float(np.mean(run.weight < LOW_WEIGHT))
+    sentence = (
+        f"in {share:.0%} of the frames the weight of the model was below {LOW_WEIGHT:g}: there the run followed "
+        "the baseline, whose own error no bar below contains."
+    )
+    yield _gate("frames that followed the baseline", share, _NOTABLE_SHARE, "", share > _NOTABLE_SHARE, sentence)
+
+
+def _bias(run: RunLog) -> Iterator[Gate]:
+    own = [name for name in str(run.attributes.get("constraints", "")).split(", ") if name in _FORCES_OF_THEIR_OWN]
+    logged = [name for name in run.observables if "bias" in name.lower() and run.units.get(name) == "eV"]
+    what = f"{own[0]} adds forces of its own" if own else f"the bias {logged[0]!r} was logged" if logged else ""
+    sentence = (
+        f"the run was biased ({what}), and averages were taken without weights: they are those of the biased run; pass "
+        "the bias energy as weights (`bias`, `log_weights`)."
+    )
+    yield _gate("bias without weights", float(len(own) + len(logged)), 0.0, "", bool(own or logged), sentence)
+
+
+def _constant_energy(run: RunLog) -> bool:
+    return str(run.attributes.get("ensemble", "")).lower() == "nve"
