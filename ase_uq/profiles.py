@@ -7,6 +7,7 @@ bands are often too narrow to see, so that a second panel shows them about zero,
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import matplotlib as mpl
 import numpy as np
@@ -18,7 +19,6 @@ from ase_uq.errors import InputError
 from ase_uq.files import replacing
 from ase_uq.plots import INK, MODEL, MUTED, SAMPLING, STYLE
 from ase_uq.reweighting import ReweightResult
-from ase_uq.runlog import Axis
 
 Array = NDArray[np.float64]
 
@@ -26,7 +26,18 @@ _FORMATS = ("png", "svg", "pdf")
 _MOST_MEMBERS = 64  # lines that still make a picture
 
 
-def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str) -> Figure:
+class HasAxis(Protocol):
+    """An axis: of a log, or an observable with bins."""
+
+    @property
+    def centres(self) -> Array: ...  # noqa: D102
+    @property
+    def axis_name(self) -> str: ...  # noqa: D102
+    @property
+    def axis_unit(self) -> str: ...  # noqa: D102
+
+
+def profile_figure(result: ReweightResult, axis: HasAxis, *, name: str, unit: str) -> Figure:
     """Average (K,) of a vector with its errors; `axis` holds the K centres. Bands are one standard deviation."""
     x, mean = axis.centres, np.asarray(result.mean)
     sampling, model = np.asarray(result.std_sampling), np.asarray(result.std_model)
@@ -46,12 +57,14 @@ def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str) 
         _band(bottom, x, np.zeros_like(mean), sampling, colour=SAMPLING)
         bottom.axhline(0.0, color=INK, linewidth=0.7)
         bottom.set_title("The errors alone; thin lines: what each member adds")
-        bottom.set_xlabel(_escape(f"{axis.name} ({axis.unit})" if axis.unit else axis.name), labelpad=3)
+        bottom.set_xlabel(
+            _escape(f"{axis.axis_name} ({axis.axis_unit})" if axis.axis_unit else axis.axis_name), labelpad=3
+        )
         top.set_xlim(x[0], x[-1])
     return figure
 
 
-def save_profile(path: str | Path, result: ReweightResult, axis: Axis, *, name: str, unit: str) -> None:
+def save_profile(path: str | Path, result: ReweightResult, axis: HasAxis, *, name: str, unit: str) -> None:
     """Draw a vector into a file whose ending says the format: .png, .svg or .pdf."""
     ending = Path(path).suffix.lstrip(".").lower()
     if ending not in _FORMATS:

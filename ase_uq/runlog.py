@@ -34,8 +34,8 @@ class Axis:
     """What the entries of a vector stand for: centres (K,) of the bins, with a name and a unit."""
 
     centres: Array
-    name: str
-    unit: str
+    axis_name: str
+    axis_unit: str
 
 
 @dataclass(frozen=True, slots=True)

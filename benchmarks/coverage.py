@@ -199,7 +199,7 @@ def _draw_members(ax: Axes, title: str, found: Comparison) -> None:
     # Observables of different units on one pair of axes: in units of the spread between members' own runs.
     unit = found.own.std(axis=0, ddof=1)
     x, y = (found.own - found.run_mean) / unit, (found.reweighed - found.run_mean) / unit
-    ax.set_title(f"Members of the {title}, all averages")
+    ax.set_title(f"Averages of members, {title}")
     ax.errorbar(
         x.ravel(),
         y.ravel(),

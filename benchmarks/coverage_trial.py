@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ase_uq import reweight
-from ase_uq.reweighting import ReweightResult
 from ase_uq.statistics import sampling_error
 
 Array = NDArray[np.float64]
@@ -125,7 +124,7 @@ def attempt(observable: Array, run: Run, truth: Truth, method: str) -> Trial:
     )
     inside = []
     for level in LEVELS:
-        low, high = interval(result, level)
+        low, high = result.interval(level)
         # The average of a run scatters about the truth that the interval is for.
         margin = np.hypot(0.5 * (high - low), stats.norm.ppf(0.5 + 0.5 * level) * truth.error)
         inside.append(bool(abs(truth.mean - 0.5 * (low + high)) <= margin))
@@ -138,22 +137,6 @@ def attempt(observable: Array, run: Run, truth: Truth, method: str) -> Trial:
         result.max_std_h,
         bool(result.warnings),
     )
-
-
-def interval(result: ReweightResult, level: float) -> tuple[float, float]:
-    """Bounds that hold the average under one more potential of the family with probability `level`.
-
-    Student's t with the degrees of freedom of Welch and Satterthwaite: T/g - 1 for the sampling error, M - 1 for the
-    spread between members, as it is before the sampling noise is taken out of it.
-    """
-    n_members = len(result.member_means)
-    widened = 1.0 + 1.0 / n_members
-    variance = result.std_sampling**2 + widened * result.std_model**2
-    independent = max(result.n_frames / result.statistical_inefficiency, 2.0)
-    scatter = result.std_sampling**4 / (independent - 1.0)
-    scatter += (widened * result.std_model_naive**2) ** 2 / (n_members - 1.0)
-    half = float(stats.t.ppf(0.5 + 0.5 * level, variance**2 / scatter) * np.sqrt(variance))
-    return result.mean - half, result.mean + half
 
 
 def member_average(observable: Array, run: Run, energy: Array, method: str) -> tuple[float, float]:

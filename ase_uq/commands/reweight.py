@@ -162,7 +162,7 @@ def _print_json(name: str, unit: str, axis: Axis | None, result: ReweightResult,
     content["warnings"] = list(warnings)
     if axis is not None:
         content["unit"] = unit
-        content["axis"] = {"name": axis.name, "unit": axis.unit, "centres": axis.centres}
+        content["axis"] = {"name": axis.axis_name, "unit": axis.axis_unit, "centres": axis.centres}
     print_json(content)
 
 
@@ -174,7 +174,7 @@ def _print(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> N
     if np.ndim(result.mean) == 0:
         typer.echo(f"{name} = {round_average(result).text(unit)}")
     else:
-        heading = f"{axis.name} ({axis.unit})" if axis is not None and axis.unit else "entry"
+        heading = f"{axis.axis_name} ({axis.axis_unit})" if axis is not None and axis.axis_unit else "entry"
         typer.echo(f"{heading:>12}  {name}{f' ({unit})' if unit not in ('', '1') else ''}")
         centres = np.arange(np.size(result.mean)) if axis is None else axis.centres
         rows = zip(centres, *(np.ravel(x) for x in (result.mean, result.std_sampling, result.std_model)), strict=True)
