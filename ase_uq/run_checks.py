@@ -23,7 +23,7 @@ from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_uq.reweighting import MIN_FRAMES
-from ase_uq.reweighting.gates import Gate
+from ase_uq.reweighting.gates import YES_OR_NO, Gate
 from ase_uq.runlog import RunLog
 from ase_uq.statistics import sampling_error, standard_error
 
@@ -68,7 +68,7 @@ def _calibration(run: RunLog) -> Iterator[Gate]:
         "the model is not calibrated (alpha = 1): committees usually spread less than they err, so take every "
         "standard deviation and every model error below as a lower bound until the model is calibrated."
     )
-    yield _gate("model without calibration", float(alpha == 1.0), 0.0, "", alpha == 1.0, sentence)
+    yield _gate("model without calibration", float(alpha == 1.0), 0.0, YES_OR_NO, alpha == 1.0, sentence)
 
 
 def _ensemble(run: RunLog) -> Iterator[Gate]:
@@ -76,7 +76,7 @@ def _ensemble(run: RunLog) -> Iterator[Gate]:
         "the run was made at constant energy, while model errors are worked out for constant temperature: take "
         "them as an estimate, or run with a thermostat."
     )
-    yield _gate("run at constant energy", float(_constant_energy(run)), 0.0, "", _constant_energy(run), sentence)
+    yield _gate("run at constant energy", float(_constant_energy(run)), 0.0, YES_OR_NO, _constant_energy(run), sentence)
 
 
 def _thermostat(run: RunLog) -> Iterator[Gate]:
@@ -87,7 +87,7 @@ def _thermostat(run: RunLog) -> Iterator[Gate]:
             "there; use Langevin, Bussi or Nosé-Hoover chains."
         )
         failed = name in _WITHOUT_ENSEMBLE
-        yield _gate("thermostat without an ensemble", float(failed), 0.0, "", failed, sentence)
+        yield _gate("thermostat without an ensemble", float(failed), 0.0, YES_OR_NO, failed, sentence)
 
 
 def _temperature(run: RunLog) -> Iterator[Gate]:
@@ -167,7 +167,7 @@ def _bias(run: RunLog) -> Iterator[Gate]:
         f"the run was biased ({what}), and averages were taken without weights: they are those of the biased run; pass "
         "the bias energy as weights (`bias`, `log_weights`)."
     )
-    yield _gate("bias without weights", float(len(own) + len(logged)), 0.0, "", bool(own or logged), sentence)
+    yield _gate("bias without weights", float(bool(own or logged)), 0.0, YES_OR_NO, bool(own or logged), sentence)
 
 
 def _constant_energy(run: RunLog) -> bool:

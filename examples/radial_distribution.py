@@ -21,9 +21,8 @@ def melt(calculator, kelvin, seed):
     return atoms, Langevin(atoms, 3 * units.fs, temperature_K=kelvin, friction=0.02 / units.fs, fixcm=False, rng=rng)
 
 
-# Labels and a small committee; with frames of your own this is one command, `ase-uq train`.
 atoms, dyn = melt(EMT(), 2500, seed=0)
-dyn.attach(Trajectory("labels.traj", "w", atoms), interval=10)
+dyn.attach(Trajectory("labels.traj", "w", atoms), interval=10)  # labels; with your own, run `ase-uq train`
 dyn.run(800)
 frames, settings = read_frames("labels.traj"), FitSettings(epochs=12, batch_size=4, learning_rate=0.01)
 config = {"cutoff": 4.5, "channels": 8, "n_layers": 1}

@@ -177,8 +177,12 @@ def _print(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> N
         heading = f"{axis.axis_name} ({axis.axis_unit})" if axis is not None and axis.axis_unit else "entry"
         typer.echo(f"{heading:>12}  {name}{f' ({unit})' if unit not in ('', '1') else ''}")
         centres = np.arange(np.size(result.mean)) if axis is None else axis.centres
-        rows = zip(centres, *(np.ravel(x) for x in (result.mean, result.std_sampling, result.std_model)), strict=True)
-        for x, *numbers in rows:
-            typer.echo(f"{x:12.4g}  {format_result(*numbers)}")
-    frames = float(np.median(result.ess))
+        unresolved = np.square(result.std_model_naive) <= 2.0 * np.asarray(result.noise)
+        model = np.where(unresolved, result.std_model_naive, result.std_model)
+        bounds = unresolved & (np.asarray(result.std_model_naive) > 0)
+        rows = zip(centres, *map(np.ravel, (result.mean, result.std_sampling, model, bounds)), strict=True)
+        for x, mean, sampling, bar, is_bound in rows:
+            typer.echo(f"{x:12.4g}  {format_result(mean, sampling, bar, model_is_bound=bool(is_bound))}")
+    varies = np.asarray(result.std_sampling) > 0
+    frames = float(np.median(np.asarray(result.ess)[varies])) if varies.any() else result.n_frames
     typer.echo(f"{result.n_frames} frames, effective sample size {frames:.0f}, method {result.method}")

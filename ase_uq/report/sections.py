@@ -128,8 +128,11 @@ def _profile(index: int, average: Average, result: ReweightResult) -> str:
 
 
 def _below_profile(result: ReweightResult) -> str:
-    sampling, model = float(np.median(result.std_sampling)), float(np.median(result.std_model))
-    frames = f"{np.median(result.ess):.0f} independent of {count(result.n_frames, 'frame')} (median over entries)"
+    varies = np.asarray(result.std_sampling) > 0
+    if not varies.any():
+        return text("The observable does not change along the run.")
+    sampling, model, ess = (float(np.median(x[varies])) for x in (result.std_sampling, result.std_model, result.ess))
+    frames = f"{ess:.0f} independent of {count(result.n_frames, 'frame')} (median over entries that vary)"
     return text(f"{_limiting(sampling, model)} Method: {_METHODS.get(result.method, result.method)}, {frames}.")
 
 

@@ -43,6 +43,7 @@ SKEWNESS = 1.0  # kT, times sd(h): a third of the second cumulant then lies in t
 BIMODALITY = 0.6
 THIN_SHARE = 0.1  # of a member's weight in bins of fewer than `THIN_FRAMES`
 THIN_FRAMES = 10.0
+YES_OR_NO = "yes/no"  # unit of a value that is 1 or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Gate:
     name
         What is looked at.
     value, limit, unit
-        What was found, and the limit it has to keep.
+        What was found, and the limit it has to keep; the unit "yes/no" stands for 1 and 0.
     at_least
         Whether the limit is the smallest value that passes; else it is the largest.
     failed
@@ -272,9 +273,10 @@ def _expansion(n: Diagnostics) -> Iterator[Gate]:
 
 def _correction(name: str, found: Discrepancy, spread: float, sentence: str) -> Gate:
     # What is significant but small against the spread changes no error bar; what is large but insignificant is noise.
-    failed = found.significance > SIGNIFICANT and found.size > MATERIAL_SHARE * spread
-    ratio = found.size / spread if spread > 0 else 0.0
-    return Gate(name, ratio, MATERIAL_SHARE, "", False, bool(failed), sentence)
+    exceeds_noise = found.significance > SIGNIFICANT
+    ratio = found.size / spread if spread > 0 and exceeds_noise else 0.0
+    failed = exceeds_noise and found.size > MATERIAL_SHARE * spread
+    return Gate(f"{name}, where above its noise", ratio, MATERIAL_SHARE, "", False, bool(failed), sentence)
 
 
 def _shape(n: Diagnostics) -> Iterator[Gate]:
@@ -306,7 +308,7 @@ def _length(n: Diagnostics) -> Iterator[Gate]:
         f"blocking finds no plateau in {n.n_frames} frames: blocks are still correlated, and `std_sampling` is a "
         "lower bound; run longer."
     )
-    yield _at_least("plateau of the blocking analysis", float(n.plateau), 1.0, "", sentence)
+    yield _at_least("blocking has a plateau", float(n.plateau), 1.0, YES_OR_NO, sentence)
     share = min(n.noise / n.spread, 1.0) if n.spread > 0 else 0.0
     sentence = (
         f"there are only {independent:.3g} independent frames (fewer than {MODEL_FRAMES:g}): much of the spread "
@@ -320,7 +322,7 @@ def _members(n: Diagnostics) -> Iterator[Gate]:
         f"the members' means spread by {np.sqrt(n.spread):.2g} where sampling noise alone gives "
         f"{np.sqrt(n.noise):.2g}: the model error is not resolved; take {np.sqrt(n.spread):.2g} as an upper bound."
     )
-    share = n.noise / n.spread if n.spread > 0 else 0.0
+    share = min(n.noise / n.spread, 1.0) if n.spread > 0 else 0.0
     unresolved = 0 < n.spread <= 2.0 * n.noise
     yield Gate("share of sampling noise in the spread of members", share, 0.5, "", False, unresolved, sentence)
     sentence = (
