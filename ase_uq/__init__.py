@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ase_uq.baseline import WeightedBaseline
+    from ase_uq.bias import BiasedCalculator
     from ase_uq.calculator import UQCalculator, copy_uncertainty
     from ase_uq.checkpoint import load, save
     from ase_uq.committee import CommitteeUncertainty
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BiasedCalculator": "bias",
     "CommitteeUncertainty": "committee",
     "InputError": "errors",
     "OnlineReweighter": "online",
@@ -43,6 +45,7 @@ _HOMES = {
     "save": "checkpoint",
 }
 __all__ = [
+    "BiasedCalculator",
     "CommitteeUncertainty",
     "InputError",
     "OnlineReweighter",

@@ -29,11 +29,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, all_changes
+from ase.calculators.calculator import BaseCalculator
 from numpy.typing import NDArray
 
 from ase_uq.alignment import fit_offsets, offset_energy
@@ -49,22 +49,14 @@ from ase_uq.calculator import (
 )
 from ase_uq.errors import InputError
 from ase_uq.force_variance import Exact, Off
+from ase_uq.plain_values import PlainValues, check_plain, has_stress, plain_values
 from ase_uq.prediction import Prediction
-from ase_uq.structure import is_periodic
 
 Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
 _EXTRA = ("weight", "energy_baseline", "sigma_baseline")
-
-
-class BaselineValues(NamedTuple):
-    """Energy (eV), forces (N, 3) (eV/Å) and stress (6,) (eV/Å^3) of the baseline alone."""
-
-    energy: float
-    forces: Array
-    stress: Array | None
 
 
 class WeightedBaseline(PredictionCalculator):
@@ -174,7 +166,7 @@ class WeightedBaseline(PredictionCalculator):
         if isinstance(uq.forces_var, Off):
             hidden = (*hidden, *DERIVATIVE_UNCERTAINTY)
         declared = [
-            key for key in provided if key not in hidden and (_has_stress(baseline) or not key.startswith("stress"))
+            key for key in provided if key not in hidden and (has_stress(baseline) or not key.startswith("stress"))
         ]
         super().__init__(
             [*declared, *_EXTRA],
@@ -215,7 +207,7 @@ class WeightedBaseline(PredictionCalculator):
         offsets = fit_offsets(
             frames,
             model_energies=[uq.model.predict(atoms, names).energy for atoms in frames],
-            baseline_energies=[_evaluate(baseline, atoms.copy(), with_stress=False).energy for atoms in frames],
+            baseline_energies=[plain_values(baseline, atoms.copy(), with_stress=False).energy for atoms in frames],
         )
         shown = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in offsets.items())
         logger.info("baseline aligned on %d frames, offsets in eV per atom: %s", len(frames), shown)
@@ -245,7 +237,7 @@ class WeightedBaseline(PredictionCalculator):
         )
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
-        own = _evaluate(self.baseline, atoms.copy(), with_stress="stress" in self.implemented_properties)
+        own = plain_values(self.baseline, atoms.copy(), with_stress="stress" in self.implemented_properties)
         v_b = own.energy + (0.0 if self.offsets is None else offset_energy(atoms, self.offsets))
         if not np.isfinite(v_b):
             raise InputError(
@@ -262,12 +254,12 @@ class WeightedBaseline(PredictionCalculator):
             model.require("forces_members", "WeightedBaseline")
             if own.stress is not None and model.stress is not None:
                 model.require("stress_members", "WeightedBaseline")
-        prediction = _blended(model, BaselineValues(v_b, own.forces, own.stress), found)
+        prediction = _blended(model, PlainValues(v_b, own.forces, own.stress), found)
         extra = {"weight": found.weight, "energy_baseline": v_b, "sigma_baseline": sigma_b}
         return prediction if shown else prediction.without_force_variance(), extra
 
 
-def _blended(model: Prediction, own: BaselineValues, blend: Blend) -> Prediction:
+def _blended(model: Prediction, own: PlainValues, blend: Blend) -> Prediction:
     gaps = model.require("energy_members", "WeightedBaseline") - own.energy
     forces, forces_members = _derivative(own.forces, model.forces, model.forces_members, gaps, blend)
     stress, stress_members = None, None
@@ -299,38 +291,12 @@ def _derivative(
     return mean, base + blend.weight * members + np.multiply.outer(gaps, of_weight)
 
 
-def _evaluate(baseline: BaseCalculator, atoms: Atoms, *, with_stress: bool) -> BaselineValues:
-    energy = "free_energy" if "free_energy" in baseline.implemented_properties else "energy"
-    names = ["energy", "forces"] + ([energy] if energy != "energy" else [])
-    if with_stress and _has_stress(baseline) and is_periodic(atoms):
-        names.append("stress")
-    # All names in one call: some calculators compute only what they are asked for.
-    if baseline.calculation_required(atoms, names):
-        baseline.calculate(atoms, names, all_changes)
-    values = {name: baseline.get_property(name, atoms) for name in names}
-    stress = values.get("stress")
-    return BaselineValues(
-        float(values[energy]),
-        np.array(values["forces"], dtype=np.float64),
-        None if stress is None else np.array(stress, dtype=np.float64),
-    )
-
-
-def _has_stress(calculator: BaseCalculator) -> bool:
-    return "stress" in calculator.implemented_properties
-
-
 def _check_parts(uq: UQCalculator, baseline: BaseCalculator) -> None:
     if not isinstance(uq, UQCalculator):
         raise InputError(
             f"`uq` must be a UQCalculator, got {type(uq).__name__}; write WeightedBaseline(UQCalculator(model), ...)."
         )
-    missing = {"energy", "forces"} - set(getattr(baseline, "implemented_properties", ()))
-    if missing:
-        raise InputError(
-            f"`baseline` must implement energy and forces, {type(baseline).__name__} lacks "
-            f"{' and '.join(sorted(missing))}; pass an ASE calculator."
-        )
+    check_plain(baseline, "baseline")
 
 
 def _check_widths(total: float | None, per_atom: float | None) -> None:
