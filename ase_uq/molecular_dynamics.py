@@ -248,10 +248,10 @@ class _Reporter:
                 float(self.atoms.get_temperature()),
                 calculator.prediction.energy_std,
                 calculator.results.get("weight"),
-                _averages(self.online),
+                _averages(self.online, numbers_only=True),
             )
         )
 
 
-def _averages(online: OnlineReweighter | None) -> Mapping[str, ReweightResult]:
-    return online.results() if online is not None and online.n_frames else {}
+def _averages(online: OnlineReweighter | None, *, numbers_only: bool = False) -> Mapping[str, ReweightResult]:
+    return online.results(numbers_only=numbers_only) if online is not None and online.n_frames else {}

@@ -182,8 +182,13 @@ class OnlineReweighter:
         if len(self._waiting) == _WAITING:
             self._settle()
 
-    def results(self) -> dict[str, ReweightResult]:
+    def results(self, *, numbers_only: bool = False) -> dict[str, ReweightResult]:
         """Averages and errors so far, one entry per observable; the errors are NaN before there are 20 frames.
+
+        Parameters
+        ----------
+        numbers_only
+            Leave out vectors, whose checks take longer, as for a line that is printed twice a second.
 
         Raises
         ------
@@ -194,11 +199,12 @@ class OnlineReweighter:
             raise InputError("`results` needs at least one frame, got none; run the dynamics first.")
         self._settle()
         sums = self._blocks.result()
-        answers = {}
-        for name, place in self._places.items():
-            question = replace(place.columns.question, alpha=self._alpha or 1.0, biased=self._log_weight is not None)
-            answers[name] = average(sums.columns(place.where), question)
-        return answers
+        more: dict[str, Any] = {"alpha": self._alpha or 1.0, "biased": self._log_weight is not None}
+        return {
+            name: average(sums.columns(place.where), replace(place.columns.question, **more))
+            for name, place in self._places.items()
+            if not (numbers_only and place.columns.question.shape)
+        }
 
     def _begin(self, values: Mapping[str, Array], n_members: int) -> None:
         start = 0

@@ -157,6 +157,25 @@ def test_calibration_travels_in_the_file(folder):
     assert again["alpha"] == pytest.approx(calibrated.alpha, rel=1e-6)
 
 
+def test_md_takes_vectors(folder):
+    common = ["calibrated.pt", "start.xyz", "--temperature", 300, "--steps", 30, "--log", "vector.h5"]
+    observables = ["--observable", "rdf:Cu-Cu,1.8,12", "--observable", "angles:Cu-Cu-Cu,1.8", "--observable", "density"]
+    result = json.loads(good("md", *common, *observables, "--json", cwd=folder).stdout)
+    assert len(result["averages"]["rdf:Cu-Cu,1.8,12"]["mean"]) == 12
+    assert result["averages"]["density"]["mean"] == pytest.approx(8.9, abs=0.5)
+    run = read_log(folder / "vector.h5")
+    assert run.observables["rdf:Cu-Cu,1.8,12"].shape == (31, 12)
+    assert run.axes["rdf:Cu-Cu,1.8,12"].axis_unit == "Å"
+    good("md", *common[:5], 40, *common[6:], *observables, "--restart", cwd=folder)
+    assert read_log(folder / "vector.h5").n_frames == 41
+    text = good("reweight", "vector.h5", "--observable", "rdf:Cu-Cu,1.8,12", cwd=folder).stdout
+    assert len(re.findall(r"\(model\)$", text, re.MULTILINE)) == 12
+    good("report", "vector.h5", "--out", "vector.html", cwd=folder)
+    good("rerun", "calibrated.pt", "valid.xyz", "--temperature", 300, "--observable", "rdf:Cu-Cu,1.7,9",
+         "--out", "rerun_vector.h5", cwd=folder)  # fmt: skip
+    assert read_log(folder / "rerun_vector.h5").observables["rdf:Cu-Cu,1.7,9"].shape == (30, 9)
+
+
 def test_reweight_prints_the_contract(folder):
     result = json.loads(good("reweight", "run.h5", "--observable", "r", "--json", cwd=folder).stdout)
     assert set(result) == {
