@@ -4,9 +4,12 @@
 
 A run is driven by the mean of M member potentials. `ase_uq.reweight` gives the average under every member, from that
 run alone, and an interval for the average under the true potential, seen as one more draw from the members' family.
-Here the truth is drawn from that family, too, and known: exactly (gaussian), or by a run of its own (liquid, model).
-`coverage_gaussian.py`, `coverage_liquid.py` and `coverage_model.py` have the three; the last needs a model file, and
-says how to train one.
+Here the truth is drawn from that family, too, and known: exactly (gaussian), or by a run of its own (liquid, model),
+whose sampling error is then added to the interval. `coverage_gaussian.py`, `coverage_liquid.py` and `coverage_model.py`
+have the three; the last needs a model file, and says how to train one.
+
+Of rows whose intervals are right, about one in eleven is outside of two binomial errors at one of the levels. Rows of
+one case share their runs, and are outside together.
 """
 
 from __future__ import annotations
@@ -81,7 +84,11 @@ def main() -> int:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return coverage as a Markdown table; errors are those of so many trials of a nominal interval."""
+    """Return coverage as a Markdown table; errors are those of so many trials of a nominal interval.
+
+    The other columns: root mean square of `Trial.z`; medians of `std_model`/`std_sampling` and of the largest sd(h) in
+    kT; share of trials whose result comes with a warning.
+    """
     lines = [
         "| case | observable | method | repeats | 68 % | 95 % | nominal | rms z | model/sampling | sd(h) | warned |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",

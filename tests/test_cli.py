@@ -171,9 +171,6 @@ def test_md_takes_vectors(folder):
     text = good("reweight", "vector.h5", "--observable", "rdf:Cu-Cu,1.8,12", cwd=folder).stdout
     assert len(re.findall(r"\(model\)$", text, re.MULTILINE)) == 12
     good("report", "vector.h5", "--out", "vector.html", cwd=folder)
-    good("rerun", "calibrated.pt", "valid.xyz", "--temperature", 300, "--observable", "rdf:Cu-Cu,1.7,9",
-         "--out", "rerun_vector.h5", cwd=folder)  # fmt: skip
-    assert read_log(folder / "rerun_vector.h5").observables["rdf:Cu-Cu,1.7,9"].shape == (30, 9)
 
 
 def test_reweight_prints_the_contract(folder):
