@@ -24,16 +24,16 @@ def melt(calculator, kelvin, seed):
 atoms, dyn = melt(EMT(), 2500, seed=0)
 with Trajectory("labels.traj", "w", atoms) as labels:  # with frames of your own, run `ase-uq train`
     dyn.attach(labels, interval=10)
-    dyn.run(800)
-frames, settings = read_frames("labels.traj"), FitSettings(epochs=12, batch_size=4, learning_rate=0.01)
+    dyn.run(500)
+frames, settings = read_frames("labels.traj"), FitSettings(epochs=10, batch_size=4, learning_rate=0.01)
 config = {"cutoff": 4.5, "channels": 8, "n_layers": 1}
 committee = train_members(frames[::2], frames[1::2], n_members=4, settings=settings, config=config)
 atoms, dyn = melt(ase_uq.UQCalculator(MemberUncertainty(committee)), 1800, seed=9)
-dyn.run(150)  # equilibration
+dyn.run(100)  # equilibration
 rdf = RadialDistribution("Cu", "Cu", r_max=3.8, n_bins=50)
 online = ase_uq.OnlineReweighter(atoms, temperature_K=1800.0, observables={"g": rdf})
 dyn.attach(online, interval=2)
-dyn.run(500)
+dyn.run(400)
 g = online.results()["g"]
 print(*g.warnings, f"g({rdf.centres[30]:.2f} Å) = {g.mean[30]:.3f} ± {g.std_total[30]:.3f}", sep="\n")
 save_profile("rdf.png", g, rdf, name="g(r) of copper at 1800 K", unit="1")

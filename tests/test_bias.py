@@ -100,7 +100,7 @@ def test_a_biased_run_gives_the_averages_of_the_free_one(tmp_path):
     }
     with UncertaintyLogger(tmp_path / "run.h5", atoms, dyn=dyn, temperature_K=kelvin, observables=observables) as log:
         dyn.attach(log)
-        dyn.run(5000)
+        dyn.run(3500)
     result = reweight_log(tmp_path / "run.h5", ["x2"], bias="bias", method="direct", skip_fs=200.0)["x2"]
     np.testing.assert_allclose(result.member_means, kT / np.array([9.0, 9.5, 10.5, 11.0]), rtol=0.2)
     biased = reweight_log(tmp_path / "run.h5", ["x2"], skip_fs=200.0)["x2"]
