@@ -40,9 +40,9 @@ class BiasedCalculator(PredictionCalculator):
 
     Notes
     -----
-    The keys are those of `calculator`, and `bias`, the energy of the bias, eV. `energy`, `forces`, `stress` and the
-    members include the bias, variances and `energy_members - energy` are as without it. Log it with
-    `observables={"bias": (bias_energy, "eV")}`.
+    The keys are those of `calculator`, and `bias` (eV) and `bias_stress` (6,), what is of the bias alone. `energy`,
+    `forces`, `stress` and the members include the bias, variances and `energy_members - energy` are as without it. Log
+    it with `observables={"bias": (bias_energy, "eV")}`.
 
     Examples
     --------
@@ -90,7 +90,7 @@ class BiasedCalculator(PredictionCalculator):
             forces_members=_shifted(p.forces_members, own.forces),
             stress_members=_shifted(p.stress_members, own.stress),
         )
-        return biased, {**extra, "bias": own.energy}
+        return biased, {**extra, "bias": own.energy, "bias_stress": own.stress}
 
 
 def bias_energy(atoms: Atoms) -> float:

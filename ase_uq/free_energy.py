@@ -15,6 +15,7 @@ Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828: errors of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -79,31 +80,67 @@ def free_energy_profile(
     ((8,), True)
     """
     x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 1 or not np.isfinite(x).all():
+    if x.ndim != 1 or len(x) == 0 or not np.isfinite(x).all():
         raise InputError(f"`values` must be one finite number a frame, got shape {x.shape}; drop other frames.")
-    edges = np.histogram_bin_edges(x, bins)
-    which = np.clip(np.searchsorted(edges, x, side="right") - 1, -1, len(edges) - 1)
-    which[x == edges[-1]] = len(edges) - 2
-    inside = (which >= 0) & (which < len(edges) - 1)
-    if not inside.any():
-        raise InputError(f"`bins` must hold some of the values, which go from {x.min():g} to {x.max():g}; move them.")
-    columns = np.zeros((len(x), len(edges) - 1))
-    columns[np.flatnonzero(inside), which[inside]] = 1.0
-    visited = columns.any(axis=0)
-    columns = columns[:, visited]
-    reference, thermal = int(columns.sum(axis=0).argmax()), kB * temperature_K
-
-    def free_energy(p: Array) -> Array:
-        # Without one block of frames a bin may be empty: its error is then not known.
-        return np.asarray(-thermal * np.log(np.where(p > 0, p, np.nan) / p[reference]))
-
+    histogram, thermal = ProfileBins.of(x, bins), kB * temperature_K
     result = reweight(
-        columns,
+        histogram.columns(x),
         energy_members=energy_members,
         energy_reference=energy_reference,
         temperature_K=temperature_K,
         method=method,
-        function=free_energy,
+        function=lambda p: histogram.free_energy(p, thermal),
         **options,
     )
-    return (0.5 * (edges[1:] + edges[:-1]))[visited], result
+    return histogram.centres, result
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileBins:
+    """Bins of a collective variable that a run has visited.
+
+    Attributes
+    ----------
+    edges
+        (S_all + 1,).
+    visited
+        (S_all,), bool.
+    reference
+        Of the visited bins, the one with most frames.
+    """
+
+    edges: Array
+    visited: NDArray[np.bool_]
+    reference: int
+
+    @classmethod
+    def of(cls, x: Array, bins: ArrayLike) -> ProfileBins:
+        """Choose bins for values (T,): a number of them, or edges."""
+        edges = np.histogram_bin_edges(x, bins)
+        counts = np.histogram(x, edges)[0]
+        if not counts.any():
+            raise InputError(
+                f"`bins` must hold some of the values, which go from {x.min():g} to {x.max():g}; move them."
+            )
+        visited = counts > 0
+        return cls(edges, visited, int(counts[visited].argmax()))
+
+    @property
+    def centres(self) -> Array:
+        """Middles of the visited bins, (S,)."""
+        return (0.5 * (self.edges[1:] + self.edges[:-1]))[self.visited]
+
+    def columns(self, x: Array) -> Array:
+        """1 for the bin of each value (t,), 0 for the others, (t, S); the last bin holds its upper edge, too."""
+        n = len(self.edges) - 1
+        which = np.searchsorted(self.edges, x, side="right") - 1
+        which[x == self.edges[-1]] = n - 1
+        inside = np.flatnonzero((which >= 0) & (which < n))
+        columns = np.zeros((len(x), n))
+        columns[inside, which[inside]] = 1.0
+        return columns[:, self.visited]
+
+    def free_energy(self, p: Array, thermal: float) -> Array:
+        """-kB T ln(p/p_0) for probabilities (S,), eV; `thermal` is kB T."""
+        # Without one block of frames a bin may be empty: its error is then not known.
+        return np.asarray(-thermal * np.log(np.where(p > 0, p, np.nan) / p[self.reference]))

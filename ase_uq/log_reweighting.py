@@ -15,9 +15,7 @@ Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 8 to
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,36 +25,37 @@ from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
+from ase_uq.free_energy import ProfileBins
+from ase_uq.log_parts import LogPart, Path, finite, observed, opened, stored_frames, stretches
 from ase_uq.reweighting import inverse_temperature
 from ase_uq.reweighting.columns import Columns, check_method, columns_for
-from ase_uq.reweighting.error_bars import MIN_FRAMES, average
+from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.result import ReweightResult
-from ase_uq.runlog import OpenLog, open_log
+from ase_uq.runlog import OpenLog, alike
 
 Array = NDArray[np.float64]
-Path = str | os.PathLike[str]
 
 TARGETS = ("driven", "model")
-_CHUNK = 4096
 _SAMPLE = 20_000  # frames from which bins are chosen
-_MUST_AGREE = ("temperature_K", "model_hash", "n_members", "alpha", "driver")
 _OF_THE_FRAME = ("energy", "kinetic_energy", "temperature_K", "volume", "weight", "energy_baseline")
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """One log from the frame where averages begin."""
+class _Settings:
+    """What holds for all observables of a pass."""
 
-    log: OpenLog
-    start: int
+    method: str
+    target: str
+    bias: str | None
+    beta: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
     """Where values come from, whether they are one per member, and what is wanted of their averages."""
 
-    read: Callable[[_Part, slice], Array]
+    read: Callable[[LogPart, slice], Array]
     own_members: bool
     function: Callable[[Any], Any] | None = None
 
@@ -113,121 +112,126 @@ def reweight_log(
     arXiv:2011.08828, Eqs. 8 to 12 (baseline) and 20 to 28.
     """
     check_method(method)
-    if target not in TARGETS:
-        raise InputError(f"`target` must be one of {', '.join(map(repr, TARGETS))}, got {target!r}; choose one.")
-    with ExitStack() as stack:
-        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        parts = [_part(stack.enter_context(open_log(path)), skip_fs) for path in given]
-        _check_parts(parts)
+    with opened(paths, skip_fs) as parts:
+        settings = _settings(parts, method, target, bias)
         names = {**dict.fromkeys(observables), **(compute or {})}
         if not names:
             raise InputError("`observables` must name at least one, got none; the log knows their names.")
         sources = {
-            name: _logged(parts[0].log, name) if function is None else _computed(parts[0].log, function)
+            name: _logged(parts, name, settings) if function is None else _computed(parts[0].log, function)
             for name, function in names.items()
         }
+        for name, function in (functions or {}).items():
+            sources[name] = replace(sources[name], function=function)
         # Bins of a histogram are many columns; one observable at a time then keeps memory small.
         groups = [[name] for name in sources] if method == "gap" else [list(sources)]
         results: dict[str, ReweightResult] = {}
         for group in groups:
-            results |= _pass({name: sources[name] for name in group}, parts, method, target, bias, functions or {})
+            results |= _pass({name: sources[name] for name in group}, parts, settings)
     return results
 
 
-def first_structure(path: Path) -> Atoms:
-    """First structure of a log with stored positions, for `parse_observables`."""
-    with open_log(path) as log:
-        if log.n_frames == 0:
-            raise InputError(f"`{log.path}` must hold at least one complete frame, got none; run longer.")
-        return next(stored_frames(log, slice(0, 1)))
+def free_energy_of_log(
+    paths: Path | Sequence[Path],
+    observable: str,
+    *,
+    bins: int = 40,
+    method: str = "gap",
+    skip_fs: float = 0.0,
+    target: str = "driven",
+    bias: str | None = None,
+) -> tuple[Array, ReweightResult]:
+    """Free energy along a logged number, as `free_energy_profile` gives it from arrays.
 
+    Parameters
+    ----------
+    paths, skip_fs, target, bias
+        As for `reweight_log`.
+    observable
+        Name of a logged number.
+    bins
+        Between its extremes.
+    method
+        "gap" or another one of `reweight`.
 
-def observe(path: Path, function: Callable[[Atoms], Any]) -> Array:
-    """Values (T, ...) of a function of the atoms in every frame of a log with stored positions."""
-    with open_log(path) as log:
-        source, whole = _computed(log, function), _Part(log, 0)
-        parts = [
-            source.read(whole, slice(first, min(first + _CHUNK, log.n_frames)))
-            for first in range(0, log.n_frames, _CHUNK)
-        ]
-    return np.concatenate(parts)
+    Returns
+    -------
+    centres, result
+        (S,) in the unit of the observable, and the profile in eV; see `free_energy_profile`.
 
-
-def stored_frames(log: OpenLog, part: slice) -> Iterator[Atoms]:
-    """Structures of a log with stored positions; they have no calculator."""
-    if "positions" not in log.datasets:
-        raise InputError(
-            f"`positions` must be in the log to compute observables from it, {log.path} has none; run with "
-            '`store=("positions",)` (md --store positions).'
+    Raises
+    ------
+    InputError
+        As `reweight_log`.
+    """
+    check_method(method)
+    with opened(paths, skip_fs) as parts:
+        settings = _settings(parts, method, target, bias)
+        numbers = _number(parts, observable)
+        values = np.concatenate([numbers.read(part, rows) for part, rows in stretches(parts)])
+        histogram = ProfileBins.of(finite(observable, values), bins)
+        thermal = 1.0 / settings.beta
+        source = _Source(
+            lambda part, rows: histogram.columns(numbers.read(part, rows)),
+            own_members=False,
+            function=lambda p: histogram.free_energy(p, thermal),
         )
-    attributes, positions = log.attributes, log.datasets["positions"][part]
-    cells = log.datasets["cell"][part] if "cell" in log.datasets else None
-    fixed = attributes.get("cell", np.zeros((3, 3)))
-    pbc = attributes.get("pbc", cells is not None)
-    if cells is None and np.any(pbc) and np.ptp(log.datasets["volume"][part]) > 0:
-        raise InputError(
-            f"`cell` must be in the log of a run whose volume changes, {log.path} has none; run with "
-            '`store=("positions", "cell")`.'
-        )
-    atoms = Atoms(numbers=attributes["numbers"], pbc=pbc)
-    for index, frame in enumerate(positions):
-        atoms.set_cell(fixed if cells is None else cells[index])
-        atoms.positions = frame
-        yield atoms
+        return histogram.centres, _pass({observable: source}, parts, settings)[observable]
 
 
-def _pass(
-    sources: Mapping[str, _Source],
-    parts: Sequence[_Part],
-    method: str,
-    target: str,
-    bias: str | None,
-    functions: Mapping[str, Callable[[Any], Any]],
-) -> dict[str, ReweightResult]:
+def _settings(parts: Sequence[LogPart], method: str, target: str, bias: str | None) -> _Settings:
+    if target not in TARGETS:
+        raise InputError(f"`target` must be one of {', '.join(map(repr, TARGETS))}, got {target!r}; choose one.")
+    if bias is not None:
+        dataset = _dataset(parts, bias, "bias")
+        if dataset.ndim != 1 or dataset.attrs["unit"] != "eV" or bias in _OF_THE_FRAME:
+            raise InputError(
+                f"`bias` must be a logged number in eV, {bias!r} has shape {dataset.shape[1:]} and unit "
+                f"{dataset.attrs['unit']!r}; log the energy of the bias with its unit."
+            )
+    beta = inverse_temperature(float(parts[0].log.attributes["temperature_K"]))
+    return _Settings(method, target, bias, beta)
+
+
+def _pass(sources: Mapping[str, _Source], parts: Sequence[LogPart], settings: _Settings) -> dict[str, ReweightResult]:
     n_members = int(parts[0].log.attributes["n_members"])
-    columns = {name: _columns(source, parts, method, n_members) for name, source in sources.items()}
-    n_frames = sum(part.log.n_frames - part.start for part in parts)
+    columns = {name: _columns(source, parts, settings.method, n_members) for name, source in sources.items()}
     blocks = FrameBlocks(
         sum(each.n for each in columns.values()),
         n_members,
-        n_frames=n_frames,
+        n_frames=sum(part.log.n_frames - part.start for part in parts),
         n_runs=len(parts),
-        weighted=method == "direct",
-        centred=method != "gap",
+        weighted=settings.method == "direct",
+        centred=settings.method != "gap",
     )
-    beta = inverse_temperature(float(parts[0].log.attributes["temperature_K"]))
     for part in parts:
-        for first in range(part.start, part.log.n_frames, _CHUNK):
-            rows = slice(first, min(first + _CHUNK, part.log.n_frames))
-            values = [columns[name].build(_finite(name, source.read(part, rows))) for name, source in sources.items()]
-            logs = None if bias is None else beta * _finite(bias, _logged(part.log, bias).read(part, rows))
-            blocks.add(np.concatenate(values, axis=1), beta * _differences(part.log, rows, target), logs)
+        for _, rows in stretches([part]):
+            values = [columns[name].build(finite(name, source.read(part, rows))) for name, source in sources.items()]
+            logs = None if settings.bias is None else settings.beta * _bias(part, rows, settings.bias)
+            h = settings.beta * _differences(part.log, rows, settings.target)
+            blocks.add(np.concatenate(values, axis=1), h, logs)
         blocks.end_run()
     sums, start, results = blocks.result(), 0, {}
     for name, each in columns.items():
         question = replace(
             each.question,
-            function=functions.get(name, sources[name].function),
+            function=sources[name].function,
             alpha=float(parts[0].log.attributes.get("alpha", 1.0)),
-            biased=bias is not None,
+            biased=settings.bias is not None,
         )
         results[name] = average(sums.columns(slice(start, start + each.n)), question)
         start += each.n
     return results
 
 
-def _columns(source: _Source, parts: Sequence[_Part], method: str, n_members: int) -> Columns:
+def _columns(source: _Source, parts: Sequence[LogPart], method: str, n_members: int) -> Columns:
     part = parts[0]
     own = "paired" if source.own_members else None
     if method != "gap":
         return columns_for(source.read(part, slice(part.start, part.start + 1)), method, own, n_members)
     n_frames = sum(each.log.n_frames - each.start for each in parts)
     stride = -(-n_frames // _SAMPLE)
-    sample = [
-        source.read(each, slice(first, min(first + _CHUNK, each.log.n_frames)))[::stride]
-        for each in parts
-        for first in range(each.start, each.log.n_frames, _CHUNK)
-    ]
+    sample = [source.read(each, rows)[::stride] for each, rows in stretches(parts)]
     return columns_for(np.concatenate(sample), method, own, n_members)
 
 
@@ -238,38 +242,70 @@ def _differences(log: OpenLog, rows: slice, target: str) -> Array:
         w, u, v_b = (log.datasets[name][rows] for name in ("weight", "energy", "energy_baseline"))
         # d = w (V_i - V) and U - V_b = w (V - V_b), V being the mean over members.
         d = d / w[:, None] + ((u - v_b) * (1.0 / w - 1.0))[:, None]
-    return _finite("energy_members", d)
+    return finite("energy_members", d)
 
 
-def _logged(log: OpenLog, name: str) -> _Source:
+def _logged(parts: Sequence[LogPart], name: str, settings: _Settings) -> _Source:
     if name == "energy":
-        return _Source(_energies, own_members=True)
+        return _Source(lambda part, rows: _energies(part, rows, settings), own_members=True)
     if name == "heat_capacity":
-        return _heat_capacity(log)
-    key = name if name in _OF_THE_FRAME else f"observables/{name}"
-    if key not in log.datasets:
-        known = (
-            ", ".join(n.removeprefix("observables/") for n in log.datasets if n.startswith("observables/")) or "none"
-        )
-        raise InputError(f"`observable` must be in the log, got {name!r}; {log.path} has: {known}.")
-    own = bool(log.datasets[key].attrs.get("members", False))
+        return _heat_capacity(parts[0].log, settings)
+    dataset, key = _dataset(parts, name, "observable"), _key(name)
+    own = bool(dataset.attrs.get("members", False))
     return _Source(lambda part, rows: part.log.datasets[key][rows].astype(np.float64), own_members=own)
 
 
-def _energies(part: _Part, rows: slice) -> Array:
-    datasets = part.log.datasets
-    return np.asarray(datasets["energy"][rows][:, None] + datasets["energy_members_minus_energy"][rows])
+def _number(parts: Sequence[LogPart], name: str) -> _Source:
+    dataset, key = _dataset(parts, name, "observable"), _key(name)
+    if dataset.ndim != 1:
+        raise InputError(f"`observable` must be a number for a free energy, {name!r} has shape {dataset.shape[1:]}.")
+    return _Source(lambda part, rows: part.log.datasets[key][rows].astype(np.float64), own_members=False)
 
 
-def _heat_capacity(log: OpenLog) -> _Source:
+def _key(name: str) -> str:
+    return name if name in _OF_THE_FRAME else f"observables/{name}"
+
+
+def _dataset(parts: Sequence[LogPart], name: str, argument: str) -> Any:
+    """Return the dataset of the first log, after checking that all have it alike."""
+    found = []
+    for log in (part.log for part in parts):
+        if _key(name) not in log.datasets:
+            logged = [key.removeprefix("observables/") for key in log.datasets if key.startswith("observables/")]
+            raise InputError(
+                f"`{argument}` must be in the log, got {name!r}; {log.path} has: {', '.join(logged) or 'none'}."
+            )
+        found.append(log.datasets[_key(name)])
+        if not alike(found[0], found[-1]):
+            raise InputError(
+                f"`paths` must hold {name!r} with one shape, unit and axis, {log.path} differs from {parts[0].log.path}"
+                "; reweigh them apart."
+            )
+    return found[0]
+
+
+def _bias(part: LogPart, rows: slice, name: str) -> Array:
+    return finite(name, part.log.datasets[_key(name)][rows])
+
+
+def _energies(part: LogPart, rows: slice, settings: _Settings) -> Array:
+    """Energies of the members the averages are taken under, without the bias, (t, M), eV."""
+    energy = part.log.datasets["energy"][rows]
+    if settings.bias is not None:
+        energy = energy - _bias(part, rows, settings.bias)
+    return np.asarray(energy[:, None] + _differences(part.log, rows, settings.target))
+
+
+def _heat_capacity(log: OpenLog, settings: _Settings) -> _Source:
     # About the first energy, so that squares keep their digits.
-    zero, kelvin = float(log.datasets["energy"][0]), float(log.attributes["temperature_K"])
+    zero = float(log.datasets["energy"][0])
 
-    def read(part: _Part, rows: slice) -> Array:
-        energies = _energies(part, rows) - zero
+    def read(part: LogPart, rows: slice) -> Array:
+        energies = _energies(part, rows, settings) - zero
         return np.stack([energies, energies**2], axis=-1)
 
-    return _Source(read, own_members=True, function=lambda m: (m[1] - m[0] ** 2) / (kB * kelvin**2))
+    # 1/(kB T^2) = kB beta^2
+    return _Source(read, own_members=True, function=lambda m: (m[1] - m[0] ** 2) * kB * settings.beta**2)
 
 
 def _computed(log: OpenLog, function: Callable[[Atoms], Any]) -> _Source:
@@ -280,45 +316,4 @@ def _computed(log: OpenLog, function: Callable[[Atoms], Any]) -> _Source:
         )
     next(stored_frames(log, slice(0, 1)))
 
-    def read(part: _Part, rows: slice) -> Array:
-        return np.array([function(atoms) for atoms in stored_frames(part.log, rows)], dtype=np.float64)
-
-    return _Source(read, own_members=False)
-
-
-def _part(log: OpenLog, skip_fs: float) -> _Part:
-    if log.n_frames == 0:
-        raise InputError(f"`{log.path}` must hold at least one complete frame, got none; run longer.")
-    time = log.datasets["time_fs"][: log.n_frames]
-    length = float(time[-1] - time[0])
-    if not 0 <= skip_fs <= length:
-        raise InputError(f"`skip_fs` must lie within the run of {length:g} fs, got {skip_fs:g}; leave out less.")
-    return _Part(log, int(np.searchsorted(time, time[0] + skip_fs)))
-
-
-def _check_parts(parts: Sequence[_Part]) -> None:
-    first = parts[0].log
-    for log in (part.log for part in parts):
-        if "energy_members_minus_energy" not in log.datasets:
-            raise InputError(
-                f"{log.path} has no `energy_members`, so nothing can be reweighed; log a model with members."
-            )
-        for name in _MUST_AGREE:
-            if log.attributes.get(name) != first.attributes.get(name):
-                raise InputError(
-                    f"`paths` must be logs of one model at one temperature, {log.path} has {name} "
-                    f"{log.attributes.get(name)!r} and {first.path} {first.attributes.get(name)!r}; reweigh them "
-                    "apart, or join states with `ase_uq.multistate`."
-                )
-    n_frames = sum(part.log.n_frames - part.start for part in parts)
-    if n_frames < MIN_FRAMES:
-        raise InputError(
-            f"`paths` must hold at least {MIN_FRAMES} frames after `skip_fs`, got {n_frames} in {first.path}; run "
-            "longer."
-        )
-
-
-def _finite(name: str, values: Array) -> Array:
-    if not np.isfinite(values).all():
-        raise InputError(f"`{name}` must be finite in every frame of the log, got {values[~np.isfinite(values)][0]}.")
-    return values
+    return _Source(lambda part, rows: observed(part.log, rows, function), own_members=False)

@@ -110,6 +110,7 @@ class OnlineReweighter:
         self._places: dict[str, _Place] = {}
         self._waiting: list[tuple[Array, Array, float]] = []
         self._n_members = 0
+        self._weighted = log_weight is not None
 
     @property
     def n_frames(self) -> int:
@@ -199,7 +200,7 @@ class OnlineReweighter:
             raise InputError("`results` needs at least one frame, got none; run the dynamics first.")
         self._settle()
         sums = self._blocks.result()
-        more: dict[str, Any] = {"alpha": self._alpha or 1.0, "biased": self._log_weight is not None}
+        more: dict[str, Any] = {"alpha": self._alpha or 1.0, "biased": self._weighted}
         return {
             name: average(sums.columns(place.where), replace(place.columns.question, **more))
             for name, place in self._places.items()
@@ -226,7 +227,8 @@ class OnlineReweighter:
             return
         assert self._blocks is not None
         columns, h, logs = (np.array(part) for part in zip(*self._waiting, strict=True))
-        self._blocks.add(columns, h, logs if self._log_weight is not None or logs.any() else None)
+        self._weighted = self._weighted or bool(logs.any())
+        self._blocks.add(columns, h, logs if self._weighted else None)
         self._waiting = []
 
     def _check(self, energy_reference: float, members: Array, values: Mapping[str, Array], log_weight: float) -> None:

@@ -17,6 +17,7 @@ Berendsen et al., J. Chem. Phys. 81, 3684 (1984): a thermostat without an ensemb
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from ase.units import kB
@@ -40,16 +41,26 @@ _DRIFT_OF_FLUCTUATION = 3.0
 _FEWEST_LENGTHS = 20.0
 
 
-def run_gates(run: RunLog, *, unbiased: bool = True) -> tuple[Gate, ...]:
+def run_gates(run: RunLog, *, skip_fs: float = 0.0, unbiased: bool = True) -> tuple[Gate, ...]:
     """All checks of a run; what its log does not say is not judged.
 
     Parameters
     ----------
+    skip_fs
+        Time at the start that averages leave out.
     unbiased
         Whether averages are taken without weights of a bias.
     """
+    run = _after(run, skip_fs)
     checks = (_calibration, _ensemble, _thermostat, _temperature, _fluctuation, _drift, _fallback)
     return (*(gate for check in checks for gate in check(run)), *(_bias(run) if unbiased else ()))
+
+
+def _after(run: RunLog, skip_fs: float) -> RunLog:
+    keep = run.time_fs >= run.time_fs[0] + skip_fs
+    names = ("time_fs", "energy", "kinetic_energy", "temperature_K", "weight")
+    kept = {name: values[keep] for name in names if (values := getattr(run, name)) is not None}
+    return replace(run, **kept) if skip_fs > 0 and keep.any() else run
 
 
 def target_temperature(run: RunLog) -> float | None:
@@ -94,7 +105,8 @@ def _temperature(run: RunLog) -> Iterator[Gate]:
     target, t = target_temperature(run), run.temperature_K[np.isfinite(run.temperature_K)]
     if target is None or len(t) < MIN_FRAMES or _constant_energy(run) or not t.any():
         return
-    gap, error = float(t.mean()) - target, float(standard_error(t))
+    # From the second half: a transient at the start would enter its own error, and hide in it.
+    gap, error = float(t.mean()) - target, float(standard_error(t[len(t) // 2 :])) / np.sqrt(2.0)
     most = max(_SIGNIFICANT * error, _TEMPERATURE_TOLERANCE * target)
     sentence = (
         f"the mean temperature is {t.mean():.0f} K where {target:g} K was asked for, {abs(gap) / max(error, 1e-9):.0f} "

@@ -224,6 +224,24 @@ def check_same_run(old: OpenLog, columns: Sequence[Column], attributes: Mapping[
             f"`path` must be a log with the same datasets to continue it, {old.path} and this run do not both have "
             f"{', '.join(difference)}; give the same `observables` and `store`, or log to another file."
         )
+    for column in columns:
+        dataset = old.datasets[column.name]
+        wanted = {"unit": column.unit, **column.attributes}
+        same = all(np.array_equal(dataset.attrs.get(name, ""), value) for name, value in wanted.items())
+        if dataset.shape[1:] != column.shape or not same:
+            raise InputError(
+                f"`path` must be a log with the same observables to continue it, {old.path} has {column.name} with "
+                "another shape, unit or axis; log to another file."
+            )
+
+
+def alike(first: Any, second: Any) -> bool:
+    """Whether two datasets of an observable mean the same: shape of a frame, unit, axis, members."""
+    names = ("unit", "axis", "axis_name", "axis_unit", "members", "is_histogram")
+    return bool(
+        first.shape[1:] == second.shape[1:]
+        and all(np.array_equal(first.attrs.get(name, ""), second.attrs.get(name, "")) for name in names)
+    )
 
 
 def n_to_keep(old: OpenLog, start_step: int, frame: Mapping[str, Any]) -> int:

@@ -15,6 +15,7 @@ from ase_uq.calculator import UQCalculator
 from ase_uq.committee import CommitteeUncertainty
 from ase_uq.errors import InputError
 from ase_uq.logger import UncertaintyLogger
+from ase_uq.observables import MemberEnergies, MemberPressures, potential_energy, pressure
 
 
 class Spring(Calculator):
@@ -56,6 +57,9 @@ def test_the_bias_is_added_to_everything_but_the_spread():
     np.testing.assert_allclose(r["energy_members"] - free.calc.results["energy_members"], bias)
     assert r["energy_var"] == pytest.approx(free.calc.results["energy_var"])
     np.testing.assert_allclose(r["forces_var"], free.calc.results["forces_var"])
+    # What is asked of the model has no bias in it.
+    np.testing.assert_allclose(MemberEnergies()(atoms), free.calc.results["energy_members"])
+    assert potential_energy(atoms) == pytest.approx(free.get_potential_energy())
 
 
 def test_forces_and_stress_are_derivatives_of_the_biased_energy():
@@ -84,6 +88,11 @@ def test_forces_and_stress_are_derivatives_of_the_biased_energy():
         moved.calc = atoms.calc
         ends.append(moved.get_potential_energy())
     assert (ends[0] - ends[1]) / 2e-5 / atoms.get_volume() == pytest.approx(stress[0], rel=1e-4)
+    free = atoms.copy()
+    free.calc = base
+    free.get_stress()
+    assert pressure(atoms) == pytest.approx(pressure(free), rel=1e-9)
+    np.testing.assert_allclose(MemberPressures()(atoms), MemberPressures()(free), rtol=1e-9)
 
 
 def test_a_biased_run_gives_the_averages_of_the_free_one(tmp_path):

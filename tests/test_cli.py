@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -226,8 +227,17 @@ def test_reweight_finds_free_energies_energies_and_heat_capacities(crystal):
     assert energy["std_model"] > 0
     capacity = json.loads(good("reweight", "run.h5", "--observable", "heat_capacity", "--json", cwd=crystal).stdout)
     assert capacity["mean"] > 0
-    both = json.loads(good("reweight", "run.h5", "run.h5", "--compute", "r=distance:0,1", "--json", cwd=crystal).stdout)
+    shutil.copy(crystal / "run.h5", crystal / "again.h5")
+    both = json.loads(
+        good("reweight", "run.h5", "again.h5", "--compute", "r=distance:0,1", "--json", cwd=crystal).stdout
+    )
     assert both["n_frames"] == 122
+    free = good("reweight", "run.h5", "again.h5", "--observable", "r", "--free-energy", 5, cwd=crystal).stdout
+    assert "122 frames" in free
+    assert "method gap" in free
+    assert "method cea" in good(
+        "reweight", "run.h5", "--observable", "r", "--free-energy", 5, "--method", "cea", cwd=crystal
+    ).stdout  # fmt: skip
 
 
 def test_report_draws_a_radial_distribution(crystal):
@@ -308,6 +318,10 @@ MISTAKES = [
     (["reweight", "run.h5", "--observable", "q"], "has: r"),
     (["reweight", "run.h5", "--observable", "r", "--method", "gaps"], "gap"),
     (["reweight", "run.h5"], "must be given once"),
+    (["reweight", "run.h5", "--observable", "r", "--free-energy", "5", "--skip", "1e9"], "within the run"),
+    (["reweight", "run.h5", "--observable", "r", "--free-energy", "5", "--method", "nope"], "'gap'"),
+    (["reweight", "run.h5", "--observable", "r", "--bias", "energy"], "a logged number in eV"),
+    (["reweight", "run.h5", "run.h5", "--observable", "r"], "given twice"),
     (["reweight", "run.h5", "--rdf", "N-H"], "`positions` must be in the log"),
     (["reweight", "run.h5", "--observable", "r", "--plot", "r.png"], "draws a vector"),
     (["reweight", "cut.h5", "--observable", "r"], "cut.h5"),

@@ -8,7 +8,7 @@ healthy = Diagnostics(
     method="cea",
     n_members=8,
     n_frames=10_000,
-    g=10.0,
+    independent=1000.0,
     plateau=True,
     max_std_h=0.4,
     std_mean_h=1e-9,
@@ -36,7 +36,7 @@ def test_a_healthy_run_is_silent(method):
         ({"method": "direct", "ess": 12.0}, "only 12 effective frames (fewer than 50)"),
         ({"second_order": Discrepancy(0.1, 4.0)}, "shifts the members by 0.1, against a spread of 0.2"),
         ({"disagreement": Discrepancy(0.1, 4.0)}, "differ by 0.1 per member, against a spread of 0.2 and 4 times"),
-        ({"n_frames": 800}, "only 80 independent frames (fewer than 100)"),
+        ({"independent": 80.0}, "only 80 independent frames (fewer than 100)"),
         ({"plateau": False}, "no plateau in 10000 frames"),
         ({"noise": 0.025}, "spread by 0.2 where sampling noise alone gives 0.16"),
         ({"std_mean_h": 0.2, "mean_shift": -0.3}, "by 0.2 kT, and the reported mean is -0.3 away"),
@@ -51,7 +51,7 @@ def test_one_gate_one_sentence(change, words):
 
 
 def test_a_very_short_run_says_so_of_both_bars():
-    first, second = warnings_for(replace(healthy, n_frames=300, noise=0.01))
+    first, second = warnings_for(replace(healthy, independent=30.0, noise=0.01))
     assert "only 30 correlation lengths long" in first
     assert "only 30 independent frames" in second
     assert "25%" in second

@@ -70,6 +70,22 @@ def test_weights_written_another_way():
         assert direct.member_means[i] == pytest.approx(exact, abs=1e-10)
 
 
+def test_weights_that_leave_a_single_frame_have_no_error_bar():
+    x, h, _, _ = biased_springs(np.random.default_rng(3), 500)
+    for height in (30.0, 900.0):
+        for method in ("cea", "direct", "gap"):
+            result = run(x, h, log_weights=height * (np.arange(500) == 77), method=method)
+            assert np.isnan(result.std_sampling)
+            assert "leave 1 of 500 frames" in result.warnings[0]
+
+
+def test_few_effective_frames_are_few_independent_ones():
+    x, h, _, _ = biased_springs(np.random.default_rng(4), 3000)
+    result = run(x, h, log_weights=2.0 * x)
+    assert result.ess < 200
+    assert any("independent frames" in w or "effective frames" in w for w in result.warnings)
+
+
 def test_a_bias_that_leaves_few_frames_is_called_out():
     x, h, _, _ = biased_springs(np.random.default_rng(2), 2000)
     result = run(x, h, log_weights=-4.0 * np.abs(x - 6.0) ** 2)
@@ -98,6 +114,28 @@ def test_members_reweigh_within_each_temperature(method):
     np.testing.assert_allclose(together.member_means, 0.4 * parts[0] + 0.6 * parts[1], atol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["direct", "cea"])
+@pytest.mark.parametrize("gap", [0.0, 10.0])
+def test_averages_that_differ_by_temperature_put_no_noise_into_the_spread(method, gap):
+    """The same fluctuations about means 10 widths apart: the members' spread is known as well as at one temperature."""
+    spreads = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        kelvin = np.repeat([300.0, 600.0], 1500)
+        x = rng.normal(size=3000)
+        h = 0.02 * x[:, None] * np.linspace(-1, 1, 6) + 0.2 * rng.normal(size=(3000, 6))
+        members = units_of_kT(kelvin) * (h - h.mean(axis=1, keepdims=True))
+        options = {"energy_members": members, "energy_reference": np.zeros(3000), "temperature_K": kelvin}
+        result = reweight(x + gap * (kelvin > 400), method=method, **options)
+        spreads.append(result.std_model_naive**2 - result.noise)
+        assert result.mean == pytest.approx(x.mean() + gap / 2, abs=0.05)
+    assert np.mean(spreads) == pytest.approx((0.02 * np.linspace(-1, 1, 6)).var(ddof=1), rel=0.3)
+
+
+def units_of_kT(kelvin):
+    return kB * kelvin[:, None]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Several runs
 # ---------------------------------------------------------------------------------------------------------------------
@@ -117,6 +155,12 @@ def test_runs_that_differ_give_the_sampling_error():
     assert result.std_sampling == pytest.approx(centres.std(ddof=1) / np.sqrt(12), rel=0.1)
 
 
+def test_labels_may_be_words():
+    rng = np.random.default_rng(6)
+    a, h = rng.normal(size=60), rng.normal(size=(60, 3))
+    assert run(a, h, runs=np.repeat(["cold", "warm"], 30)).mean == pytest.approx(run(a, h).mean)
+
+
 def test_runs_of_different_length_weigh_by_their_frames():
     rng = np.random.default_rng(5)
     lengths = rng.integers(20, 300, size=9)
@@ -134,6 +178,7 @@ def test_runs_of_different_length_weigh_by_their_frames():
         ({"log_weights": np.where(np.arange(30) == 4, np.inf, 0.0)}, "`log_weights` must be finite.*frame 4"),
         ({"temperature_K": np.full(30, -1.0)}, "`temperature_K` must be positive, got -1.0"),
         ({"temperature_K": np.full(29, 300.0)}, r"`temperature_K` must have one value a frame"),
+        ({"temperature_K": np.repeat([300.0, 400.0], 15), "method": "gap"}, "one number for method 'gap'"),
     ],
 )
 def test_bad_input(change, words):

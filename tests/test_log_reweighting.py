@@ -1,5 +1,8 @@
 """Logs, read once: the same numbers as from arrays, and everything a log can hold."""
 
+import shutil
+
+import h5py
 import numpy as np
 import pytest
 from ase import units
@@ -12,6 +15,9 @@ from ase_uq.baseline import WeightedBaseline
 from ase_uq.calculator import UQCalculator
 from ase_uq.committee import CommitteeUncertainty
 from ase_uq.errors import InputError
+from ase_uq.framefile import UNITS, Column, FrameWriter
+from ase_uq.free_energy import free_energy_profile
+from ase_uq.log_reweighting import free_energy_of_log
 from ase_uq.logger import UncertaintyLogger
 from ase_uq.observables import Histogram, MemberEnergies, RadialDistribution
 from ase_uq.runlog import read_log
@@ -38,6 +44,25 @@ def record(path, *, steps=150, seed=0, baseline=False, observables=None, **optio
     with UncertaintyLogger(path, atoms, dyn=dyn, temperature_K=KELVIN, observables=observables, **options) as log:
         dyn.attach(log)
         dyn.run(steps)
+    return path
+
+
+def written(path, energy, deviations, *, observables=None, more=None, **attributes):
+    """A log of given energies at 300 K."""
+    n, m = deviations.shape
+    values = {name: np.zeros(n) for name in ("kinetic_energy", "temperature_K", "volume")}
+    values |= {"step": np.arange(n), "time_fs": np.arange(float(n)), "energy": energy, **(more or {})}
+    columns = [Column(name, UNITS[name], "int64" if name == "step" else "float64") for name in values]
+    columns.append(Column("energy_members_minus_energy", "eV", "float64", (m,)))
+    values["energy_members_minus_energy"] = deviations
+    for name, (series, unit) in (observables or {}).items():
+        columns.append(Column(f"observables/{name}", unit, "float64"))
+        values[f"observables/{name}"] = series
+    root = {"temperature_K": 300.0, "n_members": m, "alpha": 1.0, "driver": "model", **attributes}
+    writer = FrameWriter(path, columns, root, flush_every=256)
+    writer.publish()
+    writer._write(values)
+    writer.close()
     return path
 
 
@@ -183,7 +208,106 @@ def test_positions_must_be_there(tmp_path):
         reweight_log(path, compute={"r": distance})
 
 
+def edited(path, name, change):
+    """A copy of a log with something else in it."""
+    shutil.copy(path, path.with_name(name))
+    with h5py.File(path.with_name(name), "r+") as file:
+        change(file)
+    return path.with_name(name)
+
+
+def test_a_heat_capacity_and_an_energy_are_those_of_the_free_system(tmp_path):
+    """Springs of 6 momenta under a bias of half their stiffness: 3 kT and 3 kB, whatever the bias."""
+    rng, kT, n = np.random.default_rng(0), units.kB * 300.0, 40_000
+    x = rng.normal(size=(n, 6)) * np.sqrt(2 * kT)  # sampled at half the stiffness of the system, 1 eV/Å^2
+    energy, bias = 0.5 * (x**2).sum(axis=1), -0.25 * (x**2).sum(axis=1)
+    stiffness = np.array([-0.05, 0.0, 0.05])
+    path = written(
+        tmp_path / "biased.h5", energy + bias, stiffness * energy[:, None], observables={"bias": (bias, "eV")}
+    )
+    found = reweight_log(path, ["energy", "heat_capacity"], bias="bias", method="direct")
+    np.testing.assert_allclose(found["energy"].member_means, 3 * kT, rtol=0.03)
+    np.testing.assert_allclose(found["heat_capacity"].member_means, 3 * units.kB, rtol=0.1)
+
+
+def test_energies_of_the_members_themselves_on_a_baseline(tmp_path):
+    """V_b and the members are springs: under its own energies every member has 3 kT."""
+    rng, kT, n = np.random.default_rng(1), units.kB * 300.0, 40_000
+    w, k = 0.6, np.array([0.9, 1.0, 1.1])
+    driven = 0.8 + w * (1.0 - 0.8)  # stiffness of U = V_b + w (V - V_b), with w constant and V_b of stiffness 0.8
+    half = 0.5 * (rng.normal(size=(n, 6)) ** 2 * kT / driven).sum(axis=1)
+    path = written(
+        tmp_path / "baseline.h5",
+        driven * half,
+        w * (k - 1.0) * half[:, None],
+        more={"weight": np.full(n, w), "energy_baseline": 0.8 * half},
+        driver="weighted_baseline",
+    )
+    model = reweight_log(path, ["energy"], target="model", method="direct")["energy"]
+    np.testing.assert_allclose(model.member_means, 3 * kT, rtol=0.03)
+
+
+def test_free_energies_of_several_logs(tmp_path):
+    paths = [record(tmp_path / f"{k}.h5", steps=30, seed=k) for k in range(2)]
+    centres, free = free_energy_of_log(paths, "r", bins=5)
+    runs = [read_log(path) for path in paths]
+    theirs_at, theirs = free_energy_profile(
+        np.concatenate([run.observables["r"] for run in runs]),
+        bins=5,
+        energy_members=np.concatenate([run.energy_members_minus_energy for run in runs]),
+        energy_reference=np.zeros(62),
+        temperature_K=KELVIN,
+    )
+    np.testing.assert_allclose(centres, theirs_at)
+    np.testing.assert_allclose(free.mean, theirs.mean, rtol=1e-9, atol=1e-12)
+    assert free.n_frames == 62
+
+
+def test_logs_must_belong_together(tmp_path, log):
+    def set_numbers(file):
+        file.attrs["numbers"] = np.full(32, 36, dtype=np.uint8)
+
+    def move_axis(file):
+        file["observables/bins"].attrs["axis"] = np.arange(6.0)
+
+    def forget(file):
+        del file["observables/bins"]
+
+    for change, words in [
+        (set_numbers, "has other numbers"),
+        (move_axis, "with one shape, unit and axis"),
+        (forget, "must be in the log, got 'bins'"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            reweight_log([log, edited(log, f"{change.__name__}.h5", change)], ["bins"])
+    with pytest.raises(InputError, match="was given twice"):
+        reweight_log([log, log], ["r"])
+
+
+@pytest.mark.parametrize("name", ["g", "own", "r", "energy"])
+def test_a_bias_is_a_number_in_electronvolts(log, name):
+    with pytest.raises(InputError, match="`bias` must be a logged number in eV"):
+        reweight_log(log, ["r"], bias=name)
+
+
+def test_a_log_that_does_not_know_its_cell_computes_nothing(log):
+    def forget(file):
+        del file.attrs["cell"], file.attrs["pbc"]
+
+    with pytest.raises(InputError, match="of a version that did not write it"):
+        reweight_log(edited(log, "old.h5", forget), compute={"r": distance})
+
+
+def test_a_log_is_not_continued_with_other_bins(tmp_path):
+    path = record(
+        tmp_path / "run.h5", steps=25, observables={"g": RadialDistribution("Ar", "Ar", r_max=5.2, n_bins=20)}
+    )
+    for changed in (RadialDistribution("Ar", "Ar", r_max=5.0, n_bins=20), RadialDistribution("Ar", "Ar", r_max=5.2)):
+        with pytest.raises(InputError, match="another shape, unit or axis"):
+            record(path, steps=5, observables={"g": changed}, append=True, start_step=25)
+
+
 def test_logs_of_different_runs_do_not_go_together(tmp_path, log):
     other = record(tmp_path / "run.h5", steps=30, baseline=True)
-    with pytest.raises(InputError, match="has driver 'weighted_baseline'"):
+    with pytest.raises(InputError, match="has driver weighted_baseline"):
         reweight_log([log, other], ["r"])

@@ -110,6 +110,14 @@ def test_a_preference_for_what_the_run_hardly_visits_is_called_out():
     assert any("bins of fewer than 10 frames" in w for w in result.warnings)
 
 
+def test_bins_too_wide_for_the_run_are_called_out():
+    rng = np.random.default_rng(8)
+    for n, wide in ((60, True), (5000, False)):
+        x = rng.normal(size=n)
+        result = run(x, 0.3 * x[:, None] * [[-1.0, 1.0]])
+        assert any("lies inside the bins" in w for w in result.warnings) == wide
+
+
 def test_bins():
     rng = np.random.default_rng(6)
     x = rng.standard_t(2, size=5000)

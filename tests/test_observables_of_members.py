@@ -107,6 +107,17 @@ def test_energies_of_springs_are_all_half_kT():
     assert naive.std_model == pytest.approx(KT / 2 * k.std(ddof=1), rel=0.1)
 
 
+def test_independent_members_with_a_function_and_with_many_runs():
+    x, h = draw(6, n=4000)
+    a = x[:, :3] + [3.0, 3.2, 3.5]
+    plain, squared = (run(a, h, observable_members="independent", function=f) for f in (None, np.square))
+    assert squared.mean == pytest.approx(plain.mean**2, rel=0.02)
+    assert squared.std_observable == pytest.approx(2 * plain.mean * plain.std_observable, rel=0.1)
+    assert squared.std_model == pytest.approx(2 * plain.mean * plain.std_model, rel=0.15)
+    runs = run(a, h, observable_members="independent", runs=np.repeat(np.arange(10), 400))
+    assert runs.std_sampling == pytest.approx(plain.std_sampling, rel=0.7)
+
+
 @pytest.mark.parametrize("kind", ["paired", "independent"])
 def test_vectors_of_members(kind):
     x, h = draw(5)

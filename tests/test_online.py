@@ -273,6 +273,19 @@ def test_bad_construction(change, words):
         OnlineReweighter(Atoms(), **{"temperature_K": 300.0, "observables": {"x": len}} | change)
 
 
+def test_weights_given_frame_by_frame():
+    a, members, reference = frames(0, 2000)
+    online = OnlineReweighter(Atoms(), temperature_K=TEMPERATURE, observables={"a": len})
+    for value, energies, energy in zip(a, members, reference, strict=True):
+        online.update(energy, energies, {"a": value}, log_weight=0.5 * value)
+    result = online.results()["a"]
+    options = {"energy_members": members, "energy_reference": reference, "temperature_K": TEMPERATURE}
+    theirs = reweight(a, log_weights=0.5 * a, **options)
+    assert result.mean == pytest.approx(theirs.mean, rel=1e-9)
+    assert result.ess == pytest.approx(theirs.ess, rel=0.3)
+    assert any(gate.name == "frames that the bias leaves" for gate in result.gates)
+
+
 def test_no_frames_no_results():
     with pytest.raises(InputError, match="at least one frame"):
         OnlineReweighter(Atoms(), temperature_K=300.0, observables={"x": len}).results()

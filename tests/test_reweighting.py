@@ -148,8 +148,10 @@ def test_two_states_fool_the_expansion_and_the_gate_says_so():
     cea, direct = run(state, h), run(state, h, method="direct")
     assert cea.member_means[0] == pytest.approx(-0.5, abs=0.03)
     assert direct.member_means[0] == pytest.approx(np.exp(-4) / (1 + np.exp(-4)), rel=0.05)
+    assert any("not Gaussian" in w for w in cea.warnings)
+    assert any("weights keep about" in w for w in direct.warnings)
     for result in (cea, direct):
-        assert any("not Gaussian" in w for w in result.warnings)
+        assert any("two groups" in w for w in result.warnings)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -214,6 +216,41 @@ def test_sampling_error_of_a_skewed_observable(method):
     psi = d * (1 - dh.mean(axis=1))
     z = (w * (a[:, None] - result.member_means)).mean(axis=1)
     assert result.std_sampling == pytest.approx(sampling_error(psi if method == "cea" else z).std, rel=1e-9)
+
+
+def test_direct_weights_do_not_change_their_error_bar_where_blocks_hold_several_frames():
+    ratios = []
+    for n in (1000, 3000):
+        means, errors = [], []
+        for seed in range(60):
+            rng = np.random.default_rng(seed)
+            result = run(rng.normal(size=n), rng.normal(size=(n, 16)), method="direct")
+            means.append(result.mean)
+            errors.append(result.std_sampling)
+        ratios.append(np.mean(errors) / np.std(means, ddof=1))
+    np.testing.assert_allclose(ratios, 1.0, atol=0.3)
+
+
+def test_the_shape_of_members_that_hardly_move_is_no_matter():
+    rng = np.random.default_rng(22)
+    h = 0.7 * rng.normal(size=(4000, 4))
+    h[:, 2] = 0.1 * rng.exponential(size=4000) ** 2
+    h[:, 3] = 1e-9 * rng.integers(0, 2, size=4000)
+    result = run(rng.normal(size=4000), h - 0.25 * 0)
+    assert not any("skewed" in w or "two groups" in w for w in result.warnings)
+
+
+def test_a_healthy_vector_is_silent():
+    """Bins of a histogram of many particles: some are nearly empty, and in some the members' shifts go through zero."""
+    rng = np.random.default_rng(23)
+    centres, loud = np.linspace(0.02, 1.98, 50), 0
+    for _ in range(5):
+        x = rng.normal(size=2000)
+        shape = np.exp(-0.5 * ((centres - 1) / 0.3) ** 2)
+        a = rng.poisson(shape * (1 + 0.1 * x[:, None] * (centres - 1.2))) / 20.0
+        h = 0.3 * x[:, None] * np.linspace(-1, 1, 6)
+        loud += bool(run(a, h).warnings)
+    assert loud <= 1
 
 
 def test_a_common_driver_mismatch_leaves_no_model_error():

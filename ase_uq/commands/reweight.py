@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ase_uq.commands.options import JSON, print_json
+from ase_uq.errors import InputError
 
 if TYPE_CHECKING:
     from ase_uq.reweighting import ReweightResult
@@ -28,10 +29,10 @@ def run(
     ] = None,
     compute: Annotated[str | None, typer.Option(help=f"Another observable from stored positions: {_COMPUTED}")] = None,
     method: Annotated[
-        str, typer.Option(help="cea (cumulant expansion), direct (weights) or gap (mean energy gap).")
-    ] = "cea",
+        str | None, typer.Option(help="cea (cumulant expansion), direct (weights) or gap (mean energy gap) [cea].")
+    ] = None,
     free_energy: Annotated[
-        int | None, typer.Option(help="Free energy (eV) along the observable in so many bins, by gap.", min=2)
+        int | None, typer.Option(help="Free energy (eV) along the observable in so many bins [method gap].", min=2)
     ] = None,
     bias: Annotated[
         str | None, typer.Option(help="Logged observable with the bias energy (eV) of a biased run.")
@@ -44,27 +45,28 @@ def run(
     as_json: JSON = False,
 ) -> None:
     """Average an observable over a run, with the sampling error and the model error apart."""
-    from ase_uq.log_reweighting import reweight_log
-    from ase_uq.run_checks import run_gates
-    from ase_uq.runlog import read_log
+    from ase_uq.log_reweighting import free_energy_of_log, reweight_log
+    from ase_uq.runlog import Axis, read_log
 
     axis: Axis | None
     name, functions = _question(observable, rdf, compute, logs[0])
-    recorded = read_log(logs[0], per_atom=False, members=free_energy is not None)
+    options: dict[str, Any] = {"skip_fs": skip, "target": target, "bias": bias}
     if free_energy is not None:
-        axis, result = _free_energy(recorded, name, free_energy, skip=skip, bias=bias)
-        unit = "eV"
+        if functions:
+            raise InputError("`--free-energy` needs a logged number, `--observable NAME`; log it with md --observable.")
+        centres, result = free_energy_of_log(logs, name, bins=free_energy, method=method or "gap", **options)
     else:
+        calls = {key: value[0] for key, value in functions.items()}
         logged = () if functions else (name,)
-        options: dict[str, Any] = {"method": method, "skip_fs": skip, "target": target, "bias": bias}
-        result = reweight_log(logs, logged, compute={key: value[0] for key, value in functions.items()}, **options)[
-            name
-        ]
-        axis, unit = _axis(recorded, name, functions, result), _unit(recorded, name, functions)
+        result = reweight_log(logs, logged, compute=calls, method=method or "cea", **options)[name]
+    recorded = [read_log(log, per_atom=False, members=False) for log in logs]
+    if free_energy is not None:
+        axis, unit = Axis(centres, name, recorded[0].units.get(name, "")), "eV"
+    else:
+        axis, unit = _axis(recorded[0], name, functions, result), _unit(recorded[0], name, functions)
     if plot is not None:
         _plot(plot, result, axis, name, unit)
-    gates = run_gates(recorded, unbiased=bias is None)
-    warnings = (*(gate.sentence for gate in gates if gate.failed), *result.warnings)
+    warnings = (*_warnings_of_runs(recorded, skip=skip, unbiased=bias is None), *result.warnings)
     if as_json:
         _print_json(name, unit, axis, result, warnings)
         return
@@ -72,16 +74,26 @@ def run(
     for warning in warnings:
         typer.echo(f"warning: {warning}")
     _print(name, unit, axis, result)
-    if recorded.weight is not None:
+    if recorded[0].weight is not None:
         meaning = "V_b + w (V_i - V_b), w that of each frame" if target == "driven" else "the members themselves, V_i"
         typer.echo(f"the run was driven on a baseline; averages are under {meaning} (--target)")
+
+
+def _warnings_of_runs(runs: list[RunLog], *, skip: float, unbiased: bool) -> list[str]:
+    from ase_uq.run_checks import run_gates
+
+    said: dict[str, list[str]] = {}
+    for run in runs:
+        for gate in run_gates(run, skip_fs=skip, unbiased=unbiased):
+            if gate.failed:
+                said.setdefault(gate.sentence, []).append(run.path.name)
+    return [text if len(where) == len(runs) else f"{', '.join(where)}: {text}" for text, where in said.items()]
 
 
 def _question(
     observable: str | None, rdf: str | None, compute: str | None, log: Path
 ) -> tuple[str, dict[str, tuple[Any, str]]]:
-    from ase_uq.errors import InputError
-    from ase_uq.log_reweighting import first_structure
+    from ase_uq.log_parts import first_structure
     from ase_uq.observables import parse_observables
 
     given = [text for text in (observable, rdf, compute) if text is not None]
@@ -94,37 +106,6 @@ def _question(
     text = compute if compute is not None else f"rdf:{rdf}"
     functions = parse_observables([text], first_structure(log))
     return next(iter(functions)), functions
-
-
-def _free_energy(
-    recorded: RunLog, name: str, bins: int, *, skip: float, bias: str | None
-) -> tuple[Axis, ReweightResult]:
-    from ase.units import kB
-
-    from ase_uq.errors import InputError
-    from ase_uq.free_energy import free_energy_profile
-    from ase_uq.runlog import Axis
-
-    for each in filter(None, (name, bias)):
-        if each not in recorded.observables or recorded.observables[each].ndim != 1:
-            known = ", ".join(k for k, values in recorded.observables.items() if values.ndim == 1) or "none"
-            raise InputError(f"`observable` must be a number in the log, got {each!r}; {recorded.path} has: {known}.")
-    if recorded.energy_members_minus_energy is None:
-        raise InputError(
-            f"{recorded.path} has no `energy_members`, so nothing can be reweighed; log a model with members."
-        )
-    keep = recorded.time_fs >= recorded.time_fs[0] + skip
-    kelvin = float(recorded.attributes["temperature_K"])
-    centres, result = free_energy_profile(
-        recorded.observables[name][keep],
-        bins=bins,
-        energy_members=recorded.energy_members_minus_energy[keep],
-        energy_reference=0.0 * recorded.energy[keep],
-        temperature_K=kelvin,
-        log_weights=None if bias is None else recorded.observables[bias][keep] / (kB * kelvin),
-        alpha=float(recorded.attributes.get("alpha", 1.0)),
-    )
-    return Axis(centres, name, recorded.units.get(name, "")), result
 
 
 def _axis(recorded: RunLog, name: str, functions: dict[str, tuple[Any, str]], result: ReweightResult) -> Axis | None:
@@ -148,7 +129,6 @@ def _unit(recorded: RunLog, name: str, functions: dict[str, tuple[Any, str]]) ->
 
 
 def _plot(path: Path, result: ReweightResult, axis: Axis | None, name: str, unit: str) -> None:
-    from ase_uq.errors import InputError
     from ase_uq.profiles import save_profile
 
     if axis is None:

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MemberEnergies:
-    """Potential energies of the calibrated members, (M,), eV.
+    """Potential energies of the calibrated members, without that of a bias, (M,), eV.
 
     Attributes
     ----------
@@ -52,7 +52,8 @@ class MemberEnergies:
 
     def __call__(self, atoms: Atoms) -> Array:
         """Return the energies, (M,)."""
-        return np.array(_evaluated(atoms).require("energy_members", type(self).__name__))
+        energies: Array = _evaluated(atoms).require("energy_members", type(self).__name__)
+        return np.asarray(energies - atoms.calc.results.get("bias", 0.0))
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class MemberPressures:
         """Return the pressures, (M,)."""
         kinetic = 2.0 * atoms.get_kinetic_energy() / (3.0 * volume(atoms))
         stresses: Array = _evaluated(atoms).require("stress_members", type(self).__name__)
+        stresses = stresses - atoms.calc.results.get("bias_stress", 0.0)
         return np.asarray(kinetic - stresses[:, :3].sum(axis=1) / 3.0)
 
 

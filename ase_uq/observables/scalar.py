@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, cast
 
+import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 
@@ -87,12 +88,14 @@ def pressure(atoms: Atoms) -> float:
             f"`atoms.calc` must give a stress for the pressure, {type(atoms.calc).__name__} does not for these atoms; "
             "use a model with a stress and a periodic cell."
         ) from None
-    return -float(stress[:3].sum()) / 3.0
+    # A bias is not what the pressure is asked of.
+    biased = atoms.calc.results.get("bias_stress", np.zeros(6))
+    return -float((stress - biased)[:3].sum()) / 3.0
 
 
 @_in("eV")
 def potential_energy(atoms: Atoms) -> float:
-    """Return the potential energy of the calculator, eV.
+    """Return the potential energy of the calculator, without that of a bias, eV.
 
     Raises
     ------
@@ -100,7 +103,7 @@ def potential_energy(atoms: Atoms) -> float:
         If the atoms have no calculator.
     """
     _check_calculator(atoms)
-    return float(atoms.get_potential_energy())
+    return float(atoms.get_potential_energy()) - float(atoms.calc.results.get("bias", 0.0))
 
 
 def _check_calculator(atoms: Atoms) -> None:

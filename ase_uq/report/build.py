@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
 from ase_uq.formatting import format_significant
-from ase_uq.log_reweighting import first_structure, observe
+from ase_uq.log_parts import first_structure, observe
 from ase_uq.observables import Binned, parse_observables
 from ase_uq.report.averages import averages
 from ase_uq.report.figures import (

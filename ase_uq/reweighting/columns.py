@@ -13,7 +13,7 @@ with members of its own              its entries for every member, and their mea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,22 @@ def columns_for(sample: Array, method: str, own_members: str | None, n_members: 
         lambda values: np.concatenate([values, 1.0 - values.sum(axis=1, keepdims=True)], axis=1),
         Question(method=method, shape=shape),
     )
+
+
+def within_groups(columns: Columns) -> Columns:
+    """Columns of values (t, 2, ...): estimates from the first, about the mean of each group, sampling from the second.
+
+    Groups are what frames of several temperatures form: members reweigh inside of them, while the sampling error is
+    that of the observable itself.
+    """
+    q = columns.question
+    n_followed = q.n_followed or columns.n
+
+    def build(values: Array) -> Array:
+        estimated, followed = columns.build(values[:, 0]), columns.build(values[:, 1])
+        return np.concatenate([estimated[:, : columns.n - q.n_followed], followed[:, -n_followed:]], axis=1)
+
+    return Columns(columns.n - q.n_followed + n_followed, build, replace(q, n_followed=n_followed))
 
 
 def bin_edges(values: Array) -> Array:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ase_uq.reweighting import estimators
 from ase_uq.reweighting.frame_blocks import FrameSums, Sums
-from ase_uq.reweighting.gates import THIN_FRAMES, Diagnostics, Discrepancy, Gate, gates_for, worst_of
+from ase_uq.reweighting.gates import SHAPED_STD_H, THIN_FRAMES, Diagnostics, Discrepancy, Gate, gates_for, worst_of
 from ase_uq.reweighting.jackknife import jackknife_deviations
 from ase_uq.reweighting.pareto import tail_shapes
 from ase_uq.reweighting.question import Estimates, Question
@@ -47,8 +47,10 @@ class Evidence:
         Estimates from all frames and without each block.
     sizes, deviations
         Of the jackknife.
-    mean, naive, noise, g, ess
-        Of the result, (P,).
+    mean, naive, noise, std, independent, ess
+        Of the result, (P,): mean, spread of members and its noise, sampling error, independent and effective frames.
+    weight_frames
+        Effective frames of the weights of a biased run, else `None`.
     plateau
         Whether blocking found one for every entry.
     """
@@ -62,8 +64,10 @@ class Evidence:
     mean: Array
     naive: Array
     noise: Array
-    g: Array
+    std: Array
+    independent: Array
     ess: Array
+    weight_frames: float | None
     plateau: bool
 
 
@@ -76,15 +80,18 @@ def gates_of(e: Evidence, q: Question) -> tuple[tuple[Gate, ...], float]:
     healthy = total.w**2 / e.asked.moments.ww > HEALTHY_SHARE * e.asked.n_frames
     direct = _corrections(e.full.direct, e.left_out.direct, e.sizes, healthy)
     plain = estimators.plain(e.followed.blocks.total()) + e.followed.origin_a
+    if q.method == "gap" and not q.binned:
+        plain = plain[:-1]  # the last is what lies outside
     comparable = plain.shape == e.mean.shape and q.function is None
     negative = _negative(e, q)
     entries = [
         Diagnostics(
             **shared,
-            g=float(e.g[p]),
+            independent=float(e.independent[p]),
+            sampling=float(e.std[p]),
             spread=float(e.naive[p] ** 2),
             noise=float(e.noise[p]),
-            mean_shift=float(e.mean[p] - plain[p]) if comparable else np.nan,
+            mean_shift=float(e.mean[p] - plain[p]) if comparable else None,
             ess=float(np.broadcast_to(e.ess, e.mean.shape)[p]),
             second_order=None if second is None else second[p],
             disagreement=None if direct is None else direct[p],
@@ -106,6 +113,9 @@ def discrepancies(values: Array, deviations: Array) -> list[Discrepancy]:
 def _of_the_run(e: Evidence, q: Question, total: Sums, std_h: Array) -> dict[str, Any]:
     moments, tails = e.followed.moments, e.asked.tails
     skewness, bimodality = _shape(e.asked, total)
+    # The shape of what hardly moves changes no average.
+    wide = std_h > SHAPED_STD_H
+    skewness, bimodality = np.where(wide, skewness, 0.0), np.where(wide, bimodality, 0.0)
     unit, mean, square = moments.second[0, 0] / moments.second[0, 0, 0]
     worst = int(np.argmax(np.abs(skewness) * std_h)) if q.method != "gap" else 0
     return {
@@ -117,10 +127,12 @@ def _of_the_run(e: Evidence, q: Question, total: Sums, std_h: Array) -> dict[str
         "std_mean_h": float(np.sqrt(max(square - (mean / unit) ** 2, 0.0))),
         "energy_step": q.energy_step,
         "skewness": float(skewness[worst]),
+        "skewed_std_h": float(std_h[worst]),
         "bimodality": float(bimodality.max()),
         "pareto_k": None if tails is None else float(np.nanmax([*tail_shapes(tails), -1.0])),
         "thin_share": _thin_share(e, q, total),
-        "weight_frames": float(total.b**2 / moments.second[0, 0, 0]) if q.biased else None,
+        "blurred_share": _blurred_share(e, q, total),
+        "weight_frames": e.weight_frames,
     }
 
 
@@ -151,6 +163,20 @@ def _thin_share(e: Evidence, q: Question, total: Sums) -> float | None:
     counts = total.columns(slice(0, total.a.shape[-1] // 2)) if q.binned else total
     thin = counts.a / total.b * e.asked.n_frames < THIN_FRAMES
     return float((estimators.gap(counts) * thin[:, None]).sum(axis=0).max())
+
+
+def _blurred_share(e: Evidence, q: Question, total: Sums) -> float | None:
+    """Part of the variance of a scalar that lies inside the bins."""
+    if not q.binned:
+        return None
+    second = e.followed.moments.second[0] / e.followed.moments.second[0, 0, 0]
+    mean = float(second[1, 0])
+    bins = total.a.shape[-1] // 2
+    counts, sums = total.a[:bins], total.a[bins:]
+    # `followed` has no origin of its own for "gap": its second moment is that of the values themselves.
+    between = float((sums**2 / np.where(counts > 0, counts, 1.0)).sum() / total.b) - mean**2
+    variance = float(second[2, 0]) - mean**2
+    return 0.0 if variance <= 1e-24 * max(mean**2, 1e-300) or e.weight_frames else max(1.0 - between / variance, 0.0)
 
 
 def _shape(sums: FrameSums, total: Sums) -> tuple[Array, Array]:

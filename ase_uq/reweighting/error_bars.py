@@ -30,11 +30,18 @@ from ase_uq.reweighting.gates import Gate, sentences
 from ase_uq.reweighting.jackknife import MIN_BLOCKS, jackknife_deviations
 from ase_uq.reweighting.question import Estimates, Question, estimate, plain_members
 from ase_uq.reweighting.result import ReweightResult
-from ase_uq.reweighting.sampling import USUAL_G, blocks_for_jackknife, effective_frames, sampling_errors
+from ase_uq.reweighting.sampling import (
+    USUAL_G,
+    blocks_for_jackknife,
+    effective_frames,
+    effective_weights,
+    sampling_errors,
+)
 
 Array = NDArray[np.float64]
 
 MIN_FRAMES = 20  # with fewer there are means, and no error bars
+_FEWEST_WEIGHTS = 3.0  # effective frames of a biased run, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +59,9 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
     """Answer a question about the frames of a run; with fewer than 20 of them all errors are NaN."""
     q, k = question, sums.blocks.a.shape[-1]
     asked = sums.columns(slice(0, k - q.n_followed))
-    if sums.n_frames < MIN_FRAMES:
-        return _without_errors(asked, q)
+    weight_frames = effective_weights(sums) if q.biased else float(sums.n_frames)
+    if sums.n_frames < MIN_FRAMES or weight_frames < _FEWEST_WEIGHTS:
+        return _without_errors(asked, q, weight_frames)
     followed = sums.columns(slice(k - q.n_followed, k)) if q.n_followed else asked
     sampling = sampling_errors(followed, weighted=q.method == "direct")
     g = np.array([each.g for each in sampling])
@@ -62,7 +70,7 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
     full, left_out = (estimate(s, asked.origin_a, q) for s in (asked.blocks.total(), blocks.left_out()))
     deviations = jackknife_deviations(full.value, left_out.value, blocks.n)
     spread = _spread(full.value, deviations, q)
-    if q.own_members and q.function is None:
+    if q.own_members:
         plain, plain_left = (plain_members(s, asked.origin_a, q) for s in (asked.blocks.total(), blocks.left_out()))
         spread = _with_own_members(spread, full, plain, jackknife_deviations(plain, plain_left, blocks.n), q)
 
@@ -70,13 +78,16 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
     std = np.array([each.std for each in sampling])
     no_series = q.function is not None or q.own_members == "paired" or q.method == "gap"
     if no_series or len(asked.run_starts) >= MIN_BLOCKS:
-        std = np.sqrt((deviations.mean(axis=-1) ** 2).sum(axis=0))
+        axes = (1, -1) if q.own_members == "independent" else -1
+        std = np.sqrt((deviations.mean(axis=axes) ** 2).sum(axis=0))
     if g.shape != mean.shape:
         g = np.full(mean.shape, float(np.quantile(g, USUAL_G)))
-    ess = np.asarray(sums.n_frames / g)
+    # A weight of its own for every frame leaves fewer of them, correlated or not.
+    independent = np.minimum(sums.n_frames / g, weight_frames)
+    ess = np.asarray(independent)
     if q.method == "direct":
         plain_columns = q.function is None and q.own_members is None
-        ess = effective_frames(asked, deviations, g, own_g=plain_columns)
+        ess = np.minimum(effective_frames(asked, deviations, g, own_g=plain_columns), weight_frames)
     evidence = Evidence(
         asked=asked,
         followed=followed,
@@ -87,8 +98,10 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
         mean=mean,
         naive=spread.naive,
         noise=spread.noise,
-        g=g,
+        std=np.broadcast_to(std, mean.shape),
+        independent=np.broadcast_to(independent, mean.shape),
         ess=ess,
+        weight_frames=weight_frames if q.biased else None,
         plateau=all(each.blocking.plateau for each in sampling),
     )
     gates, max_std_h = gates_of(evidence, q)
@@ -113,10 +126,13 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
     )
 
 
-def _without_errors(asked: FrameSums, q: Question) -> ReweightResult:
+def _without_errors(asked: FrameSums, q: Question, weight_frames: float) -> ReweightResult:
     full = estimate(asked.blocks.total(), asked.origin_a, q)
     few = f"only {asked.n_frames} frames so far (at least {MIN_FRAMES} are needed): no error bars yet."
     gate = Gate("frames", asked.n_frames, MIN_FRAMES, "", at_least=True, failed=True, sentence=few)
+    if asked.n_frames >= MIN_FRAMES:
+        few = f"the weights of the biased run leave {weight_frames:.2g} of {asked.n_frames} frames: no error bars."
+        gate = Gate("frames that the bias leaves", weight_frames, _FEWEST_WEIGHTS, "", True, True, few)
     unknown = dict.fromkeys(
         ("std_sampling", "std_model", "std_total", "ess", "noise", "std_potential", "std_observable"), np.nan
     )

@@ -28,13 +28,13 @@ Array = NDArray[np.float64]
 
 def plain(s: Sums) -> Array:
     """Averages over the run itself, (..., K)."""
-    return np.asarray(s.a / s.b[..., None])
+    return np.asarray(s.a / _total_weight(s)[..., None])
 
 
 def cea(s: Sums) -> Array:
     """Cumulant expansion, (..., K, M)."""
     a, h = _means(s)
-    return np.asarray(a - (s.ah / s.b[..., None, None] - a * h))
+    return np.asarray(a - (s.ah / _total_weight(s)[..., None, None] - a * h))
 
 
 def direct(s: Sums) -> Array:
@@ -46,8 +46,8 @@ def direct(s: Sums) -> Array:
 def second_order(s: Sums) -> Array:
     """Half the third cumulant of (a, h_i, h_i), (..., K, M): the first term that the expansion leaves out."""
     a, h = _means(s)
-    b = s.b[..., None, None]
-    ah, ahh, hh = s.ah / b, s.ahh / b, (s.hh / s.b[..., None])[..., None, :]
+    b = _total_weight(s)[..., None, None]
+    ah, ahh, hh = s.ah / b, s.ahh / b, s.hh[..., None, :] / b
     return np.asarray(0.5 * (ahh - 2.0 * ah * h - a * hh + 2.0 * a * h * h))
 
 
@@ -80,4 +80,9 @@ def gap_mean(s: Sums, *, second: bool = False) -> Array:
 
 
 def _means(s: Sums) -> tuple[Array, Array]:
-    return plain(s)[..., None], (s.h / s.b[..., None])[..., None, :]
+    return plain(s)[..., None], (s.h / _total_weight(s)[..., None])[..., None, :]
+
+
+def _total_weight(s: Sums) -> Array:
+    # Without the block that carries all the weight of a biased run there may be none left, or less than rounding.
+    return np.maximum(s.b, 1e-300)

@@ -5,7 +5,7 @@ symbol                        variable
 ============================  ===========================================================
 max_i sd(h_i)                 `max_std_h`, in units of kT
 exp(-var h)                   share of frames that direct weights leave for Gaussian h
-T/g                           `n_frames / g`, independent frames
+T/g                           `independent`, independent frames
 tr(P C)/(M - 1)               `noise`
 delta                         `second_order`, the first neglected term
 k                             `pareto_k`, shape of the tail of direct weights
@@ -43,12 +43,14 @@ SKEWNESS = 1.0  # kT, times sd(h): a third of the second cumulant then lies in t
 BIMODALITY = 0.6
 THIN_SHARE = 0.1  # of a member's weight in bins of fewer than `THIN_FRAMES`
 THIN_FRAMES = 10.0
+BLURRED_SHARE = 0.1
+_UNRESOLVED = "share of sampling noise in the spread of members"
 YES_OR_NO = "yes/no"  # unit of a value that is 1 or 0
 
 
 @dataclass(frozen=True, slots=True)
 class Discrepancy:
-    """A correction per member that should be small: its root mean square, and its largest ratio to its own error."""
+    """A correction per member that should be small: root mean squares of it, and of its ratio to its own error."""
 
     size: float
     significance: float
@@ -97,30 +99,30 @@ class Diagnostics:
         "cea", "direct" or "gap".
     n_members, n_frames
         M and T.
-    g
-        Statistical inefficiency of the series behind the reported mean.
+    independent
+        Independent frames behind the reported mean, T/g, or what weights of a bias leave.
     plateau
         Whether blocking found one.
     max_std_h, std_mean_h
         Largest standard deviation of h_i along the run ("gap": inside bins), and that of the mean over members; kT.
-    spread, noise
-        Spread of the members' means (variance), and the part of it that is sampling noise.
+    spread, noise, sampling
+        Spread of the members' means (variance), the part of it that is sampling noise, and the sampling error.
     mean_shift
-        Reported mean minus the plain average.
+        Reported mean minus the plain average, where the two are the same quantity.
     ess
         Effective number of frames of direct reweighting.
     second_order, disagreement
         The first term that was left out, and expansion minus direct weights.
     energy_step
         Resolution of the energies handed in, kT.
-    skewness, bimodality
-        Of h_i, the worst member.
+    skewness, skewed_std_h, bimodality
+        Of h_i, the worst members, and the width of the first; zero where h_i is narrow.
     pareto_k
         Shape of the tail of the weights, the worst member.
     negative
         How far below zero a member's mean lies although no frame does, in units of the spread.
-    thin_share
-        "gap": largest part of a member's weight in bins of few frames.
+    thin_share, blurred_share
+        "gap": largest part of a member's weight in bins of few frames; part of the variance that lies inside bins.
     weight_frames
         Kish's effective number of frames of the weights of a biased run.
     """
@@ -128,22 +130,25 @@ class Diagnostics:
     method: str
     n_members: int
     n_frames: int
-    g: float
+    independent: float
     plateau: bool
     max_std_h: float
     std_mean_h: float
     spread: float
     noise: float
-    mean_shift: float
+    sampling: float = 0.0
+    mean_shift: float | None = None
     ess: float | None = None
     second_order: Discrepancy | None = None
     disagreement: Discrepancy | None = None
     energy_step: float = 0.0
-    skewness: float | None = None
-    bimodality: float | None = None
+    skewness: float = 0.0
+    skewed_std_h: float = 0.0
+    bimodality: float = 0.0
     pareto_k: float | None = None
     negative: float | None = None
     thin_share: float | None = None
+    blurred_share: float | None = None
     weight_frames: float | None = None
 
 
@@ -164,11 +169,16 @@ def sentences(gates: Sequence[Gate]) -> tuple[str, ...]:
 
 
 def worst_of(entries: Sequence[tuple[Gate, ...]]) -> tuple[Gate, ...]:
-    """Join the gates of the entries of a vector: of each kind the worst, with the number of entries it failed for."""
+    """Join the gates of the entries of a vector: of each kind the worst, with the number of entries it failed for.
+
+    Where a shift goes through zero no model error is resolved: of a vector that is worth a word only for most entries.
+    """
     joined = []
     for gates in zip(*entries, strict=True):
         worst = max(gates, key=lambda gate: (gate.failed, gate.severity))
         failed = [gate for gate in gates if gate.failed]
+        if worst.name == _UNRESOLVED and 2 * len(failed) <= len(gates) > 1:
+            worst, failed = replace(worst, failed=False), []
         if len(failed) > 0 and len({gate.sentence for gate in gates}) > 1:
             where = f" (That is the worst entry; the same holds for {len(failed)} of {len(gates)}.)"
             worst = replace(worst, sentence=worst.sentence + where)
@@ -248,15 +258,15 @@ def _expansion(n: Diagnostics) -> Iterator[Gate]:
             f"the next term of the {what} shifts the members by {n.second_order.size:.2g}, against a "
             f"spread of {spread:.2g} between them: the expansion has not converged for this observable."
         )
-        yield _correction("next term of the expansion against the spread", n.second_order, spread, sentence)
-    if n.disagreement is not None:
+        yield _correction("next term of the expansion against the error", n.second_order, n, sentence)
+    if n.method == "cea" and n.disagreement is not None:
         sentence = (
             f"cumulant expansion and direct weights differ by {n.disagreement.size:.2g} per member, against a spread "
             f"of {spread:.2g} and {n.disagreement.significance:.0f} times their sampling error, although enough frames "
             "carry weight: the energies are not Gaussian (several states?); use method 'gap', or treat each state by "
             "itself."
         )
-        yield _correction("expansion minus direct weights against the spread", n.disagreement, spread, sentence)
+        yield _correction("expansion minus direct weights against the error", n.disagreement, n, sentence)
     if n.negative is not None:
         sentence = (
             f"a member's mean is negative by {n.negative:.2g} times the spread although no frame is: the expansion "
@@ -269,36 +279,43 @@ def _expansion(n: Diagnostics) -> Iterator[Gate]:
             f"{THIN_SHARE:.0%}): the run hardly visits what that member prefers; sample there, with a bias."
         )
         yield _at_most("weight in bins of few frames", n.thin_share, THIN_SHARE, "", sentence)
+    if n.blurred_share is not None:
+        sentence = (
+            f"{n.blurred_share:.0%} of the variance of the observable lies inside the bins (limit "
+            f"{BLURRED_SHARE:.0%}), where the mean gap sees no difference: about that share of every shift is lost; "
+            "run longer for narrower bins, or use method 'cea'."
+        )
+        yield _at_most("variance inside the bins", n.blurred_share, BLURRED_SHARE, "", sentence)
 
 
-def _correction(name: str, found: Discrepancy, spread: float, sentence: str) -> Gate:
-    # What is significant but small against the spread changes no error bar; what is large but insignificant is noise.
+def _correction(name: str, found: Discrepancy, n: Diagnostics, sentence: str) -> Gate:
+    # What is significant but small against the whole error changes no bar; what is large but insignificant is noise.
+    error = float(np.hypot(np.sqrt(n.spread), n.sampling))
     exceeds_noise = found.significance > SIGNIFICANT
-    ratio = found.size / spread if spread > 0 and exceeds_noise else 0.0
-    failed = exceeds_noise and found.size > MATERIAL_SHARE * spread
+    ratio = found.size / error if error > 0 and exceeds_noise else 0.0
+    failed = exceeds_noise and found.size > MATERIAL_SHARE * error
     return Gate(f"{name}, where above its noise", ratio, MATERIAL_SHARE, "", False, bool(failed), sentence)
 
 
 def _shape(n: Diagnostics) -> Iterator[Gate]:
-    if n.method == "gap" or n.skewness is None or n.bimodality is None:
+    if n.method == "gap":
         return
-    wide = n.max_std_h > SHAPED_STD_H
     sentence = (
         f"the energies of a member are skewed against the driving energy (skewness {n.skewness:.2g} at a width of "
-        f"{n.max_std_h:.2g} kT): they are far from Gaussian, and the cumulant expansion may miss their tail; compare "
-        "with method 'direct', or use 'gap' along a collective variable."
+        f"{n.skewed_std_h:.2g} kT): they are far from Gaussian, and the cumulant expansion may miss their tail; "
+        "compare with method 'direct', or use 'gap' along a collective variable."
     )
-    yield _at_most("skewness of h, times its width", abs(n.skewness) * n.max_std_h * wide, SKEWNESS, "kT", sentence)
+    yield _at_most("skewness of h, times its width", abs(n.skewness) * n.skewed_std_h, SKEWNESS, "kT", sentence)
     sentence = (
         f"the energies of a member form two groups against the driving energy (coefficient of bimodality "
         f"{n.bimodality:.2f}, limit {BIMODALITY:g}): the run moves between two states that members weigh differently; "
         "use method 'gap', or treat each state by itself."
     )
-    yield _at_most("two groups in h, coefficient of bimodality", n.bimodality * wide, BIMODALITY, "", sentence)
+    yield _at_most("two groups in h, coefficient of bimodality", n.bimodality, BIMODALITY, "", sentence)
 
 
 def _length(n: Diagnostics) -> Iterator[Gate]:
-    independent = n.n_frames / n.g
+    independent = n.independent
     sentence = (
         f"the run is only {independent:.3g} correlation lengths long (fewer than {SAMPLING_FRAMES:g}): "
         "`std_sampling` is itself a rough lower estimate; run longer."
@@ -324,10 +341,13 @@ def _members(n: Diagnostics) -> Iterator[Gate]:
     )
     share = min(n.noise / n.spread, 1.0) if n.spread > 0 else 0.0
     unresolved = 0 < n.spread <= 2.0 * n.noise
-    yield Gate("share of sampling noise in the spread of members", share, 0.5, "", False, unresolved, sentence)
+    yield Gate(_UNRESOLVED, share, 0.5, "", False, unresolved, sentence)
+    shift = (
+        "" if n.mean_shift is None else f", and the reported mean is {n.mean_shift:+.2g} away from the plain average"
+    )
     sentence = (
         f"the mean of the members is not the energy that drove the run: they move against each other by "
-        f"{n.std_mean_h:.2g} kT, and the reported mean is {n.mean_shift:+.2g} away from the plain average."
+        f"{n.std_mean_h:.2g} kT{shift}."
     )
     yield _at_most("mean of the members against the driving energy", n.std_mean_h, DRIVER_STD_H, "kT", sentence)
     sentence = (

@@ -110,9 +110,10 @@ def _paired(values: Array, q: Question) -> Array:
 
 
 def plain_members(s: Sums, origin: Array, q: Question) -> Array:
-    """Plain averages of the own members, (..., P, M')."""
+    """Plain averages of the own members, or the function of them, (..., P, M')."""
     values = (estimators.plain(s) + origin).reshape(*s.a.shape[:-1], -1, int(np.prod(q.shape, dtype=int)))
-    return np.swapaxes(values, -1, -2)
+    means = np.swapaxes(values, -1, -2)
+    return means if q.function is None else _apply(q.function, means, q.shape)[0]
 
 
 def _apply(function: Callable[[Any], Any], means: Array, shape: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:

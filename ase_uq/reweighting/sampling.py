@@ -36,6 +36,9 @@ def sampling_errors(sums: FrameSums, *, weighted: bool) -> list[SamplingError]:
     whole = s.n == sums.length
     z = (z / s.n[:, None])[whole if whole.sum() > 1 else slice(None)]
     variance = variance * n / (n - 1)
+    if weighted and sums.length > 1 and len(z) > 1:
+        # That of single members is more than that of their mean; blocks of a white series know the latter.
+        variance = np.minimum(variance, sums.length * z.var(axis=0, ddof=1))
     return [
         sampling_error_of_blocks(column, length=sums.length, n_frames=n, variance=float(v))
         for column, v in zip(z.T, variance, strict=True)
@@ -90,6 +93,12 @@ def _member_inefficiency(sums: FrameSums) -> float:
     whole = s.n == sums.length
     z = (z / s.n[:, None])[whole if whole.sum() > 1 else slice(None)]
     return sums.length * float(np.quantile(statistical_inefficiency(z).g, USUAL_G)) if len(z) > 1 else 1.0
+
+
+def effective_weights(sums: FrameSums) -> float:
+    """Kish's effective number of frames of the weights of a biased run."""
+    total = float(sums.blocks.b.sum())
+    return total**2 / float(sums.moments.second[0, 0, 0])
 
 
 def effective_frames(sums: FrameSums, deviations: Array, g: Array, *, own_g: bool) -> Array:

@@ -28,7 +28,7 @@ from ase.units import kB
 from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.reweighting.columns import check_method, columns_for
+from ase_uq.reweighting.columns import check_method, columns_for, within_groups
 from ase_uq.reweighting.error_bars import MIN_FRAMES, average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.result import ReweightResult
@@ -121,7 +121,12 @@ def reweight(
     check_method(method)
     frames = _frames(observable, energy_members, energy_reference, temperature_K, log_weights, runs)
     n_members = frames.members.shape[1]
+    several = np.ndim(frames.beta) > 0 and len(np.unique(frames.beta)) > 1
+    if several and method == "gap":
+        raise InputError("`temperature_K` must be one number for method 'gap', got several; use 'cea' or 'direct'.")
     columns = columns_for(frames.observable, method, observable_members, n_members)
+    if several:
+        columns = within_groups(columns)
     blocks = FrameBlocks(
         columns.n,
         n_members,
@@ -131,12 +136,13 @@ def reweight(
         centred=columns.centred,
     )
     shift = _shift_by_temperature(frames, weighted=method == "direct")
+    values = _with_residuals(frames) if several else frames.observable
     start = 0
     for end in frames.run_ends.tolist():
         for first in range(start, end, _CHUNK):
             part = slice(first, min(first + _CHUNK, end))
             logs = None if frames.log_weights is None else frames.log_weights[part]
-            blocks.add(columns.build(frames.observable[part]), _reduced(frames, part) - shift[part], logs)
+            blocks.add(columns.build(values[part]), _reduced(frames, part) - shift[part], logs)
         blocks.end_run()
         start = end
     return average(
@@ -178,6 +184,18 @@ def _shift_by_temperature(frames: _Frames, *, weighted: bool) -> Array:
     return shift
 
 
+def _with_residuals(frames: _Frames) -> Array:
+    """Observable (T, 2, ...): about its mean at each temperature, moved to the mean over all, and as it is."""
+    a = frames.observable
+    logs = np.zeros(len(a)) if frames.log_weights is None else frames.log_weights
+    b = np.exp(logs - logs.max())
+    residuals = a + np.tensordot(b, a, axes=1) / b.sum()
+    for beta in np.unique(frames.beta):
+        there = frames.beta == beta
+        residuals[there] -= np.tensordot(b[there], a[there], axes=1) / b[there].sum()
+    return np.stack([residuals, a], axis=1)
+
+
 def _frames(
     observable: ArrayLike,
     energy_members: ArrayLike,
@@ -189,7 +207,7 @@ def _frames(
     a = np.asarray(observable, dtype=np.float64)
     members = np.asarray(energy_members, dtype=np.float64)
     reference = np.asarray(energy_reference, dtype=np.float64)
-    if a.ndim == 0 or len(a) < MIN_FRAMES:
+    if a.ndim == 0 or len(a) < MIN_FRAMES or a.size == 0:
         raise InputError(
             f"`observable` must have one value a frame, at least {MIN_FRAMES} of them, got shape {a.shape}; run longer."
         )
@@ -211,7 +229,7 @@ def _frames(
         if array is not None and array.shape != (t,):
             raise InputError(f"`{name}` must have one value a frame, ({t},), got {array.shape}; match frames by step.")
     for name, array in ({"observable": a, "energy_members": members} | rows).items():
-        if array is not None:
+        if array is not None and name != "runs":  # labels may be words
             _check_finite(name, np.asarray(array, dtype=np.float64))
     beta = np.array([inverse_temperature(float(k)) for k in np.unique(kelvin)])
     step = max(_single_precision_step(energy_members), _single_precision_step(energy_reference))
