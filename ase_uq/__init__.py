@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ase_uq.prediction import Prediction, UncertaintyModel
     from ase_uq.reweighting import combine, difference, reweight
     from ase_uq.runlog import read_log
+    from ase_uq.threshold import ThresholdSwitch
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _HOMES = {
     "OnlineReweighter": "online",
     "Prediction": "prediction",
     "RunError": "errors",
+    "ThresholdSwitch": "threshold",
     "UQCalculator": "calculator",
     "UncertaintyLogger": "logger",
     "UncertaintyModel": "prediction",
@@ -51,6 +53,7 @@ __all__ = [
     "OnlineReweighter",
     "Prediction",
     "RunError",
+    "ThresholdSwitch",
     "UQCalculator",
     "UncertaintyLogger",
     "UncertaintyModel",
@@ -67,8 +70,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ThresholdSwitch":
-        raise AttributeError("ThresholdSwitch comes with a later version of ase_uq; use WeightedBaseline until then.")
     if name not in _HOMES:
         raise AttributeError(f"module 'ase_uq' has no attribute {name!r}")
     return getattr(importlib.import_module(f"ase_uq.{_HOMES[name]}"), name)

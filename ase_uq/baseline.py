@@ -37,7 +37,7 @@ from ase.calculators.calculator import BaseCalculator
 from numpy.typing import NDArray
 
 from ase_uq.alignment import fit_offsets, offset_energy
-from ase_uq.blend import Blend, BlendTarget
+from ase_uq.blend import Blend, BlendTarget, Target
 from ase_uq.calculator import (
     DERIVATIVE_UNCERTAINTY,
     ON_REQUEST,
@@ -232,9 +232,12 @@ class WeightedBaseline(PredictionCalculator):
     def __repr__(self) -> str:
         key = "sigma_baseline" if self.parameters["sigma_baseline"] is not None else "sigma_baseline_per_atom"
         return (
-            f"WeightedBaseline(model={self.parameters['model']}, baseline={self.parameters['baseline']}, "
+            f"{type(self).__name__}(model={self.parameters['model']}, baseline={self.parameters['baseline']}, "
             f"{key}={self.parameters[key]}, offsets={self.offsets})"
         )
+
+    def _target(self, energy_baseline: float, sigma_baseline: float) -> Target:
+        return BlendTarget(energy_baseline=energy_baseline, sigma_baseline=sigma_baseline)
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
         own = plain_values(self.baseline, atoms.copy(), with_stress="stress" in self.implemented_properties)
@@ -247,7 +250,7 @@ class WeightedBaseline(PredictionCalculator):
         sigma_b = self.sigma_baseline(len(atoms))
 
         # One evaluation, and a single backward pass where the model can: with the coefficients of the blend.
-        target = BlendTarget(energy_baseline=v_b, sigma_baseline=sigma_b)
+        target = self._target(v_b, sigma_b)
         model, shown = self.uq.evaluate(atoms, properties, combine=target)
         found = target.blend(model.require("energy_members", "WeightedBaseline"))
         if not self.uq.combines:

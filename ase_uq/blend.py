@@ -19,6 +19,7 @@ Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 8-12
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,35 @@ class Blend:
         weight = sigma_baseline**2 / total
         gradient = -2.0 * weight / total * (energy_members - mean) / (len(energy_members) - 1)
         return cls(weight, weight / len(energy_members) + (mean - energy_baseline) * gradient, gradient)
+
+
+class Target(Protocol):
+    """How the energy follows from the members: their blend, and as a function its coefficients."""
+
+    def __call__(self, energy_members: Array) -> Array:
+        """Return the coefficients (M,) of the blend for calibrated members (M,), eV."""
+        ...
+
+    def blend(self, energy_members: Array) -> Blend:
+        """Return the blend for calibrated members (M,), eV."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchTarget:
+    """The model where its standard deviation stays within a threshold, eV, and the baseline elsewhere."""
+
+    threshold: float
+
+    def __call__(self, energy_members: Array) -> Array:
+        """Return 1/M for every member, or zeros, (M,)."""
+        return self.blend(energy_members).coefficients
+
+    def blend(self, energy_members: Array) -> Blend:
+        """Return the weight, 1 or 0, which has no gradient wherever it has a derivative at all."""
+        weight = float(energy_members.std(ddof=1) <= self.threshold)
+        n_members = len(energy_members)
+        return Blend(weight, np.full(n_members, weight / n_members), np.zeros(n_members))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def run_gates(run: RunLog, *, skip_fs: float = 0.0, unbiased: bool = True) -> tu
         Whether averages are taken without weights of a bias.
     """
     run = _after(run, skip_fs)
-    checks = (_calibration, _ensemble, _thermostat, _temperature, _fluctuation, _drift, _fallback)
+    checks = (_calibration, _ensemble, _thermostat, _temperature, _fluctuation, _drift, _fallback, _switch)
     return (*(gate for check in checks for gate in check(run)), *(_bias(run) if unbiased else ()))
 
 
@@ -169,6 +169,17 @@ def _fallback(run: RunLog) -> Iterator[Gate]:
         "the baseline, whose own error no bar below contains."
     )
     yield _gate("frames that followed the baseline", share, _NOTABLE_SHARE, "", share > _NOTABLE_SHARE, sentence)
+
+
+def _switch(run: RunLog) -> Iterator[Gate]:
+    if str(run.attributes.get("driver", "")) != "threshold_switch" or run.weight is None:
+        return
+    switched = bool(0 < run.weight.mean() < 1)
+    sentence = (
+        "the run switched between the model and the baseline, where the energy jumps: it sampled no known ensemble, "
+        "and averages under the members have no footing; use a weighted baseline."
+    )
+    yield _gate("switched between model and baseline", float(switched), 0.0, YES_OR_NO, switched, sentence)
 
 
 def _bias(run: RunLog) -> Iterator[Gate]:
