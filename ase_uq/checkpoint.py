@@ -30,16 +30,32 @@ from torch import Tensor
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
 from ase_uq.members import MemberUncertainty
-from ase_uq.potentials import DeepEnsemble, EquivariantPotential, ShallowEnsemble
+from ase_uq.potentials import (
+    DeepEnsemble,
+    EquivariantPotential,
+    ShallowEnsemble,
+    VariationalEnsemble,
+    VariationalPotential,
+)
 
 FORMAT, VERSION = "ase_uq", 1
 ENTRIES = {"format", "version", "description", "state", "hash"}
+
+
+def _variational(config: Mapping[str, Any]) -> VariationalPotential:
+    return VariationalPotential(
+        EquivariantPotential(**config["potential"]), **{name: config[name] for name in config if name != "potential"}
+    )
+
 
 # Every class that a model file may name, with how it is built from its `config()`.
 BUILDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "EquivariantPotential": lambda config: EquivariantPotential(**config),
     "ShallowEnsemble": lambda config: ShallowEnsemble(
         EquivariantPotential(**config["potential"]), n_members=config["n_members"]
+    ),
+    "VariationalEnsemble": lambda config: VariationalEnsemble(
+        _variational(config["potential"]), config["n_members"], seed=config["seed"]
     ),
     "DeepEnsemble": lambda config: DeepEnsemble([EquivariantPotential(**member) for member in config["members"]]),
 }

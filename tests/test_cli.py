@@ -105,6 +105,22 @@ def test_a_shallow_ensemble_goes_the_whole_way(folder):
     assert np.isfinite(log.energy_var).all()
 
 
+def test_blip_goes_the_whole_way(folder):
+    good("train", "train.xyz", *TINY[:-2], "--method", "blip", "--kl-weight", 1e-3, "--out", "blip.pt", cwd=folder)
+    good("train", "train.xyz", *TINY[:-2], "--method", "blip", "--from", "model.pt", "--out", "tuned.pt", cwd=folder)
+    scores = json.loads(good("evaluate", "blip.pt", "valid.xyz", "--json", cwd=folder).stdout)
+    assert scores["forces"]["spearman"] is not None
+    good("calibrate", "blip.pt", "valid.xyz", "--out", "blip_calibrated.pt", cwd=folder)
+    good("md", "blip_calibrated.pt", "start.xyz", "--temperature", 300, "--steps", 30, "--forces-var", "stochastic",
+         "--observable", "r=distance:0,1", "--log", "blip.h5", cwd=folder)  # fmt: skip
+    log = read_log(folder / "blip.h5")
+    assert log.energy_members.shape == (31, 4)
+    assert np.isfinite(log.force_std_max).all()
+    good("reweight", "blip.h5", "--observable", "r", cwd=folder)
+    wrong = ase_uq("train", "train.xyz", *TINY, "--method", "shallow", "--kl-weight", 1, "--out", "x.pt", cwd=folder)
+    assert "`--jobs` is an option of --method deep" in wrong.stderr
+
+
 def test_llpr_from_the_command_line(folder):
     good("calibrate", "model.pt", "valid.xyz", "--llpr", "train.xyz", "--out", "llpr.pt", cwd=folder)
     model = load(folder / "llpr.pt")
@@ -288,7 +304,7 @@ MISTAKES = [
     (["train", "train.xyz", "--method", "shallow", "--from", "model.pt"], "`--from` needs a ShallowEnsemble"),
     (["md", "model.pt", "start.xyz", "--temperature", "300", "--steps", "2", "--log", "x.h5", "--forces-var", "all"],
      "`forces_var` must be one of exact, low_rank, stochastic, off, got 'all'"),
-    (["train", "train.xyz", "--method", "blip"], "--method blip comes with a later version"),
+    (["train", "train.xyz", "--method", "ltau"], "--method ltau comes with a later version"),
     (["train", "train.xyz", "--potential", "spline"], "--potential spline comes with a later version"),
     (["train", "train.xyz", "--method", "magic"], "`method` must be deep"),
     (["train", "train.xyz", "--out", "nowhere/model.pt"], "does not exist"),

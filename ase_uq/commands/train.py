@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 NAME = "train"
 DEFAULT_EPOCHS, UNLIMITED = 200, 1_000_000
-CHOICES = {"method": ("deep", "shallow"), "potential": ("equivariant",)}
-LATER = {"method": ("blip", "coherent", "ltau"), "potential": ("spline",)}
+CHOICES = {"method": ("deep", "shallow", "blip"), "potential": ("equivariant",)}
+LATER = {"method": ("coherent", "ltau"), "potential": ("spline",)}
 
 
 def run(
@@ -23,7 +23,10 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("model.pt"),
     method: Annotated[
         str,
-        typer.Option(help="Kind of uncertainty: deep (independent members) or shallow (one body, M last layers)."),
+        typer.Option(
+            help="Kind of uncertainty: deep (independent members), shallow (one body, M last layers) or blip "
+            "(noise on the weights, M draws)."
+        ),
     ] = "deep",
     potential: Annotated[str, typer.Option(help="Architecture: equivariant.")] = "equivariant",
     members: Annotated[int, typer.Option(help="M, at least 2; 4 or more to calibrate.")] = 4,
@@ -52,6 +55,9 @@ def run(
     device: DEVICE = "cpu",
     jobs: Annotated[
         int | None, typer.Option(help="deep: members trained at the same time [as many as torch has threads].")
+    ] = None,
+    kl_weight: Annotated[
+        float | None, typer.Option(help="blip: weight of the divergence from the prior; the smaller, the less noise.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, data order, split and sub-samples.")] = 0,
     from_model: Annotated[Path | None, typer.Option("--from", help="Model file to fine-tune.")] = None,
@@ -111,7 +117,7 @@ def run(
         "n_layers": layers,
         "dtype": dtype,
     }
-    extra = _extra(method, chosen.options, members, device, subsample=subsample, jobs=jobs)
+    extra = _extra(method, chosen.options, members, device, subsample=subsample, jobs=jobs, kl_weight=kl_weight)
     at_a_time = f", {extra['jobs']} at a time" if "jobs" in extra else ""
     console.print(f"{len(train)} frames to train on, {len(held_out)} to validate; {members} members{at_a_time}")
     parts = chosen.parts(members)
@@ -162,27 +168,43 @@ def _start(path: Path, method: str, chosen: Method) -> Any:
     from ase_uq.errors import InputError
 
     potential = load(path).potential
-    if not isinstance(potential, chosen.potential):
+    kinds = chosen.potential if isinstance(chosen.potential, tuple) else (chosen.potential,)
+    if not isinstance(potential, kinds):
         raise InputError(
-            f"`--from` needs a {chosen.potential.__name__} for --method {method}, {path} holds a "
+            f"`--from` needs a {kinds[0].__name__} for --method {method}, {path} holds a "
             f"{type(potential).__name__}; train it with the method it was made by."
         )
     return potential
 
 
 def _extra(
-    method: str, options: tuple[str, ...], members: int, device: str, *, subsample: float, jobs: int | None
+    method: str,
+    options: tuple[str, ...],
+    members: int,
+    device: str,
+    *,
+    subsample: float,
+    jobs: int | None,
+    kl_weight: float | None,
 ) -> dict[str, Any]:
     import torch
 
     from ase_uq.errors import InputError
+    from ase_uq.training.methods import METHODS
+    from ase_uq.training.variational import KL_WEIGHT
 
-    given = {name for name, is_given in (("subsample", subsample != 1.0), ("jobs", jobs is not None)) if is_given}
-    for name in sorted(given - set(options)):
-        raise InputError(f"`--{name}` is an option of --method deep, not of {method}; drop it.")
+    defaults = {"subsample": 1.0, "jobs": None, "kl_weight": None}
+    values = {"subsample": subsample, "jobs": jobs, "kl_weight": kl_weight}
+    for name in sorted(name for name, value in values.items() if value != defaults[name] and name not in options):
+        owner = next(each for each, kind in METHODS.items() if name in kind.options)
+        raise InputError(f"`--{name.replace('_', '-')}` is an option of --method {owner}, not of {method}; drop it.")
     jobs = min(members, torch.get_num_threads()) if jobs is None else jobs
-    values = {"subsample": subsample, "jobs": 1 if device.startswith("cuda") else jobs}
-    return {name: values[name] for name in options}
+    found = {
+        "subsample": subsample,
+        "jobs": 1 if device.startswith("cuda") else jobs,
+        "kl_weight": KL_WEIGHT if kl_weight is None else kl_weight,
+    }
+    return {name: found[name] for name in options}
 
 
 def _check_choice(option: str, value: str) -> None:

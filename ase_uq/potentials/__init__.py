@@ -4,6 +4,7 @@ from ase_uq.potentials.base import Evaluation, FeaturePotential, Potential, Supp
 from ase_uq.potentials.ensemble import DeepEnsemble
 from ase_uq.potentials.equivariant import EquivariantPotential
 from ase_uq.potentials.shallow import ShallowEnsemble
+from ase_uq.potentials.variational import VariationalEnsemble, VariationalPotential, make_variational, sample_members
 
 __all__ = [
     "DeepEnsemble",
@@ -13,7 +14,11 @@ __all__ = [
     "Potential",
     "ShallowEnsemble",
     "SupportsInference",
+    "VariationalEnsemble",
+    "VariationalPotential",
     "evaluate",
     "joined",
+    "make_variational",
+    "sample_members",
     "voigt",
 ]

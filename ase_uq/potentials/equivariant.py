@@ -256,6 +256,15 @@ class _Network(nn.Module):
         )
 
     def forward(self, graph: Graph, species: Tensor, mean_neighbours: Tensor) -> Tensor:
+        return self.seen_by_last_layers(self.scalars(graph, species, mean_neighbours))
+
+    def seen_by_last_layers(self, scalars: list[Tensor]) -> Tensor:
+        """What the last, linear layers see of the scalars of every layer, (N, F)."""
+        seen = [readout.hidden(each) for readout, each in zip(self.readouts, scalars, strict=True)]  # type: ignore[operator]
+        return torch.cat(seen, dim=1)
+
+    def scalars(self, graph: Graph, species: Tensor, mean_neighbours: Tensor) -> list[Tensor]:
+        """Scalar features after every layer, (N, C) each."""
         vectors = graph.edge_vectors()
         dtype = self.embedding.dtype
         weights = self.radial_functions(torch.linalg.vector_norm(vectors, dim=-1), mean_neighbours)
@@ -266,11 +275,11 @@ class _Network(nn.Module):
             blocks = species.view(n_groups, -1)
             species = (blocks + n_elements * torch.arange(n_groups, device=species.device).unsqueeze(1)).flatten()
         nodes = self.embedding.flatten(0, 1).index_select(0, species).unsqueeze(1)
-        seen = []
-        for layer, readout, of_layer in zip(self.layers, self.readouts, weights, strict=True):
+        scalars = []
+        for layer, of_layer in zip(self.layers, weights, strict=True):
             nodes = layer(nodes, species, graph, of_layer, harmonics)
-            seen.append(readout.hidden(nodes[:, 0]))  # type: ignore[operator]
-        return torch.cat(seen, dim=1)
+            scalars.append(nodes[:, 0])
+        return scalars
 
     def radial_functions(self, distances: Tensor, mean_neighbours: Tensor) -> list[Tensor]:
         """Weights of the paths of every layer, (E, P C) each, at distances (E,) float64."""

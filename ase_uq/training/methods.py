@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ase_uq.potentials import DeepEnsemble, ShallowEnsemble
+from ase_uq.potentials import DeepEnsemble, ShallowEnsemble, VariationalEnsemble
 from ase_uq.training.members import train_members
 from ase_uq.training.shallow import train_shallow
+from ase_uq.training.variational import train_variational
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Method:
         Called with frames, `n_members`, `settings`, `config`, `start`, `device`, `state_dir`, `resume`, `on_epoch` and
         the `options` named here; returns the potential.
     potential
-        What it trains, and can start from.
+        What it can start from; the first is what it trains.
     parts
         Names of what `on_epoch` counts, for a number of members.
     options
@@ -29,7 +30,7 @@ class Method:
     """
 
     train: Callable[..., Any]
-    potential: type
+    potential: type | tuple[type, ...]
     parts: Callable[[int], list[str]]
     options: tuple[str, ...] = ()
 
@@ -37,6 +38,12 @@ class Method:
 METHODS = {
     "deep": Method(
         train_members, DeepEnsemble, lambda n: [f"member {m}" for m in range(n)], options=("subsample", "jobs")
+    ),
+    "blip": Method(
+        train_variational,
+        (VariationalEnsemble, DeepEnsemble, ShallowEnsemble),
+        lambda _: ["mean and noise"],
+        options=("kl_weight",),
     ),
     "shallow": Method(train_shallow, ShallowEnsemble, lambda _: ["1 mean and energies", "2 likelihood"]),
 }
