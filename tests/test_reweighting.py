@@ -314,6 +314,18 @@ def test_agrees_with_ipi(tmp_path, method):
     assert result.std_model_naive == pytest.approx(spread * np.sqrt(5 / 4), rel=1e-7)  # divisor M there
 
 
+def test_a_cell_of_two_independent_halves():
+    """Differences of energies grow as sqrt(2), an average per atom keeps its shift, its sampling error falls."""
+    rng = np.random.default_rng(24)
+    a = rng.normal(size=(20_000, 2))
+    slopes = np.array([-0.2, -0.1, 0.1, 0.2])
+    half, cell = run(a[:, 0], a[:, :1] * slopes), run(a.mean(axis=1), a.sum(axis=1)[:, None] * slopes)
+    assert cell.max_std_h == pytest.approx(np.sqrt(2) * half.max_std_h, rel=0.02)
+    np.testing.assert_allclose(cell.member_means, half.member_means, atol=0.03)
+    assert cell.std_model == pytest.approx(half.std_model, rel=0.05)
+    assert cell.std_sampling == pytest.approx(half.std_sampling / np.sqrt(2), rel=0.1)
+
+
 def test_sign():
     """A member that finds frames with large a lower in energy has the larger average."""
     a = np.random.default_rng(17).normal(size=500)

@@ -9,7 +9,7 @@ from ase_uq.evaluation import residuals
 from ase_uq.members import MemberUncertainty
 from ase_uq.potentials import VariationalEnsemble
 from ase_uq.training import FitSettings, train_members
-from ase_uq.training.variational import train_variational
+from ase_uq.training.variational import noise_warnings, train_variational
 from tests.test_train_shallow import labelled
 
 CONFIG = {"cutoff": 3.5, "channels": 8, "n_layers": 1, "radial_width": 16}
@@ -92,6 +92,18 @@ def test_the_same_seed_gives_the_same_model(data):
         hashes.append(MemberUncertainty(ensemble).model_hash)
         torch.randn(3)
     assert hashes[0] == hashes[1]
+
+
+def test_noise_that_does_no_work_is_called_out(data):
+    train, valid = data
+    ensemble = train_variational(train, valid, n_members=2, settings=settings(1), config=CONFIG)
+    assert noise_warnings(ensemble, train, kl_weight=1e-3) == ()
+    assert "no weight" in noise_warnings(ensemble, train, kl_weight=0.0)[0]
+    for shift, words in ((20.0, "at their cap of 0.8 everywhere"), (-20.0, "the noise has died out")):
+        with torch.no_grad():
+            ensemble.potential.rates.node.bias.fill_(shift)
+        (sentence,) = noise_warnings(ensemble, train, kl_weight=1e-3)
+        assert words in sentence
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,8 @@ def run(
             for part, record in sorted(last.items())
         ],
     }
+    for warning in () if chosen.warnings is None else chosen.warnings(ensemble, train, **extra):
+        console.print(f"warning: {warning}")
     model = MemberUncertainty(ensemble, training=described)
     save(model, out)
     if as_json:

@@ -26,7 +26,7 @@ from ase_uq.potentials.rates import RateNetwork
 from ase_uq.potentials.variational_layers import Noise, VariationalMap, VariationalMLP
 
 LAYERS = ("radial", "readout")
-DEFAULT_LAYERS = ("readout",)  # draws then share the body, and rank errors best; see benchmarks/README.md
+DEFAULT_LAYERS = ("readout",)  # draws then share the body and cost little; see benchmarks/README.md
 
 
 class VariationalPotential(nn.Module):

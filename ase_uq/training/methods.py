@@ -9,7 +9,7 @@ from typing import Any
 from ase_uq.potentials import DeepEnsemble, ShallowEnsemble, VariationalEnsemble
 from ase_uq.training.members import train_members
 from ase_uq.training.shallow import train_shallow
-from ase_uq.training.variational import train_variational
+from ase_uq.training.variational import noise_warnings, train_variational
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,15 @@ class Method:
         Names of what `on_epoch` counts, for a number of members.
     options
         Further options of the command line it takes.
+    warnings
+        Called with what was trained, the frames and the options; sentences to print at the end.
     """
 
     train: Callable[..., Any]
     potential: type | tuple[type, ...]
     parts: Callable[[int], list[str]]
     options: tuple[str, ...] = ()
+    warnings: Callable[..., tuple[str, ...]] | None = None
 
 
 METHODS = {
@@ -44,6 +47,7 @@ METHODS = {
         (VariationalEnsemble, DeepEnsemble, ShallowEnsemble),
         lambda _: ["mean and noise"],
         options=("kl_weight",),
+        warnings=noise_warnings,
     ),
     "shallow": Method(train_shallow, ShallowEnsemble, lambda _: ["1 mean and energies", "2 likelihood"]),
 }

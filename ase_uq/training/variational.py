@@ -22,7 +22,7 @@ import torch
 
 from ase_uq.device import checked_device
 from ase_uq.errors import InputError
-from ase_uq.graph import Graph
+from ase_uq.graph import Graph, build_graph
 from ase_uq.potentials import (
     DeepEnsemble,
     EquivariantPotential,
@@ -42,6 +42,7 @@ from ase_uq.training.reference import fit_reference
 KL_WEIGHT = 1e-3
 WARM_UP = 0.2  # part of the steps over which the weight of the KL term rises
 # To fine-tune: hardly any noise at the start, and never much.
+_JUDGED_FRAMES, _AT_THE_CAP, _DIED_OUT = 10, 0.95, 1e-5
 FINE_TUNING: dict[str, Any] = {"initial_dropout": 5e-5, "max_dropout": 0.1}
 
 
@@ -146,6 +147,38 @@ def train_variational(
     if state_dir is not None:
         shutil.rmtree(state_dir)
     return ensemble.cpu()
+
+
+def noise_warnings(ensemble: VariationalEnsemble, frames: Sequence[Frame], *, kl_weight: float) -> tuple[str, ...]:
+    """Sentences about noise that does not do its work, judged on some of the training frames."""
+    potential = ensemble.potential
+    p = torch.cat([_dropout(potential, frame) for frame in frames[:: max(1, len(frames) // _JUDGED_FRAMES)]])
+    cap = potential.config()["max_dropout"]
+    found = []
+    if kl_weight == 0.0:
+        found.append(
+            "the divergence from the prior has no weight (`--kl-weight 0`): nothing holds the noise up, and draws will "
+            "hardly differ."
+        )
+    if bool((p > _AT_THE_CAP * cap).all()):
+        found.append(
+            f"dropout rates are at their cap of {cap:g} everywhere: the noise does not adapt to the data; lower "
+            "`--kl-weight`."
+        )
+    if bool((p < _DIED_OUT).all()):
+        found.append(
+            f"dropout rates are below {_DIED_OUT:g} everywhere: the noise has died out, and draws hardly differ; raise "
+            "`--kl-weight`, or train longer when fine-tuning."
+        )
+    return tuple(found)
+
+
+def _dropout(potential: VariationalPotential, frame: Frame) -> torch.Tensor:
+    with torch.no_grad():
+        potential.set_rates(build_graph(frame.atoms, potential.cutoff))
+    used = {each.domain for each in potential.maps()}
+    rates = torch.cat([potential.noise.rates[domain].flatten() for domain in sorted(used)])
+    return rates / (1.0 + rates)
 
 
 def _start(
