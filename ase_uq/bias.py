@@ -57,9 +57,6 @@ class BiasedCalculator(PredictionCalculator):
     (-0.9702, -0.0885)
     """
 
-    # A bias may change with time, as metadynamics does.
-    discard_results_on_any_change = True
-
     def __init__(self, calculator: PredictionCalculator, bias: BaseCalculator) -> None:
         if not isinstance(calculator, PredictionCalculator):
             raise InputError(

@@ -17,7 +17,6 @@ Sokal, in Functional Integration (NATO ASI, 1997), section 3: the self-consisten
 Wolff, Comput. Phys. Commun. 156, 143 (2004), arXiv:hep-lat/0306017: the bias from the estimated mean.
 Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989): blocking.
 Lee, Conduit, Nemec, Lopez Rios and Drummond, Phys. Rev. E 83, 066706 (2011), arXiv:1006.1798: the automatic level.
-Kish, Survey Sampling (1965): the effective sample size of weights.
 """
 
 from __future__ import annotations
@@ -257,22 +256,6 @@ def sampling_error_of_blocks(means: ArrayLike, *, length: int, n_frames: int, va
     return SamplingError(
         std=float(np.sqrt(g * variance / n_frames)), g=g, reliable=n_frames >= RELIABLE_LENGTH * g, blocking=blocked
     )
-
-
-def kish_ess(log_weights: ArrayLike) -> float | Array:
-    """Kish's effective number of frames, (sum w)^2 / sum w^2, from log weights (T,) or (T, M); time order is ignored.
-
-    Raises
-    ------
-    InputError
-        If there are no frames or a log weight is not finite.
-    """
-    logs = np.asarray(log_weights, dtype=np.float64)
-    if logs.ndim not in (1, 2) or len(logs) == 0 or not np.isfinite(logs).all():
-        raise InputError(f"`log_weights` must be finite, (T,) or (T, M), got shape {logs.shape}; drop those frames.")
-    weights = np.exp(logs - logs.max(axis=0))
-    ess = weights.sum(axis=0) ** 2 / (weights**2).sum(axis=0)
-    return float(ess) if logs.ndim == 1 else np.asarray(ess)
 
 
 def as_series(x: ArrayLike, *, columns: bool = False) -> Array:

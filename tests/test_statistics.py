@@ -10,7 +10,6 @@ from ase_uq.errors import InputError
 from ase_uq.statistics import (
     autocorrelation,
     blocking,
-    kish_ess,
     sampling_error,
     sampling_error_of_blocks,
     standard_error,
@@ -178,18 +177,6 @@ def test_blocks_of_a_constant_have_no_error():
     assert (ours.std, ours.g, ours.blocking.plateau) == (0.0, 1.0, True)
 
 
-def test_kish_ess_counts_weights():
-    assert kish_ess(np.full(40, -1e4)) == pytest.approx(40)
-    assert kish_ess([0.0, -1e3, -1e3]) == pytest.approx(1)
-    assert kish_ess(np.log([1.0, 2.0, 3.0])) == pytest.approx(36 / 14)
-    assert kish_ess(np.log([[1.0, 1.0], [2.0, 1.0], [3.0, 1.0]])).tolist() == pytest.approx([36 / 14, 3.0])
-
-
-def test_kish_ess_of_gaussian_weights():
-    h = 0.8 * np.random.default_rng(12).normal(size=200_000)
-    assert kish_ess(-h) / len(h) == pytest.approx(np.exp(-0.64), rel=0.03)
-
-
 @pytest.mark.parametrize("function", [autocorrelation, statistical_inefficiency, blocking, sampling_error])
 @pytest.mark.parametrize(
     ("x", "words"),
@@ -198,8 +185,3 @@ def test_kish_ess_of_gaussian_weights():
 def test_bad_series(function, x, words):
     with pytest.raises(InputError, match=words):
         function(x)
-
-
-def test_bad_log_weights():
-    with pytest.raises(InputError, match="finite"):
-        kish_ess([0.0, np.inf])

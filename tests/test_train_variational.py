@@ -94,6 +94,25 @@ def test_the_same_seed_gives_the_same_model(data):
     assert hashes[0] == hashes[1]
 
 
+class Stop(Exception):
+    pass
+
+
+def test_an_interrupted_training_ends_as_if_it_had_not_been(data, tmp_path):
+    train, valid = data
+    arguments = {"n_members": 3, "settings": settings(5), "config": CONFIG}
+
+    def stop(part, record):
+        if record.epoch == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_variational(train, valid, state_dir=tmp_path / "state", on_epoch=stop, **arguments)
+    resumed = train_variational(train, valid, state_dir=tmp_path / "state", resume=True, **arguments)
+    whole = train_variational(train, valid, **arguments)
+    assert MemberUncertainty(resumed).model_hash == MemberUncertainty(whole).model_hash
+
+
 def test_noise_that_does_no_work_is_called_out(data):
     train, valid = data
     ensemble = train_variational(train, valid, n_members=2, settings=settings(1), config=CONFIG)

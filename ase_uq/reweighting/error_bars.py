@@ -67,17 +67,16 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
     g = np.array([each.g for each in sampling])
 
     blocks = blocks_for_jackknife(asked, followed, float(np.quantile(g, USUAL_G)))
-    full, left_out = (estimate(s, asked.origin_a, q) for s in (asked.blocks.total(), blocks.left_out()))
+    whole, without = asked.blocks.total(), blocks.left_out()
+    full, left_out = (estimate(s, asked.origin_a, q) for s in (whole, without))
     deviations = jackknife_deviations(full.value, left_out.value, blocks.n)
     spread = _spread(full.value, deviations, q)
     if q.own_members:
-        plain, plain_left = (plain_members(s, asked.origin_a, q) for s in (asked.blocks.total(), blocks.left_out()))
+        plain, plain_left = (plain_members(s, asked.origin_a, q) for s in (whole, without))
         spread = _with_own_members(spread, full, plain, jackknife_deviations(plain, plain_left, blocks.n), q)
 
-    mean = _mean(full.value, q)
-    std = np.array([each.std for each in sampling])
-    no_series = q.function is not None or q.own_members == "paired" or q.method == "gap"
-    if no_series or len(asked.run_starts) >= MIN_BLOCKS:
+    mean, std = _mean(full.value, q), np.array([each.std for each in sampling])
+    if _needs_jackknife(q) or len(asked.run_starts) >= MIN_BLOCKS:
         axes = (1, -1) if q.own_members == "independent" else -1
         std = np.sqrt((deviations.mean(axis=axes) ** 2).sum(axis=0))
     if g.shape != mean.shape:
@@ -124,6 +123,11 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
         max_std_h=max_std_h,
         n_blocks=len(blocks.n),
     )
+
+
+def _needs_jackknife(q: Question) -> bool:
+    """Whether the mean over members is no average of one series of frames."""
+    return q.function is not None or q.own_members == "paired" or q.method == "gap"
 
 
 def _without_errors(asked: FrameSums, q: Question, weight_frames: float) -> ReweightResult:

@@ -6,8 +6,7 @@ symbol                                 variable
 r_i                                    `member_means[i]`
 sigma_stat                             `std_sampling`
 sigma_V, sigma_a                       `std_potential`, `std_observable`
-nu                                     `_degrees_of_freedom`
-t                                      Student's quantile
+nu, t                                  `degrees` of freedom and Student's quantile in `interval`
 =====================================  =======================================================================
 
 References
@@ -52,7 +51,7 @@ class ReweightResult:
     ess
         "cea" and "gap": number of independent frames, T/g. "direct": the smallest over members of Kish's number divided
         by the inefficiency of that member's residual series w_i (a - <a>_i), which is close to 1 where weights, not
-        time correlation, limit the average.
+        time correlation, limit the average. In a biased run never more than its weights leave.
     warnings
         Sentences that say when not to believe the numbers.
     gates

@@ -84,7 +84,7 @@ def blocks_for_jackknife(sums: FrameSums, followed: FrameSums, g: float) -> Sums
 
 
 def _member_inefficiency(sums: FrameSums) -> float:
-    """G of a (1 - h_i), in frames, of the member that moves most against the driving energy, as far as blocks tell."""
+    """Inefficiency, in frames, of a (1 - h_i) for the member that moves most, as far as blocks can tell."""
     s, total = sums.blocks, sums.blocks.total()
     h = total.h / total.b
     widest = int((total.hh / total.b - h**2).argmax())

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ase_uq.errors import InputError, RunError
 from ase_uq.files import replacing
 from ase_uq.training.batches import Batch, Batches
-from ase_uq.training.losses import Objective, SquaredErrors, Weights
+from ase_uq.training.losses import FollowsEpochs, Objective, SquaredErrors, Weights
 from ase_uq.training.schedule import learning_rate_factor
 
 SCHEDULES = ("cosine", "plateau", "constant")
@@ -171,6 +171,8 @@ def fit(
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
+        if isinstance(objective, FollowsEpochs):
+            objective.begin_epoch(done.epoch)
         train_loss = _train_epoch(potential, averaged, optimizer, objective, train, settings, done.epoch, on_samples)
         valid_loss, energy_rmse, forces_rmse = validate(averaged.module, valid, objective)
         if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):

@@ -12,7 +12,7 @@ scale of the potential, so that the weights mean the same for every material (le
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -54,6 +54,15 @@ class Objective(Protocol):
 
     def __call__(self, potential: Any, graph: Graph, labels: Labels, *, training: bool) -> Scored:
         """Evaluate the potential on a batch and score it."""
+        ...
+
+
+@runtime_checkable
+class FollowsEpochs(Protocol):
+    """An optional ability of objectives that change along the training; the number comes back after an interruption."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare for an epoch, counted from 0."""
         ...
 
 

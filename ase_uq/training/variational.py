@@ -40,9 +40,10 @@ from ase_uq.training.losses import Labels, Scored, SquaredErrors, Weights
 from ase_uq.training.reference import fit_reference
 
 KL_WEIGHT = 1e-3
-WARM_UP = 0.2  # part of the steps over which the weight of the KL term rises
-# To fine-tune: hardly any noise at the start, and never much.
+_EPOCHS_OF_A_SEED = 1_000_003  # further apart than any training is long
+WARM_UP = 0.2  # part of the epochs asked for over which the weight of the KL term rises
 _JUDGED_FRAMES, _AT_THE_CAP, _DIED_OUT = 10, 0.95, 1e-5
+# To fine-tune: hardly any noise at the start, and never much.
 FINE_TUNING: dict[str, Any] = {"initial_dropout": 5e-5, "max_dropout": 0.1}
 
 
@@ -55,23 +56,31 @@ class EvidenceLowerBound:
         Of the squared errors.
     kl_weight
         Of the divergence, nats per weight.
-    n_steps
-        Of the warm-up; 0 for none.
+    warm_up
+        Epochs over which that weight rises; 0 for none.
+    generator, seed
+        Of the noise, which follows from the epoch: a training that was interrupted goes on with the same.
     """
 
-    def __init__(self, weights: Weights, *, kl_weight: float, n_steps: int = 0) -> None:
-        self.errors, self.kl_weight, self.n_steps = SquaredErrors(weights), kl_weight, n_steps
-        self.step = 0
+    def __init__(
+        self, weights: Weights, *, kl_weight: float, warm_up: float, generator: torch.Generator, seed: int
+    ) -> None:
+        self.errors, self.kl_weight, self.warm_up = SquaredErrors(weights), kl_weight, warm_up
+        self.generator, self.seed, self.epoch = generator, seed, 0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the weight and the noise of an epoch, counted from 0."""
+        self.epoch = epoch
+        self.generator.manual_seed(_EPOCHS_OF_A_SEED * self.seed + epoch)
 
     def __call__(self, potential: VariationalPotential, graph: Graph, labels: Labels, *, training: bool) -> Scored:
         """Score a batch."""
         if not training:
             return self.errors(potential, graph, labels, training=False)
-        self.step += 1
-        potential.noise.mode = "local"
+        potential.noise.mode, potential.noise.generator = "local", self.generator
         try:
             scored = self.errors(potential, graph, labels, training=True)
-            warm = min(1.0, self.step / self.n_steps) if self.n_steps else 1.0
+            warm = min(1.0, (self.epoch + 1) / self.warm_up) if self.warm_up else 1.0
             loss = scored.loss + warm * self.kl_weight * potential.kl_divergence()
         finally:
             potential.noise.mode = "mean"
@@ -126,20 +135,25 @@ def train_variational(
     potential = _start(train, settings, config, layers) if start is None else _from(start, layers)
     ensemble = sample_members(potential, n_members, seed=settings.seed)  # before training: it checks the number
     potential.requires_grad_(True).to(device)
-    potential.noise.generator = torch.Generator(device).manual_seed(settings.seed)
     if state_dir is not None:
         state_dir.mkdir(parents=True, exist_ok=True)
     shown, held_out = (
         Batches(frames, cutoff=potential.cutoff, batch_size=settings.batch_size, device=device)
         for frames in (train, valid)
     )
-    n_steps = round(WARM_UP * settings.epochs * -(-len(train) // settings.batch_size))
+    objective = EvidenceLowerBound(
+        settings.weights,
+        kl_weight=kl_weight,
+        warm_up=WARM_UP * settings.epochs,
+        generator=torch.Generator(device),
+        seed=settings.seed,
+    )
     fit(
         potential,
         shown,
         held_out,
         settings,
-        objective=EvidenceLowerBound(settings.weights, kl_weight=kl_weight, n_steps=n_steps),
+        objective=objective,
         on_epoch=None if on_epoch is None else lambda record: on_epoch(0, record),
         state_path=None if state_dir is None else state_dir / "variational.pt",
         resume=resume,
