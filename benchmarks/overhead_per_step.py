@@ -34,7 +34,14 @@ from ase_uq.force_variance import Exact, ForceVariance, LowRank, Off, Stochastic
 from ase_uq.graph import Neighbours
 from ase_uq.llpr import LLPRUncertainty
 from ase_uq.members import MemberUncertainty
-from ase_uq.potentials import DeepEnsemble, EquivariantPotential, ShallowEnsemble, evaluate
+from ase_uq.potentials import (
+    DeepEnsemble,
+    EquivariantPotential,
+    ShallowEnsemble,
+    evaluate,
+    make_variational,
+    sample_members,
+)
 
 CUTOFF = 4.5
 EVERY = 10
@@ -123,6 +130,7 @@ def variants(atoms: Atoms, options: argparse.Namespace) -> dict[str, Step]:
         frame.rattle(0.05, seed=seed)
     llpr = LLPRUncertainty.fit(body(), rattled if len(atoms) < 100 else rattled[:3])
     tabulated = single.for_inference()
+    blip = MemberUncertainty(sample_members(make_variational(body()), 8))
     steps: dict[str, Step] = {
         "one model": lambda moved: evaluate(single, neighbours.graph(moved)),
         "one model, radial functions from a table": lambda moved: evaluate(tabulated, neighbours.graph(moved)),
@@ -142,6 +150,9 @@ def variants(atoms: Atoms, options: argparse.Namespace) -> dict[str, Step]:
         "shallow 8, low rank 3": predict(shallow(8), FixedRank(3)),
         "shallow 8, exact": predict(shallow(8), Exact()),
         f"shallow 8, exact every {EVERY} ({EVERY} steps)": every_step(shallow(8)),
+        "BLIP 8, energy variance": predict(blip, Off()),
+        "BLIP 8, stochastic": predict(blip, Stochastic()),
+        "BLIP 8, exact": predict(blip, Exact()),
     }
     for n_members in options.members:
         if n_members <= 8:
