@@ -74,7 +74,7 @@ def along_a_bond(frames: dict[str, Any], *, epochs: int) -> None:
         if layers is None:
             ensemble: Any = train_members(frames["train"], frames["valid"], n_members=4, **common)
         else:
-            options = {"layers": layers, "kl_weight": kl_weight, "n_members": 16}
+            options = {"noise": {"layers": layers}, "kl_weight": kl_weight, "n_members": 16}
             ensemble = train_variational(frames["train"], frames["valid"], **options, **common)
         model, cells = MemberUncertainty(ensemble), []
         for length in lengths:
@@ -93,7 +93,7 @@ def trained(frames: dict[str, Any], variant: tuple[Any, ...], epochs: int, seed:
     if layers is None:
         ensemble: Any = train_members(frames["train"], frames["valid"], n_members=5, **common)
     else:
-        common |= {"layers": layers, "kl_weight": kl_weight}
+        common |= {"noise": {"layers": layers}, "kl_weight": kl_weight}
         ensemble = train_variational(frames["train"], frames["valid"], n_members=16, **common)
     row: dict[str, Any] = {"noise": name, "kl_weight": kl_weight, "seconds": time.monotonic() - began}
     model = MemberUncertainty(ensemble)

@@ -130,7 +130,7 @@ def test_noise_that_does_no_work_is_called_out(data):
     [
         ({"n_members": 1}, "`n_members` must be at least 2"),
         ({"kl_weight": -1.0}, "`kl_weight` must not be negative, got -1.0"),
-        ({"layers": ("all",)}, "`layers` must name some of"),
+        ({"noise": {"layers": ("all",)}}, "`layers` must name some of"),
     ],
 )
 def test_bad_input(data, options, words):

@@ -15,7 +15,7 @@ from ase_uq import UQCalculator, load, save
 from ase_uq.errors import InputError
 from ase_uq.graph import build_graph
 from ase_uq.members import MemberUncertainty
-from ase_uq.potentials import EquivariantPotential, evaluate, make_variational, sample_members
+from ase_uq.potentials import EquivariantPotential, evaluate, kl_divergence, make_variational, sample_members, variational
 from ase_uq.potentials.variational_layers import Noise, VariationalMap, kl_of_rate
 
 LAYERS = [("readout",), ("radial",), ("radial", "readout")]
@@ -71,7 +71,7 @@ def test_frozen_and_fresh_noise_have_the_same_law_for_a_row():
     for mode in ("frozen", "local"):
         noise.mode, drawn = mode, []
         for _ in range(n):
-            layer.frozen = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+            layer.frozen = torch.randn(1, 6, 3, generator=generator, dtype=torch.float64)
             drawn.append(layer(x).detach())
         stacked = torch.stack(drawn)
         torch.testing.assert_close(stacked.std(dim=0), exact.detach(), rtol=4 / np.sqrt(2 * n), atol=0)
@@ -117,12 +117,11 @@ def test_forces_of_every_draw_are_exact(layers):
     found = evaluate(ensemble, build_graph(atoms, 4.0))
     assert found.forces.shape == (5, 9, 3)
     for index, axis in ((0, 0), (3, 2), (8, 1)):
-        ends = []
-        for step in (1e-4, -1e-4):
+        difference = 0.0
+        for steps, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):  # five-point formula
             moved = atoms.copy()
-            moved.positions[index, axis] += step
-            ends.append(ensemble.energies(build_graph(moved, 4.0)).detach())
-        difference = -(ends[0] - ends[1]).squeeze(1) / 2e-4
+            moved.positions[index, axis] += steps * 1e-3
+            difference = difference - weight * ensemble.energies(build_graph(moved, 4.0)).detach().squeeze(1) / 12e-3
         torch.testing.assert_close(found.forces[:, index, axis], difference, rtol=1e-6, atol=1e-7)
 
 
@@ -157,17 +156,41 @@ def test_the_mean_of_draws_is_the_potential_to_first_order():
     assert gaps[1] < 0.2 * gaps[0]
 
 
-def test_rates_follow_elements_and_distances_unless_they_may_not():
-    graph = build_graph(ethanol(), 4.0)
-    for adaptive in (True, False):
-        potential = make_variational(body(), layers=("radial", "readout"), adaptive=adaptive, max_dropout=0.5)
-        with torch.no_grad():
-            potential.rates.edge.second.mul_(30.0)
-        potential.set_rates(graph)
-        rates = potential.noise.rates["edge"]
-        p = rates / (1 + rates)
-        assert (p < 0.5 + 1e-5).all()
-        assert bool((rates.std(dim=0) > 1e-3).all()) == adaptive
+@pytest.mark.parametrize("inputs", ["environment", "pair", "none"])
+def test_rates_follow_what_they_are_told_to(inputs):
+    atoms = ethanol()
+    potential = make_variational(body(), layers=("radial", "readout"), inputs=inputs, max_dropout=0.5)
+    with torch.no_grad():
+        potential.rates.edge.second.mul_(30.0)
+        potential.rates.node.second.mul_(30.0)
+    found = {}
+    for name, moved in (("here", atoms), ("moved", atoms.copy())):
+        moved.positions[0, 0] += 0.3 * (name == "moved")
+        potential.set_rates(build_graph(moved, 4.0))
+        found[name] = {domain: rates.detach() for domain, rates in potential.noise.rates.items()}
+    p = found["here"]["edge"] / (1 + found["here"]["edge"])
+    assert (p < 0.5 + 1e-5).all()
+    assert bool((found["here"]["edge"].std(dim=0) > 1e-3).all()) == (inputs != "none")
+    # Rates of atoms feel their neighbours move in an environment alone; elements do not change.
+    assert torch.equal(found["here"]["node"], found["moved"]["node"]) == (inputs != "environment")
+
+
+def test_rates_rise_to_their_cap_away_from_what_was_learned():
+    atoms = ethanol()
+    potential = make_variational(body(), initial_dropout=0.01)
+    frames = [atoms.copy() for _ in range(20)]
+    for seed, frame in enumerate(frames):
+        frame.rattle(0.03, seed=seed)
+    potential.rates.learn([build_graph(frame, 4.0) for frame in frames])
+    rates = []
+    for stretch in (1.0, 1.2, 1.5, 2.0):
+        apart = atoms.copy()
+        apart.positions *= stretch
+        potential.set_rates(build_graph(apart, 4.0))
+        rates.append(potential.noise.rates["node"].detach().mean().item())
+    assert rates == sorted(rates)
+    assert rates[0] < 0.02
+    assert rates[-1] > 20 * rates[0]
 
 
 def test_members_that_share_the_body_are_evaluated_together():
@@ -177,9 +200,35 @@ def test_members_that_share_the_body_are_evaluated_together():
     ensemble.potential.scalars = lambda g: calls.append(1) or original(ensemble.potential, g)
     together = evaluate(ensemble, graph)
     assert len(calls) == 1
-    assert not members(("radial",)).shares_body
-    alone = [ensemble._energies_of(s, graph, None).item() for s in range(5)]
-    np.testing.assert_allclose(together.energies.ravel(), alone, rtol=1e-12)
+    assert together.forces.shape == (5, 9, 3)
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("atoms", [ethanol(), bulk("Ar", cubic=True, a=5.3)], ids=["molecule", "crystal"])
+def test_draws_side_by_side_are_those_one_after_another(layers, atoms, monkeypatch):
+    potential = EquivariantPotential(["C", "H", "O", "Ar"], cutoff=4.0, channels=8, dtype="float64")
+    ensemble = sample_members(make_variational(potential, layers=layers), 5, seed=1)
+    graph = build_graph(atoms, 4.0)
+    alone = []
+    for s in range(5):
+        with ensemble.potential.frozen([drawn[s : s + 1] for drawn in ensemble._draws()]):
+            alone.append(evaluate(ensemble.potential, graph, stress=True))
+    for most_edges in (10**6, 2 * len(graph.senders), 1):
+        monkeypatch.setattr(variational, "MOST_EDGES", most_edges)
+        together = evaluate(ensemble, graph, stress=True)
+        for name in ("energies", "forces", "stresses"):
+            expected = torch.cat([getattr(each, name) for each in alone])
+            torch.testing.assert_close(getattr(together, name), expected, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(ensemble.energies(graph), together.energies, rtol=1e-11, atol=1e-11)
+
+
+def test_the_error_of_a_standard_deviation_over_draws():
+    atoms = build_graph(ethanol(), 4.0)
+    potential = make_variational(body(), initial_dropout=1e-4)  # so little that energies are normal
+    found = [sample_members(potential, 9, seed=seed).energies(atoms).std().item() for seed in range(200)]
+    expected = sample_members(potential, 9).std_error
+    assert expected == pytest.approx(0.25)
+    assert np.std(found) / np.mean(found) == pytest.approx(expected, rel=0.2)
 
 
 def test_a_copy_for_inference_gives_the_same_after_use():
@@ -230,6 +279,11 @@ def test_a_file_keeps_the_draws(tmp_path):
         ({"prior_dropout": 1.0}, "`prior_dropout` must lie between 0 and 1, got 1.0"),
         ({"max_dropout": 0.0}, "`max_dropout` must lie between 0 and 1, got 0.0"),
         ({"initial_dropout": 0.9}, "`initial_dropout` must lie between .* got 0.9"),
+        ({"inputs": "angles"}, "`inputs` must be one of environment, pair, none, got 'angles'"),
+        ({"law": "cauchy"}, "`law` must be one of gaussian, dropout, got 'cauchy'"),
+        ({"law": "dropout"}, "`inputs` must be 'none' with the law"),
+        ({"layers": {"node": "nothing"}}, "'nothing' matches none; there are network"),
+        ({"layers": {"atom": "readouts"}}, "tag layers as of nodes or edges, got 'atom'"),
     ],
 )
 def test_bad_input(options, words):
@@ -240,5 +294,5 @@ def test_bad_input(options, words):
 def test_bad_members():
     with pytest.raises(InputError, match="`n_members` must be at least 2 to have a variance, got 1"):
         sample_members(make_variational(body()), 1)
-    with pytest.raises(InputError, match="must be an EquivariantPotential, got Linear"):
+    with pytest.raises(InputError, match="`module` must be a potential of one member .* got Linear"):
         make_variational(torch.nn.Linear(3, 3))

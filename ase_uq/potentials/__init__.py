@@ -3,14 +3,22 @@
 from ase_uq.potentials.base import Evaluation, FeaturePotential, Potential, SupportsInference, evaluate, joined, voigt
 from ase_uq.potentials.ensemble import DeepEnsemble
 from ase_uq.potentials.equivariant import EquivariantPotential
+from ase_uq.potentials.mace import MACEPotential
 from ase_uq.potentials.shallow import ShallowEnsemble
-from ase_uq.potentials.variational import VariationalEnsemble, VariationalPotential, make_variational, sample_members
+from ase_uq.potentials.variational import (
+    VariationalEnsemble,
+    VariationalPotential,
+    kl_divergence,
+    make_variational,
+    sample_members,
+)
 
 __all__ = [
     "DeepEnsemble",
     "EquivariantPotential",
     "Evaluation",
     "FeaturePotential",
+    "MACEPotential",
     "Potential",
     "ShallowEnsemble",
     "SupportsInference",
@@ -18,6 +26,7 @@ __all__ = [
     "VariationalPotential",
     "evaluate",
     "joined",
+    "kl_divergence",
     "make_variational",
     "sample_members",
     "voigt",

@@ -26,12 +26,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from ase.data import atomic_numbers
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
 from ase_uq.graph import Graph
 from ase_uq.potentials.blocks import MLP, Coupling, DegreeLinear, RadialBasis, spherical_harmonics
+from ase_uq.potentials.elements import element_indices, species_of
 from ase_uq.potentials.radial_table import RadialTable, needed_cells
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -77,6 +77,9 @@ class EquivariantPotential(nn.Module):
     torch.Size([1, 1])
     """
 
+    # Layers that can have noise: domain and pattern of names, see `make_variational`.
+    NOISE = {"radial": ("edge", r"^network\.layers\.\d+\.radial$"), "readout": ("node", r"^network\.readouts\.\d+$")}
+
     indices: Tensor
     shifts: Tensor
     scale: Tensor
@@ -104,7 +107,7 @@ class EquivariantPotential(nn.Module):
         self.elements = tuple(elements)
         self._cutoff = float(cutoff)
         generator = torch.Generator().manual_seed(seed)
-        self.register_buffer("indices", _element_indices(elements), persistent=False)
+        self.register_buffer("indices", element_indices(elements), persistent=False)
         self.register_buffer("shifts", torch.zeros(len(elements), dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.register_buffer("mean_neighbours", torch.full((), 12.0, dtype=torch.float64))
@@ -191,15 +194,7 @@ class EquivariantPotential(nn.Module):
         InputError
             For an element the potential does not know.
         """
-        species = self.indices.index_select(0, graph.numbers.clamp(max=len(self.indices) - 1))
-        # While energies are traced for compilation, with stand-ins for tensors, there are no values to look at.
-        if type(species) is Tensor and bool((species < 0).any()):
-            number = int(graph.numbers[int(torch.argmin(species))])
-            raise InputError(
-                f"element with atomic number {number} is not among those the potential knows "
-                f"({', '.join(self.elements)}); train with frames that contain it."
-            )
-        return species
+        return species_of(graph.numbers, self.indices, self.elements)
 
     def _check(self) -> None:
         c = self._config
@@ -344,12 +339,3 @@ class _Layer(nn.Module):
         kept = torch.bmm(nodes[:, 0].unflatten(0, (n_groups, -1)), maps).view(-1, n_elements, channels)
         kept = kept.gather(1, (species % n_elements).view(-1, 1, 1).expand(-1, 1, channels))
         return torch.cat([out[:, :1] + kept, out[:, 1:]], dim=1) / math.sqrt(len(self.mixers) + 1)
-
-
-def _element_indices(elements: Sequence[str]) -> Tensor:
-    table = torch.full((max(atomic_numbers.values()) + 2,), -1)
-    for index, symbol in enumerate(elements):
-        if symbol not in atomic_numbers or symbol == "X":
-            raise InputError(f"`elements` must be chemical symbols, got {symbol!r}; write for example ['O', 'H'].")
-        table[atomic_numbers[symbol]] = index
-    return table

@@ -1,26 +1,38 @@
-"""Dropout rates of atoms and edges from what they are: elements and distances, which no rotation changes.
+"""Dropout rates of atoms and edges from what surrounds them, which no rotation changes.
 
 =======================  =====================================================================
 symbol                   variable
 =======================  =====================================================================
 p                        dropout probability, `max_dropout` times a sigmoid: a smooth cap
 alpha                    p / (1 - p), what layers multiply their noise by
+z, m                     whitened environment and its distance from the training set, see `environments`
 =======================  =====================================================================
+
+The logit of p is a small network of z, squashed, plus a positive multiple of m: away from the training set p rises to
+its cap, whatever the network makes of what it has not seen. The atoms of an edge share their environments with it.
 
 References
 ----------
-Coscia, de Haan and Welling, arXiv:2508.14022 (BLIP): two small networks on raw inputs, a rate for each row and layer.
+Coscia, de Haan and Welling, arXiv:2508.14022 (BLIP): two small networks on raw inputs, elements and distances, a rate
+for each row and layer. Those are `inputs="pair"` here.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
+from ase_uq.graph import Graph
 from ase_uq.potentials.blocks import RadialBasis
+from ase_uq.potentials.elements import element_indices, species_of
+from ase_uq.potentials.environments import DIMENSION, Environments, distance
+
+INPUTS = ("environment", "pair", "none")
+START = 0.05  # of p, where nothing else is said
 
 _EMBEDDING, _WIDTH, _N_RADIAL = 16, 64, 8
 _SMALLEST = 1e-6  # of p
@@ -31,39 +43,42 @@ class RateNetwork(nn.Module):
 
     Parameters
     ----------
-    n_elements, cutoff
+    elements, cutoff
         Of the potential; Å.
     n_node_layers, n_edge_layers
         Layers whose rows are atoms, and edges.
     max_dropout
         Upper limit of p, between 0 and 1.
     initial_dropout
-        p everywhere at the start; half of `max_dropout` by default.
-    adaptive
-        Whether rates depend on the input; without, each layer has one of its own (variational dropout).
+        p everywhere at the start.
+    inputs
+        What rates depend on: "environment", "pair" (elements and distances alone), or "none" (variational dropout:
+        every layer has a rate of its own).
     seed
         Of the initial weights.
 
     Raises
     ------
     InputError
-        For probabilities out of range.
+        For probabilities out of range or inputs that do not exist.
     """
+
+    indices: Tensor
 
     def __init__(
         self,
-        n_elements: int,
+        elements: Sequence[str],
         cutoff: float,
         *,
         n_node_layers: int,
         n_edge_layers: int,
         max_dropout: float = 0.8,
         initial_dropout: float | None = None,
-        adaptive: bool = True,
+        inputs: str = "environment",
         seed: int = 0,
     ) -> None:
         super().__init__()
-        initial = 0.5 * max_dropout if initial_dropout is None else initial_dropout
+        initial = min(START, 0.5 * max_dropout) if initial_dropout is None else initial_dropout
         if not 0.0 < max_dropout < 1.0:
             raise InputError(f"`max_dropout` must lie between 0 and 1, got {max_dropout}; 0.8 is usual.")
         if not _SMALLEST < initial < max_dropout:
@@ -71,24 +86,44 @@ class RateNetwork(nn.Module):
                 f"`initial_dropout` must lie between {_SMALLEST:g} and `max_dropout` {max_dropout}, got {initial}; "
                 "5e-5 starts from a trained model as it is."
             )
-        self.max_dropout, self.adaptive = max_dropout, adaptive
+        if inputs not in INPUTS:
+            raise InputError(f"`inputs` must be one of {', '.join(INPUTS)}, got {inputs!r}; choose one.")
+        self.elements, self.max_dropout, self.initial_dropout, self.inputs = tuple(elements), max_dropout, initial, inputs
+        self.register_buffer("indices", element_indices(elements), persistent=False)
         generator = torch.Generator().manual_seed(seed)
         start = math.log(initial / (max_dropout - initial))
+        n_elements, size = len(self.elements), DIMENSION if inputs == "environment" else 0
         self.radial = RadialBasis(cutoff, _N_RADIAL)
+        self.environments = Environments(n_elements, cutoff, generator)
         self.embedding = nn.Parameter(torch.randn(n_elements, _EMBEDDING, generator=generator, dtype=torch.float64))
-        self.node = _Logits(_EMBEDDING, n_node_layers, start, generator)
-        self.edge = _Logits(2 * _EMBEDDING + _N_RADIAL, n_edge_layers, start, generator)
+        self.node = _Logits(_EMBEDDING + size, n_node_layers, start, generator)
+        self.edge = _Logits(2 * (_EMBEDDING + size) + _N_RADIAL, n_edge_layers, start, generator)
 
-    def forward(self, species: Tensor, senders: Tensor, receivers: Tensor, distances: Tensor) -> dict[str, Tensor]:
-        """Return alpha of atoms (N, L) and edges (E, L); `distances` (E,) keep their gradient."""
-        elements = self.embedding.index_select(0, species)
-        dtype = elements.dtype
-        basis, envelope = self.radial(distances.to(dtype))
-        pairs = torch.cat([elements.index_select(0, senders), elements.index_select(0, receivers)], dim=1)
-        edges = torch.cat([pairs, basis * envelope], dim=1)
-        if not self.adaptive:
-            elements, edges = torch.zeros_like(elements), torch.zeros_like(edges)
-        return {"node": self._alpha(self.node(elements)), "edge": self._alpha(self.edge(edges))}
+    def forward(self, graph: Graph) -> dict[str, Tensor]:
+        """Return alpha of atoms (N, L) and edges (E, L), differentiable in the positions."""
+        species, vectors = species_of(graph.numbers, self.indices, self.elements), graph.edge_vectors()
+        atoms = self.embedding.index_select(0, species)
+        dtype = atoms.dtype
+        beyond = atoms.new_zeros(len(atoms), 1)
+        if self.inputs == "environment":
+            whitened = self.environments(species, graph, vectors)
+            # Bounded: the network shapes the rates among the training frames, `beyond` those outside.
+            atoms = torch.cat([atoms, whitened * torch.rsqrt(1.0 + whitened.square())], dim=1)
+            beyond = distance(whitened) - math.log(2.0)
+        elif self.inputs == "none":
+            atoms = torch.zeros_like(atoms)
+        alpha = {"node": self._alpha(self.node(atoms, beyond))}
+        if self.edge.n_out:
+            basis, envelope = self.radial(torch.linalg.vector_norm(vectors, dim=-1).to(dtype))
+            waves = basis * envelope if self.inputs != "none" else torch.zeros_like(basis)
+            senders, receivers = (atoms.index_select(0, ends) for ends in (graph.senders, graph.receivers))
+            both = 0.5 * (beyond.index_select(0, graph.senders) + beyond.index_select(0, graph.receivers))
+            alpha["edge"] = self._alpha(self.edge(torch.cat([senders, receivers, waves], dim=1), both))
+        return alpha
+
+    def learn(self, graphs: Sequence[Graph]) -> None:
+        """Take the environments of training frames for those that are known."""
+        self.environments.learn((species_of(graph.numbers, self.indices, self.elements), graph) for graph in graphs)
 
     def _alpha(self, logits: Tensor) -> Tensor:
         p = self.max_dropout * torch.sigmoid(logits)
@@ -97,16 +132,18 @@ class RateNetwork(nn.Module):
 
 
 class _Logits(nn.Module):
-    """Two layers of SiLU; the last starts small, so that rates start equal."""
+    """Two layers of SiLU and a positive slope; the last layer starts small, so that rates start nearly equal."""
 
     def __init__(self, n_in: int, n_out: int, start: float, generator: torch.Generator) -> None:
         super().__init__()
         draw = {"generator": generator, "dtype": torch.float64}
+        self.n_out = n_out
         self.first = nn.Parameter(torch.randn(n_in, _WIDTH, **draw) / math.sqrt(n_in))  # type: ignore[call-overload]
         self.second = nn.Parameter(torch.randn(_WIDTH, n_out, **draw) * 0.1 / math.sqrt(_WIDTH))  # type: ignore[call-overload]
         self.first_bias = nn.Parameter(torch.zeros(_WIDTH, dtype=torch.float64))
         self.bias = nn.Parameter(torch.full((n_out,), start, dtype=torch.float64))
+        self.slope = nn.Parameter(torch.zeros(n_out, dtype=torch.float64))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, beyond: Tensor) -> Tensor:
         hidden = nn.functional.silu(torch.addmm(self.first_bias, x, self.first))
-        return torch.addmm(self.bias, hidden, self.second)
+        return torch.addmm(self.bias, hidden, self.second) + nn.functional.softplus(self.slope) * beyond

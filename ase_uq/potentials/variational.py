@@ -1,7 +1,7 @@
-"""BLIP: a message-passing potential with noise on its weights, and members drawn from it.
+"""BLIP: a potential with noise on its weights, and members drawn from it.
 
-The noise sits on the radial networks and on the readouts, which are scalars: every draw is exactly equivariant, and,
-with its random numbers frozen in weight space, a fixed and smooth function of the positions.
+The noise acts on scalars, with rates that are invariant: every draw is exactly equivariant, and, with its random
+numbers frozen in weight space, a fixed and smooth function of the positions.
 
 References
 ----------
@@ -11,26 +11,39 @@ Coscia, de Haan and Welling, arXiv:2508.14022: Bayesian learned interatomic pote
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.graph import Graph
-from ase_uq.potentials.base import Evaluation, evaluate, joined
-from ase_uq.potentials.blocks import MLP
-from ase_uq.potentials.equivariant import DTYPES, EquivariantPotential
+from ase_uq.graph import Graph, collate
+from ase_uq.potentials.base import Evaluation, Potential, evaluate, joined
+from ase_uq.potentials.equivariant import EquivariantPotential
+from ase_uq.potentials.mace import MACEPotential, is_mace
+from ase_uq.potentials.noisy_layers import put_noise
 from ase_uq.potentials.rates import RateNetwork
-from ase_uq.potentials.variational_layers import Noise, VariationalMap, VariationalMLP
+from ase_uq.potentials.variational_layers import (
+    LAWS,
+    Noise,
+    NoisyMap,
+    VariationalMLP,
+    kl_of_rate,
+    standard_draws,
+)
 
-LAYERS = ("radial", "readout")
-DEFAULT_LAYERS = ("readout",)  # draws then share the body and cost little; see benchmarks/README.md
+DEFAULT_LAYERS = ("readout",)  # draws of ours then share the body and cost little; see benchmarks/README.md
+Layers = Sequence[str] | Mapping[str, str]
+
+# Of draws that do not share the body, as many go through it at once as have this many edges together: beyond, joining
+# them saves nothing but takes memory.
+MOST_EDGES = 20_000
 
 
 class VariationalPotential(nn.Module):
-    """An `EquivariantPotential` whose weights are distributions; see `make_variational`.
+    """A potential whose weights are distributions; see `make_variational`.
 
     Evaluated as it is, it is the potential of the mean weights. `noise.mode = "local"` gives fresh noise at every call,
     as training needs it; members for dynamics come from `sample_members`.
@@ -38,118 +51,143 @@ class VariationalPotential(nn.Module):
 
     def __init__(
         self,
-        potential: EquivariantPotential,
+        potential: Any,
         *,
-        layers: Sequence[str] = DEFAULT_LAYERS,
+        layers: Layers = DEFAULT_LAYERS,
         prior_dropout: float = 0.5,
         max_dropout: float = 0.8,
         initial_dropout: float | None = None,
-        adaptive: bool = True,
+        inputs: str = "environment",
+        law: str = "gaussian",
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self._config = {
-            "potential": potential.config(),
-            "layers": list(layers),
+        self._options = {
+            "layers": dict(layers) if isinstance(layers, Mapping) else list(layers),
             "prior_dropout": prior_dropout,
             "max_dropout": max_dropout,
             "initial_dropout": initial_dropout,
-            "adaptive": adaptive,
+            "inputs": inputs,
+            "law": law,
             "seed": seed,
         }
-        if not set(layers) <= set(LAYERS) or not layers:
-            raise InputError(f"`layers` must name some of {', '.join(LAYERS)}, got {list(layers)}; name at least one.")
         if not 0.0 < prior_dropout < 1.0:
             raise InputError(f"`prior_dropout` must lie between 0 and 1, got {prior_dropout}; 0.5 is usual.")
+        if law not in LAWS:
+            raise InputError(f"`law` must be one of {', '.join(LAWS)}, got {law!r}; choose one.")
+        if law == "dropout" and inputs != "none":
+            raise InputError(f"`inputs` must be 'none' with the law \"dropout\", got {inputs!r}; its rate is fixed.")
+        patterns = _patterns(potential, layers)
         self.prior_rate = prior_dropout / (1.0 - prior_dropout)
-        self.noise = Noise()
-        self.body = copy.deepcopy(potential).requires_grad_(True)
-        network, columns = self.body.network, {"node": 0, "edge": 0}
-        if "radial" in layers:
-            for layer in network.layers:
-                layer.radial = self._replaced(layer.radial, "edge", columns)  # type: ignore[arg-type]
-        if "readout" in layers:
-            for k, readout in enumerate(network.readouts):
-                network.readouts[k] = self._replaced(readout, "node", columns)  # type: ignore[arg-type]
+        self.noise = Noise(law=law)
+        self.body: Any = copy.deepcopy(potential).requires_grad_(True)
+        columns = put_noise(self.body, patterns, self.noise)
         self.rates = RateNetwork(
-            len(potential.elements),
+            potential.elements,
             potential.cutoff,
-            n_node_layers=max(columns["node"], 1),
-            n_edge_layers=max(columns["edge"], 1),
+            n_node_layers=columns["node"],
+            n_edge_layers=columns["edge"],
             max_dropout=max_dropout,
             initial_dropout=initial_dropout,
-            adaptive=adaptive,
+            inputs=inputs,
             seed=seed,
-        ).to(DTYPES[potential.config()["dtype"]])
-
-    def _replaced(self, mlp: MLP, domain: str, columns: dict[str, int]) -> VariationalMLP:
-        swapped = VariationalMLP(mlp, self.noise, domain, columns[domain])
-        columns[domain] += len(swapped.maps)
-        return swapped
+        ).to(next(potential.parameters()).dtype)
+        if law == "dropout":
+            self.rates.requires_grad_(False)  # a choice, not a result
 
     @property
     def cutoff(self) -> float:
         """Neighbour cut-off, Å."""
-        return self.body.cutoff
+        return float(self.body.cutoff)
 
     @property
     def elements(self) -> tuple[str, ...]:
         """Chemical symbols it knows."""
-        return self.body.elements
+        return tuple(self.body.elements)
 
     @property
     def scale(self) -> Tensor:
         """Force scale of the training set, eV/Å."""
-        return self.body.scale
+        scale: Tensor = self.body.scale
+        return scale
 
     @property
     def n_members(self) -> int:
         """One."""
         return 1
 
-    def maps(self) -> list[VariationalMap]:
+    @property
+    def shares_body(self) -> bool:
+        """Whether draws differ in nothing before the readouts."""
+        return isinstance(self.body, EquivariantPotential) and not any(
+            isinstance(layer.radial, VariationalMLP) for layer in self.body.network.layers
+        )
+
+    def maps(self) -> list[NoisyMap]:
         """Return all maps with noise, in a fixed order."""
-        return [module for module in self.modules() if isinstance(module, VariationalMap)]
+        return [module for module in self.modules() if isinstance(module, NoisyMap)]
 
     def config(self) -> dict[str, Any]:
         """Return what builds the same architecture."""
-        return copy.deepcopy(self._config)
+        return {"potential": self.body.config(), **copy.deepcopy(self._options)}
 
     def energies(self, graph: Graph) -> Tensor:
-        """Return the total energies of one draw, or of the mean weights, (1, S) float64, eV."""
+        """Return the total energies of one draw, or of the mean weights, (1, S) float64, eV.
+
+        While a stack of draws is frozen, the graph has a copy of the structures for each.
+        """
         self.set_rates(graph)
-        return self.energies_at_rates(graph)
+        if not isinstance(self.body, EquivariantPotential):
+            found: Tensor = self.body.energies(graph)
+            return found
+        return graph.sum_over_atoms(self._of_atoms(self.scalars(graph), graph)).unsqueeze(0)
+
+    def energies_from_one_body(self, graph: Graph, n_draws: int) -> Tensor:
+        """Return the energies of frozen draws that share the body, (n_draws, S) float64, eV."""
+        self.set_rates(graph)
+        scalars = [each.repeat(n_draws, 1) for each in self.scalars(graph)]
+        of_atoms = self._of_atoms(scalars, graph, n_draws).view(n_draws, -1)
+        return graph.sum_over_atoms(of_atoms.T).T
 
     def set_rates(self, graph: Graph) -> None:
         """Work out the rates of the structures at hand; they do not depend on the draw."""
-        distances = torch.linalg.vector_norm(graph.edge_vectors(), dim=-1)
-        self.noise.rates = self.rates(self.body.species(graph), graph.senders, graph.receivers, distances)
+        self.noise.rates = self.rates(graph)
 
     def scalars(self, graph: Graph) -> list[Tensor]:
         """Return the scalar features after every layer of the body, for rates that are there already."""
-        body = self.body
-        found: list[Tensor] = body.network.scalars(graph, body.species(graph), body.mean_neighbours)
+        found: list[Tensor] = self.body.network.scalars(graph, self.body.species(graph), self.body.mean_neighbours)
         return found
 
-    def energies_at_rates(self, graph: Graph, scalars: list[Tensor] | None = None) -> Tensor:
-        """Return energies (1, S) for rates, and perhaps scalars, that are there already."""
-        features = self.body.network.seen_by_last_layers(self.scalars(graph) if scalars is None else scalars)
-        summed = graph.sum_over_atoms(features.to(torch.float64))
-        energies = summed @ self.body.readout() + self.body.reference_energies(graph)
+    @contextmanager
+    def frozen(self, draws: Sequence[Tensor]) -> Iterator[None]:
+        """Evaluate with random numbers (S, n_in, n_out) for every map, as long as it lasts."""
+        before, self.noise.mode = self.noise.mode, "frozen"
+        maps = self.maps()
+        try:
+            for each, drawn in zip(maps, draws, strict=True):
+                each.frozen = drawn
+            yield
+        finally:
+            self.noise.mode = before
+            for each in maps:
+                each.frozen = None
+
+    def draws(self, n_draws: int, generator: torch.Generator) -> list[Tensor]:
+        """Return random numbers for every map, (n_draws, n_in, n_out) each, float64."""
+        p = self.rates.initial_dropout
+        return [standard_draws((n_draws, *each.draw_shape), self.noise.law, generator, p) for each in self.maps()]
+
+    def _of_atoms(self, scalars: list[Tensor], graph: Graph, n_draws: int = 1) -> Tensor:
+        # Energies of atoms from the scalars of the body: (N,), or draw after draw.
+        features = self.body.network.seen_by_last_layers(scalars)
+        energies = features.to(torch.float64) @ self.body.readout()
         noise = self._last_noise(features)
         if noise is not None:
-            energies = energies + graph.sum_over_atoms(noise.to(torch.float64)) * self.scale
-        return energies.unsqueeze(0)
-
-    def kl_divergence(self) -> Tensor:
-        """KL divergence from the prior, nats per weight, for the structures last evaluated."""
-        maps = self.maps()
-        sizes = [each.weight.numel() for each in maps]
-        total = sum(size * each.kl_divergence(self.prior_rate) for size, each in zip(sizes, maps, strict=True))
-        return torch.as_tensor(total) / sum(sizes)
+            energies = energies + noise.to(torch.float64) * self.scale
+        return energies + self.body.shifts.index_select(0, self.body.species(graph)).repeat(n_draws)
 
     def _last_noise(self, features: Tensor) -> Tensor | None:
-        # The last layer is linear in the features and applied to their sum: its noise is that of every atom.
+        # `readout()` has the mean weights of the last layers: their noise comes on top.
         readouts: list[Any] = list(self.body.network.readouts)
         if self.noise.mode == "mean" or not isinstance(readouts[0], VariationalMLP):
             return None
@@ -166,14 +204,12 @@ class VariationalEnsemble(nn.Module):
         if n_members < 2:
             raise InputError(f"`n_members` must be at least 2 to have a variance, got {n_members}; 8 or more is usual.")
         self.potential, self.seed, self._n_members = potential, seed, n_members
-        generator = torch.Generator().manual_seed(seed)
-        for k, each in enumerate(potential.maps()):
-            drawn = torch.randn(n_members, *each.weight.shape, generator=generator, dtype=torch.float64)
-            # The mean over draws is then the potential of the mean weights to first order in the noise, and their
-            # variance with divisor S - 1 that of independent draws.
-            drawn = drawn - drawn.mean(dim=0)
-            # Part of the state, and so of the file and its hash: generators differ between versions of torch.
-            self.register_buffer(f"draws_{k}", drawn.to(each.weight.dtype))
+        dtype = next(potential.rates.parameters()).dtype
+        for k, drawn in enumerate(potential.draws(n_members, torch.Generator().manual_seed(seed))):
+            # Centred: the mean over draws is then the potential of the mean weights to first order in the noise, and
+            # their variance with divisor S - 1 that of independent draws. Part of the state, and so of the file and
+            # its hash: generators differ between versions of torch.
+            self.register_buffer(f"draws_{k}", (drawn - drawn.mean(dim=0)).to(dtype))
 
     @property
     def cutoff(self) -> float:
@@ -198,26 +234,48 @@ class VariationalEnsemble(nn.Module):
     @property
     def shares_body(self) -> bool:
         """Whether draws differ in nothing before the readouts."""
-        return "radial" not in self.potential.config()["layers"]
+        return self.potential.shares_body
+
+    @property
+    def std_error(self) -> float:
+        """How well S draws know the standard deviation of the noise: 1/sqrt(2 (S - 1)), relative."""
+        return float((2.0 * (self.n_members - 1)) ** -0.5)
 
     def energies(self, graph: Graph) -> Tensor:
         """Return the energies of all draws, (S, structures) float64, eV."""
-        self.potential.set_rates(graph)
-        scalars = self.potential.scalars(graph) if self.shares_body else None
-        return torch.cat([self._energies_of(s, graph, scalars) for s in range(self.n_members)])
+        if self.shares_body:
+            with self.potential.frozen(self._draws()):
+                return self.potential.energies_from_one_body(graph, self.n_members)
+        parts = []
+        for some in self._parts(graph):
+            with self.potential.frozen(some):
+                parts.append(self.potential.energies(_copies(graph, len(some[0]))).view(len(some[0]), -1))
+        return torch.cat(parts)
 
     def evaluate_members(self, graph: Graph, *, stress: bool = False) -> Evaluation:
-        """Evaluate all draws: together where they share the body, else one after another."""
+        """Evaluate all draws: in one pass through the body they share, or side by side as copies of the structures."""
         if self.shares_body:
-            return evaluate(_Draws(self), graph, stress=stress)
-        return joined([evaluate(_Draws(self, s), graph, stress=stress) for s in range(self.n_members)])
+            return evaluate(_Energies(self), graph, stress=stress)
+        parts = []
+        for some in self._parts(graph):
+            with self.potential.frozen(some):
+                n_draws = len(some[0])
+                found = evaluate(self.potential, _copies(graph, n_draws), stress=stress)
+                parts.append(
+                    Evaluation(
+                        energies=found.energies.view(n_draws, -1),
+                        forces=found.forces.view(n_draws, -1, 3),
+                        stresses=None if found.stresses is None else found.stresses.view(n_draws, -1, 6),
+                    )
+                )
+        return joined(parts)
 
     def for_inference(self) -> VariationalEnsemble:
         """Return a copy with fixed weights, and tabulated radial functions where they have no noise."""
         twin = copy.deepcopy(self).requires_grad_(False)
         if self.shares_body:
             twin.potential.body = self.potential.body.for_inference()
-            # The copy of the body has brought copies of the noise along; there must be one.
+            # The copy of the body has brought a copy of the noise along; there must be one.
             for each in twin.potential.maps():
                 each.noise = twin.potential.noise
         return twin
@@ -226,67 +284,66 @@ class VariationalEnsemble(nn.Module):
         """Return what builds the same architecture and the same draws."""
         return {"potential": self.potential.config(), "n_members": self.n_members, "seed": self.seed}
 
-    def _energies_of(self, s: int, graph: Graph, scalars: list[Tensor] | None) -> Tensor:
-        noise, maps = self.potential.noise, self.potential.maps()
-        before, noise.mode = noise.mode, "frozen"
-        try:
-            for k, each in enumerate(maps):
-                each.frozen = getattr(self, f"draws_{k}")[s]
-            return self.potential.energies_at_rates(graph, scalars)
-        finally:
-            noise.mode = before
+    def _draws(self) -> list[Tensor]:
+        return [getattr(self, f"draws_{k}") for k in range(len(self.potential.maps()))]
+
+    def _parts(self, graph: Graph) -> Iterator[list[Tensor]]:
+        at_once = max(1, MOST_EDGES // max(1, len(graph.senders)))
+        for first in range(0, self.n_members, at_once):
+            yield [drawn[first : first + at_once] for drawn in self._draws()]
 
 
-class _Draws:
-    """All draws, or one of them, as a potential without a way of its own to be evaluated."""
+class _Energies:
+    """The draws as a potential without a way of its own to evaluate them."""
 
-    def __init__(self, ensemble: VariationalEnsemble, s: int | None = None) -> None:
-        self.ensemble, self.s, self.cutoff = ensemble, s, ensemble.cutoff
-        self.n_members = ensemble.n_members if s is None else 1
-
-    def energies(self, graph: Graph) -> Tensor:
-        if self.s is None:
-            return self.ensemble.energies(graph)
-        self.ensemble.potential.set_rates(graph)
-        return self.ensemble._energies_of(self.s, graph, None)
+    def __init__(self, ensemble: VariationalEnsemble) -> None:
+        self.energies, self.cutoff, self.n_members = ensemble.energies, ensemble.cutoff, ensemble.n_members
 
 
 def make_variational(
-    potential: EquivariantPotential,
+    module: nn.Module,
     *,
-    layers: Sequence[str] = DEFAULT_LAYERS,
+    layers: Layers = DEFAULT_LAYERS,
     prior_dropout: float = 0.5,
     max_dropout: float = 0.8,
     initial_dropout: float | None = None,
-    adaptive: bool = True,
+    inputs: str = "environment",
+    law: str = "gaussian",
     seed: int = 0,
 ) -> VariationalPotential:
     """Put noise on the weights of a potential, which keep their values as means.
 
     Parameters
     ----------
-    potential
-        Trained or not; it is copied.
+    module
+        Trained or not; it is copied. An `EquivariantPotential`, a model of MACE, or any module that is a `Potential` of
+        one member with `elements` and a `scale` (see `ase_uq.potentials.base`) and has linear layers of torch or e3nn.
     layers
-        Where the noise goes: "readout" (a rate for each atom; draws share the body, and cost little), "radial" (the
-        networks of distances, a rate for each edge), or both.
+        Where the noise goes. For our potentials and MACE: "readout" (a rate for each atom; draws of ours share the
+        body, and cost little), "radial" (the networks of distances, a rate for each edge), or both. For any module:
+        a mapping of "node" and "edge" to regular expressions, found in the names of the layers that see a row for
+        each atom, or edge.
     prior_dropout
         p_0 of the prior, N(0, rho theta^2) with rho = p_0/(1 - p_0).
     max_dropout, initial_dropout
         Cap and start of p; 0.1 and 5e-5 to fine-tune a trained potential without disturbing it.
-    adaptive
-        Rates from elements and distances; without, one for each layer.
+    inputs
+        What rates depend on: "environment" (of the atoms, and how far it is from those of the training set), "pair"
+        (elements and distances alone, as in the paper), or "none" (one for each layer: variational dropout).
+    law
+        "gaussian", or "dropout" for Monte-Carlo dropout with p = `initial_dropout`, which wants `inputs="none"`.
     seed
         Of the rate networks.
 
     Raises
     ------
     InputError
-        For layers that do not exist or probabilities out of range.
+        For a module that is no potential or has no layer of a known kind, layers that do not exist, a pattern that
+        matches none, or probabilities out of range.
 
     References
     ----------
-    arXiv:2508.14022.
+    arXiv:2508.14022; arXiv:1506.02557 (`inputs="none"`); arXiv:1506.02142 (`law="dropout"`).
 
     Examples
     --------
@@ -297,9 +354,16 @@ def make_variational(
     >>> members.energies(build_graph(molecule("H2O"), 4.0)).shape
     torch.Size([4, 1])
     """
-    if not isinstance(potential, EquivariantPotential):
+    potential: Any = MACEPotential(module) if is_mace(module) else module
+    if (
+        not isinstance(potential, Potential)
+        or not isinstance(potential, nn.Module)
+        or not all(hasattr(potential, name) for name in ("elements", "scale"))
+        or potential.n_members != 1
+    ):
         raise InputError(
-            f"`potential` must be an EquivariantPotential, got {type(potential).__name__}; foreign modules come later."
+            f"`module` must be a potential of one member with `elements` and `scale`, got {type(module).__name__}; "
+            "give it these and `energies(graph)`, see ase_uq.potentials.Potential."
         )
     return VariationalPotential(
         potential,
@@ -307,7 +371,8 @@ def make_variational(
         prior_dropout=prior_dropout,
         max_dropout=max_dropout,
         initial_dropout=initial_dropout,
-        adaptive=adaptive,
+        inputs=inputs,
+        law=law,
         seed=seed,
     )
 
@@ -323,8 +388,45 @@ def sample_members(potential: VariationalPotential, n_members: int = 8, seed: in
     potential
         Not copied.
     n_members
-        S; the standard deviation over draws is known to 1/sqrt(2 (S - 1)).
+        S; the standard deviation over draws is known to 1/sqrt(2 (S - 1)), see `VariationalEnsemble.std_error`.
     seed
         Of the draws.
     """
     return VariationalEnsemble(potential, n_members, seed=seed)
+
+
+def kl_divergence(potential: VariationalPotential, graph: Graph | None = None) -> Tensor:
+    """Return the KL divergence of the weights from their prior, nats per weight, mean over the atoms and edges.
+
+    Parameters
+    ----------
+    potential
+        Variational.
+    graph
+        Structures whose rates are meant; those last evaluated by default.
+
+    References
+    ----------
+    arXiv:2508.14022; see `kl_of_rate`.
+    """
+    rates = potential.noise.rates if graph is None else potential.rates(graph)
+    total: Any = 0.0
+    n_weights = 0
+    for each in potential.maps():
+        of_rows = kl_of_rate(rates[each.domain][:, each.column], potential.prior_rate)
+        total, n_weights = total + each.n_weights * of_rows.mean(), n_weights + each.n_weights
+    return torch.as_tensor(total) / n_weights
+
+
+def _patterns(potential: Any, layers: Layers) -> list[tuple[str, str]]:
+    if isinstance(layers, Mapping):
+        return list(layers.items())
+    named: Mapping[str, tuple[str, str]] = getattr(potential, "NOISE", {})
+    if not layers or not set(layers) <= set(named):
+        known = f"some of {', '.join(named)}" if named else "a mapping of node and edge to patterns of names"
+        raise InputError(f"`layers` must name {known}, got {list(layers)}; name at least one.")
+    return [named[name] for name in sorted(layers)]
+
+
+def _copies(graph: Graph, n_copies: int) -> Graph:
+    return graph if n_copies == 1 else collate([graph] * n_copies)

@@ -3,9 +3,9 @@
 ==============================  ==================================================================================
 symbol                          variable
 ==============================  ==================================================================================
-theta                           `weight`, (n_in, n_out)
-alpha                           `rate`, one for each row of x and layer, (R, 1); alpha = p/(1 - p), p the dropout
-eps                             `frozen`, (n_in, n_out), standard normal, fixed for a draw
+theta                           `matrix()`, (n_in, n_out)
+alpha                           `rates()`, one for each row of x and layer, (R, 1); alpha = p/(1 - p), p the dropout
+eps                             `frozen`, (S, n_in, n_out), standard normal, fixed for each of S draws
 xi                              fresh standard normal numbers, (R, n_out)
 rho                             `prior_rate`, of the prior N(0, rho theta^2)
 ==============================  ==================================================================================
@@ -14,10 +14,15 @@ rho                             `prior_rate`, of the prior N(0, rho theta^2)
     frozen:  x theta + sqrt(alpha) (x (theta * eps))           a fixed function of x: for members
     local:   x theta + sqrt(alpha (x^2 theta^2)) xi            the same law for each row, fresh noise: for training
 
+Under "frozen" the rows of x come in S equal blocks, one for each draw, and share their rates. Under the law "dropout"
+eps is one number for each input instead of each weight, (1 - kept - p)/sqrt(p (1 - p)) of a coin `kept`, and the
+factor sqrt(alpha) makes it Monte-Carlo dropout: a mask that falls on whole inputs.
+
 References
 ----------
 Kingma, Salimans and Welling, arXiv:1506.02557: local reparameterisation, variational dropout.
 Coscia, de Haan and Welling, arXiv:2508.14022: rates that depend on the input (BLIP).
+Gal and Ghahramani, arXiv:1506.02142: Monte-Carlo dropout.
 """
 
 from __future__ import annotations
@@ -29,9 +34,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ase_uq.errors import InputError
 from ase_uq.potentials.blocks import MLP
 
 Mode = Literal["mean", "local", "frozen"]
+LAWS = ("gaussian", "dropout")
 
 # Activations have unit variance: below this variance of the noise its derivative is cut off, so that no root of zero
 # is differentiated.
@@ -46,6 +53,8 @@ class Noise:
     ----------
     mode
         "mean", "local" or "frozen".
+    law
+        "gaussian" or "dropout".
     rates
         Domain ("node" or "edge") to alpha, (R, L): a column for each layer.
     generator
@@ -53,21 +62,23 @@ class Noise:
     """
 
     mode: Mode = "mean"
+    law: str = "gaussian"
     rates: dict[str, Tensor] = field(default_factory=dict)
     generator: torch.Generator | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Noise:
-        # Rates belong to the structures last seen, and to the graph of their derivatives.
-        return Noise(self.mode)
+        # One for all layers of the copy. Rates belong to the structures last seen, and to the graph of their
+        # derivatives.
+        copied = Noise(self.mode, self.law)
+        memo[id(self)] = copied
+        return copied
 
 
-class VariationalMap(nn.Module):
-    """x theta + b with noise on theta.
+class NoisyMap(nn.Module):
+    """A linear map with noise; subclasses say what the map is.
 
     Parameters
     ----------
-    weight, bias
-        (n_in, n_out) and (n_out,) or `None`: where to start from.
     noise
         Shared state.
     domain, column
@@ -76,27 +87,51 @@ class VariationalMap(nn.Module):
 
     frozen: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, noise: Noise, domain: str, column: int) -> None:
+    def __init__(self, noise: Noise, domain: str, column: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight.detach().clone())
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         self.noise, self.domain, self.column = noise, domain, column
         self.frozen = None
 
+    def matrix(self) -> Tensor:
+        """theta, (n_in, n_out)."""
+        raise NotImplementedError
+
+    def without_noise(self, x: Tensor) -> Tensor:
+        """Map (R, n_in) to (R, n_out)."""
+        raise NotImplementedError
+
+    @property
+    def n_weights(self) -> int:
+        """How many weights have noise."""
+        return self.matrix().numel()
+
+    @property
+    def draw_shape(self) -> tuple[int, ...]:
+        """Shape of the random numbers of one draw."""
+        n_in, n_out = self.matrix().shape
+        return (n_in, n_out if self.noise.law == "gaussian" else 1)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (R, n_in) to (R, n_out)."""
-        y = x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+        y = self.without_noise(x)
         return y if self.noise.mode == "mean" else y + self.perturbation(x)
 
     def perturbation(self, x: Tensor) -> Tensor:
         """Return the noise alone, (R, n_out)."""
+        matrix = self.matrix()
         if self.noise.mode == "mean":
-            return x.new_zeros(x.shape[0], self.weight.shape[1])
-        rate = self.rates()
+            return x.new_zeros(*x.shape[:-1], matrix.shape[1])
         if self.noise.mode == "frozen":
             assert self.frozen is not None
-            return torch.sqrt(rate) * (x @ (self.weight * self.frozen))
-        variance = rate * ((x * x) @ (self.weight * self.weight))
+            return self._by_rate(x, matrix * self.frozen)
+        rate = self.rates()
+        if len(rate) != len(x):
+            raise self._wrong_rows(len(rate), len(x))
+        if self.noise.law == "dropout":
+            p = rate / (1.0 + rate)
+            coin = torch.rand(x.shape, generator=self.noise.generator, dtype=x.dtype, device=x.device)
+            return (x * (p - (coin < p).to(x.dtype)) / (1.0 - p)) @ matrix
+        variance = rate * ((x * x) @ (matrix * matrix))
         fresh = torch.randn(variance.shape, generator=self.noise.generator, dtype=x.dtype, device=x.device)
         return torch.sqrt(variance + _FLOOR) * fresh
 
@@ -104,9 +139,46 @@ class VariationalMap(nn.Module):
         """Rates of this layer, (R, 1)."""
         return self.noise.rates[self.domain][:, self.column : self.column + 1]
 
-    def kl_divergence(self, prior_rate: float) -> Tensor:
-        """KL divergence of a weight from the prior, mean over rows; see `kl_of_rate`."""
-        return kl_of_rate(self.rates(), prior_rate).mean()
+    def _by_rate(self, x: Tensor, weights: Tensor) -> Tensor:
+        # `weights` (S, n_in, n_out); the rows of x in S blocks, with rates for all rows or for those of one block.
+        rate, n_draws = torch.sqrt(self.rates()), len(weights)
+        blocks = torch.bmm(x.unflatten(0, (n_draws, -1)), weights)
+        if len(rate) == blocks.shape[1]:
+            return (blocks * rate).flatten(0, 1)
+        if len(rate) == len(x):
+            return blocks.flatten(0, 1) * rate
+        raise self._wrong_rows(len(rate), len(x))
+
+    def _wrong_rows(self, expected: int, found: int) -> InputError:
+        return InputError(
+            f"`layers` tags a layer as one of {self.domain}s, of which there are {expected}, but it sees {found} rows; "
+            "tag it otherwise, or leave it out."
+        )
+
+
+class VariationalMap(NoisyMap):
+    """x theta + b with weights of its own.
+
+    Parameters
+    ----------
+    weight, bias
+        (n_in, n_out) and (n_out,) or `None`: where to start from.
+    noise, domain, column
+        As for `NoisyMap`.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, noise: Noise, domain: str, column: int) -> None:
+        super().__init__(noise, domain, column)
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def matrix(self) -> Tensor:
+        """theta, (n_in, n_out)."""
+        return self.weight
+
+    def without_noise(self, x: Tensor) -> Tensor:
+        """Map (R, n_in) to (R, n_out)."""
+        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
 
 
 class VariationalMLP(nn.Module):
@@ -117,7 +189,7 @@ class VariationalMLP(nn.Module):
     mlp
         Of a single potential; its weights are copied.
     noise, domain, first_column
-        As for `VariationalMap`; every layer takes the next column.
+        As for `NoisyMap`; every layer takes the next column.
     """
 
     def __init__(self, mlp: MLP, noise: Noise, domain: str, first_column: int) -> None:
@@ -144,6 +216,14 @@ class VariationalMLP(nn.Module):
         last: Any = self.maps[-1]
         weights: Tensor = last.weight.T
         return weights
+
+
+def standard_draws(shape: tuple[int, ...], law: str, generator: torch.Generator, dropout: float) -> Tensor:
+    """Return random numbers of mean 0 and variance 1, float64; under "dropout" of coins that fall with `dropout`."""
+    if law == "gaussian":
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+    dropped = (torch.rand(shape, generator=generator, dtype=torch.float64) < dropout).to(torch.float64)
+    return (dropout - dropped) / math.sqrt(dropout * (1.0 - dropout))
 
 
 def kl_of_rate(rate: Tensor, prior_rate: float) -> Tensor:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,7 +85,10 @@ class FitSettings:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One epoch: losses, validation errors of energy (eV per atom, RMSE) and forces (eV/Å, RMSE), finished part."""
+    """One epoch: losses, validation errors of energy (eV per atom, RMSE) and forces (eV/Å, RMSE), finished part.
+
+    `terms` are what the objective follows beside the loss, means over the training frames.
+    """
 
     epoch: int
     epochs: int
@@ -95,6 +99,7 @@ class EpochRecord:
     learning_rate: float
     seconds: float
     progress: float
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 class SampleCallback(Protocol):
@@ -172,8 +177,10 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = rate
         if isinstance(objective, FollowsEpochs):
-            objective.begin_epoch(done.epoch)
-        train_loss = _train_epoch(potential, averaged, optimizer, objective, train, settings, done.epoch, on_samples)
+            objective.begin_epoch(done.epoch, progress=_progress(done, settings))
+        train_loss, terms = _train_epoch(
+            potential, averaged, optimizer, objective, train, settings, done.epoch, on_samples
+        )
         valid_loss, energy_rmse, forces_rmse = validate(averaged.module, valid, objective)
         if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
             raise RunError(f"training diverged in epoch {done.epoch + 1}; lower the learning rate ({rate:.2g}).")
@@ -197,6 +204,7 @@ def fit(
                     rate,
                     done.seconds,
                     min(1.0, _progress(done, settings)),
+                    terms,
                 )
             )
     potential.load_state_dict(best)
@@ -226,8 +234,8 @@ def _train_epoch(
     settings: FitSettings,
     epoch: int,
     on_samples: SampleCallback | None,
-) -> float:
-    total = 0.0
+) -> tuple[float, dict[str, float]]:
+    total, terms = 0.0, defaultdict[str, float](float)
     for batch in train.shuffled(seed=settings.seed, epoch=epoch):
         optimizer.zero_grad(set_to_none=True)
         scored = objective(potential, batch.graph, batch.labels, training=True)
@@ -235,7 +243,10 @@ def _train_epoch(
         nn.utils.clip_grad_norm_(potential.parameters(), settings.clip)
         optimizer.step()
         averaged.update_parameters(potential)
-        total += scored.loss.item() * len(batch.samples)
+        part = len(batch.samples) / len(train.frames)
+        total += part * scored.loss.item()
+        for name, value in scored.terms.items():
+            terms[name] += part * value.item()
         if on_samples is not None:
             on_samples(
                 epoch=epoch,
@@ -243,7 +254,7 @@ def _train_epoch(
                 energy_error=scored.energy_error.detach(),
                 force_error=scored.force_error.detach(),
             )
-    return total / len(train.frames)
+    return total, dict(terms)
 
 
 def _progress(done: _Progress, settings: FitSettings) -> float:

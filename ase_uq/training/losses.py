@@ -11,7 +11,8 @@ scale of the potential, so that the weights mean the same for every material (le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -42,11 +43,15 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A loss, with the signed errors of the mean it was formed from: (S,) eV and (N, 3) eV/Å."""
+    """A loss, with the signed errors of the mean it was formed from: (S,) eV and (N, 3) eV/Å.
+
+    `terms` are further numbers to be followed, means over the batch.
+    """
 
     loss: Tensor
     energy_error: Tensor
     force_error: Tensor
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Objective(Protocol):
@@ -59,10 +64,10 @@ class Objective(Protocol):
 
 @runtime_checkable
 class FollowsEpochs(Protocol):
-    """An optional ability of objectives that change along the training; the number comes back after an interruption."""
+    """An optional ability of objectives that change along the training, and go on after an interruption as before."""
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Prepare for an epoch, counted from 0."""
+    def begin_epoch(self, epoch: int, *, progress: float) -> None:
+        """Prepare for an epoch, counted from 0; `progress` is the part of the training that is done."""
         ...
 
 

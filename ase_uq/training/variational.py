@@ -4,7 +4,7 @@
 
 The noise is fresh in every step and independent from row to row (local reparameterisation). The squared errors are
 those of `losses`, without units, so that `kl_weight` means the same for every material: the smaller, the more the data
-narrow the noise.
+narrow the noise. The divergence is the mean of that at the frames and that around them, see `surroundings`.
 
 References
 ----------
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,62 +30,86 @@ from ase_uq.potentials import (
     ShallowEnsemble,
     VariationalEnsemble,
     VariationalPotential,
+    kl_divergence,
     make_variational,
     sample_members,
 )
-from ase_uq.potentials.variational import DEFAULT_LAYERS
 from ase_uq.training.batches import Batches
 from ase_uq.training.data import Frame
 from ase_uq.training.fit import EpochRecord, FitSettings, fit
 from ase_uq.training.losses import Labels, Scored, SquaredErrors, Weights
 from ase_uq.training.reference import fit_reference
+from ase_uq.training.surroundings import Surroundings
 
-KL_WEIGHT = 1e-3
+KL_WEIGHT = 3e-4
 _EPOCHS_OF_A_SEED = 1_000_003  # further apart than any training is long
-WARM_UP = 0.2  # part of the epochs asked for over which the weight of the KL term rises
+WARM_UP = 0.2
 _JUDGED_FRAMES, _AT_THE_CAP, _DIED_OUT = 10, 0.95, 1e-5
-# To fine-tune: hardly any noise at the start, and never much.
+# To fine-tune: hardly any noise at the start, never much, and small steps.
 FINE_TUNING: dict[str, Any] = {"initial_dropout": 5e-5, "max_dropout": 0.1}
+FINE_TUNING_CLIP = 0.5
 
 
 class EvidenceLowerBound:
     """Squared errors under noise plus the divergence from the prior; without either when it validates.
+
+    Follows `errors` and `divergence` (the two terms, nats per weight for the second, before its weight), and
+    `dropout` and `dropout_around`: the mean p at the frames and around them.
 
     Parameters
     ----------
     weights
         Of the squared errors.
     kl_weight
-        Of the divergence, nats per weight.
+        Of the divergence, nats per weight; with 0 there is none.
     warm_up
-        Epochs over which that weight rises; 0 for none.
-    generator, seed
+        Part of the training over which that weight rises; 0 for none.
+    surroundings
+        Where else the divergence is taken; at the frames alone by default.
+    device, seed
         Of the noise, which follows from the epoch: a training that was interrupted goes on with the same.
     """
 
     def __init__(
-        self, weights: Weights, *, kl_weight: float, warm_up: float, generator: torch.Generator, seed: int
+        self,
+        weights: Weights,
+        *,
+        kl_weight: float,
+        warm_up: float = 0.0,
+        surroundings: Surroundings | None = None,
+        device: str = "cpu",
+        seed: int = 0,
     ) -> None:
         self.errors, self.kl_weight, self.warm_up = SquaredErrors(weights), kl_weight, warm_up
-        self.generator, self.seed, self.epoch = generator, seed, 0
+        self.surroundings, self.seed, self.warmth = surroundings, seed, 1.0
+        self.noise, self.places = torch.Generator(device), torch.Generator()
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int, *, progress: float) -> None:
         """Set the weight and the noise of an epoch, counted from 0."""
-        self.epoch = epoch
-        self.generator.manual_seed(_EPOCHS_OF_A_SEED * self.seed + epoch)
+        self.warmth = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
+        for generator in (self.noise, self.places):
+            generator.manual_seed(_EPOCHS_OF_A_SEED * self.seed + epoch)
 
     def __call__(self, potential: VariationalPotential, graph: Graph, labels: Labels, *, training: bool) -> Scored:
         """Score a batch."""
         if not training:
             return self.errors(potential, graph, labels, training=False)
-        potential.noise.mode, potential.noise.generator = "local", self.generator
+        potential.noise.mode, potential.noise.generator = "local", self.noise
         try:
             scored = self.errors(potential, graph, labels, training=True)
-            warm = min(1.0, (self.epoch + 1) / self.warm_up) if self.warm_up else 1.0
-            loss = scored.loss + warm * self.kl_weight * potential.kl_divergence()
         finally:
             potential.noise.mode = "mean"
-        return Scored(loss, scored.energy_error, scored.force_error)
+        terms = {"errors": scored.loss.detach(), "dropout": mean_dropout(potential)}
+        if not self.kl_weight:
+            return Scored(scored.loss, scored.energy_error, scored.force_error, terms)
+        divergence = kl_divergence(potential)
+        if self.surroundings is not None:
+            potential.set_rates(self.surroundings.drawn(self.places))
+            divergence = 0.5 * (divergence + kl_divergence(potential))
+            terms["dropout_around"] = mean_dropout(potential)
+        terms["divergence"] = divergence.detach()
+        loss = scored.loss + self.warmth * self.kl_weight * divergence
+        return Scored(loss, scored.energy_error, scored.force_error, terms)
 
 
 def train_variational(
@@ -94,9 +119,9 @@ def train_variational(
     n_members: int,
     settings: FitSettings,
     config: dict[str, Any] | None = None,
-    start: VariationalEnsemble | DeepEnsemble | ShallowEnsemble | None = None,
+    start: VariationalPotential | VariationalEnsemble | DeepEnsemble | ShallowEnsemble | None = None,
     kl_weight: float = KL_WEIGHT,
-    layers: Sequence[str] = DEFAULT_LAYERS,
+    noise: dict[str, Any] | None = None,
     device: str = "cpu",
     state_dir: Path | None = None,
     resume: bool = False,
@@ -115,12 +140,12 @@ def train_variational(
     config
         Arguments of `EquivariantPotential` other than `elements` and `seed`.
     start
-        Trained model to fine-tune: a variational one, or any other, whose first potential is taken, with hardly any
-        noise at the start.
+        Trained model to fine-tune: a variational one (of a foreign module, say), whose noise goes on from where it is,
+        or any other, whose first potential is taken, with hardly any noise at the start.
     kl_weight
         Weight of the divergence from the prior.
-    layers
-        As for `make_variational`.
+    noise
+        Options of `make_variational`, where `start` does not bring its own.
     device, state_dir, resume, on_epoch
         As for the other methods.
 
@@ -132,20 +157,25 @@ def train_variational(
     checked_device(device)
     if not kl_weight >= 0.0:
         raise InputError(f"`kl_weight` must not be negative, got {kl_weight}; {KL_WEIGHT:g} is usual.")
-    potential = _start(train, settings, config, layers) if start is None else _from(start, layers)
+    noise = dict(noise or {})
+    potential = _new(train, settings, config, noise) if start is None else _from(start, noise)
+    if start is not None:
+        settings = replace(settings, clip=min(settings.clip, FINE_TUNING_CLIP))
     ensemble = sample_members(potential, n_members, seed=settings.seed)  # before training: it checks the number
-    potential.requires_grad_(True).to(device)
+    potential.to(device)
     if state_dir is not None:
         state_dir.mkdir(parents=True, exist_ok=True)
     shown, held_out = (
         Batches(frames, cutoff=potential.cutoff, batch_size=settings.batch_size, device=device)
         for frames in (train, valid)
     )
+    potential.rates.learn([batch.graph for batch in shown.in_order()])
     objective = EvidenceLowerBound(
         settings.weights,
         kl_weight=kl_weight,
-        warm_up=WARM_UP * settings.epochs,
-        generator=torch.Generator(device),
+        warm_up=WARM_UP,
+        surroundings=Surroundings(train, cutoff=potential.cutoff, n_copies=settings.batch_size, device=device),
+        device=device,
         seed=settings.seed,
     )
     fit(
@@ -166,7 +196,12 @@ def train_variational(
 def noise_warnings(ensemble: VariationalEnsemble, frames: Sequence[Frame], *, kl_weight: float) -> tuple[str, ...]:
     """Sentences about noise that does not do its work, judged on some of the training frames."""
     potential = ensemble.potential
-    p = torch.cat([_dropout(potential, frame) for frame in frames[:: max(1, len(frames) // _JUDGED_FRAMES)]])
+    found_p = []
+    with torch.no_grad():
+        for frame in frames[:: max(1, len(frames) // _JUDGED_FRAMES)]:
+            potential.set_rates(build_graph(frame.atoms, potential.cutoff))
+            found_p.append(_dropout(potential))
+    p = torch.cat(found_p)
     cap = potential.config()["max_dropout"]
     found = []
     if kl_weight == 0.0:
@@ -187,26 +222,34 @@ def noise_warnings(ensemble: VariationalEnsemble, frames: Sequence[Frame], *, kl
     return tuple(found)
 
 
-def _dropout(potential: VariationalPotential, frame: Frame) -> torch.Tensor:
-    with torch.no_grad():
-        potential.set_rates(build_graph(frame.atoms, potential.cutoff))
-    used = {each.domain for each in potential.maps()}
-    rates = torch.cat([potential.noise.rates[domain].flatten() for domain in sorted(used)])
+def mean_dropout(potential: VariationalPotential) -> torch.Tensor:
+    """Mean p over the layers with noise and the atoms and edges last evaluated."""
+    return _dropout(potential).mean()
+
+
+def _dropout(potential: VariationalPotential) -> torch.Tensor:
+    rates = torch.cat([each.rates().detach() for each in potential.maps()])
     return rates / (1.0 + rates)
 
 
-def _start(
-    train: Sequence[Frame], settings: FitSettings, config: dict[str, Any] | None, layers: Sequence[str]
+def _new(
+    train: Sequence[Frame], settings: FitSettings, config: dict[str, Any] | None, noise: dict[str, Any]
 ) -> VariationalPotential:
     config = dict(config or {})
     reference = fit_reference(train, cutoff=config.get("cutoff", 5.0))
     body = EquivariantPotential(reference.elements, seed=settings.seed, **config)
     body.set_reference(shifts=reference.shifts, scale=reference.scale, mean_neighbours=reference.mean_neighbours)
-    return make_variational(body, layers=layers, seed=settings.seed)
+    return make_variational(body, **{"seed": settings.seed, **noise})
 
 
-def _from(start: VariationalEnsemble | DeepEnsemble | ShallowEnsemble, layers: Sequence[str]) -> VariationalPotential:
+def _from(
+    start: VariationalPotential | VariationalEnsemble | DeepEnsemble | ShallowEnsemble, noise: dict[str, Any]
+) -> VariationalPotential:
+    if isinstance(start, VariationalPotential):
+        return start
     if isinstance(start, VariationalEnsemble):
+        start.potential.body.requires_grad_(True)
+        start.potential.rates.requires_grad_(start.potential.noise.law == "gaussian")
         return start.potential
     body: Any = start.members[0] if isinstance(start, DeepEnsemble) else start.potential
-    return make_variational(body, layers=layers, **FINE_TUNING)
+    return make_variational(body, **{**FINE_TUNING, **noise})
