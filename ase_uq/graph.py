@@ -103,6 +103,29 @@ class Graph:
             cells=self.cells + self.cells @ strain,
         )
 
+    def copies(self, n_copies: int) -> Graph:
+        """Return a graph of so many copies of the structures, one after another."""
+        n_atoms, n_rows = len(self.numbers), len(self.numbers) * len(self.columns)
+
+        def repeated(values: Tensor, offset: int = 0) -> Tensor:
+            if not offset:
+                return values.repeat(n_copies, *[1] * (values.dim() - 1))
+            offsets = offset * torch.arange(n_copies, device=values.device)
+            return (values.unsqueeze(0) + offsets.unsqueeze(1)).flatten()
+
+        return Graph(
+            positions=repeated(self.positions),
+            numbers=repeated(self.numbers),
+            cells=repeated(self.cells),
+            senders=repeated(self.senders, n_atoms),
+            receivers=repeated(self.receivers, n_atoms),
+            slots=repeated(self.slots, n_rows),
+            columns=self.columns,
+            shifts=repeated(self.shifts),
+            structures=repeated(self.structures, self.n_structures),
+            periodic=repeated(self.periodic),
+        )
+
     def to(self, device: torch.device | str) -> Graph:
         """Return the graph on another device."""
         return Graph(*(getattr(self, name).to(device) for name in self.__slots__))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ase_uq.calculator import UQCalculator
 from ase_uq.errors import InputError
-from ase_uq.graph import Neighbours, build_graph, collate
+from ase_uq.graph import Graph, Neighbours, build_graph, collate
 from ase_uq.members import MemberUncertainty
 from tests.potentials import shallow
 from tests.structures import STRUCTURES, copper, primitive, water
@@ -141,3 +141,14 @@ def test_atoms_that_wandered_across_millions_of_cells_keep_their_neighbours_in_o
         assert (far.receivers == near.receivers).all()
         assert (far.senders == near.senders).all()
         assert len(far.slots.unique()) == len(far.slots)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_copies_are_what_joining_gives(name):
+    graph = build_graph(STRUCTURES[name](), 3.5)
+    both = collate([graph, build_graph(STRUCTURES["copper"](), 3.5)])
+    for one in (graph, both):
+        for n_copies in (1, 3):
+            copied, joined = one.copies(n_copies), collate([one] * n_copies)
+            for field in Graph.__slots__:
+                assert torch.equal(getattr(copied, field), getattr(joined, field)), field

@@ -15,7 +15,13 @@ from ase_uq import UQCalculator, load, save
 from ase_uq.errors import InputError
 from ase_uq.graph import build_graph
 from ase_uq.members import MemberUncertainty
-from ase_uq.potentials import EquivariantPotential, evaluate, kl_divergence, make_variational, sample_members, variational
+from ase_uq.potentials import (
+    EquivariantPotential,
+    evaluate,
+    make_variational,
+    sample_members,
+    variational,
+)
 from ase_uq.potentials.variational_layers import Noise, VariationalMap, kl_of_rate
 
 LAYERS = [("readout",), ("radial",), ("radial", "readout")]

@@ -23,7 +23,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,10 @@ class EquivariantPotential(nn.Module):
     """
 
     # Layers that can have noise: domain and pattern of names, see `make_variational`.
-    NOISE = {"radial": ("edge", r"^network\.layers\.\d+\.radial$"), "readout": ("node", r"^network\.readouts\.\d+$")}
+    NOISE: ClassVar[dict[str, tuple[str, str]]] = {
+        "radial": ("edge", r"^network\.layers\.\d+\.radial$"),
+        "readout": ("node", r"^network\.readouts\.\d+$"),
+    }
 
     indices: Tensor
     shifts: Tensor

@@ -7,7 +7,7 @@ Batatia et al., arXiv:2206.07697.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ase.data import chemical_symbols
@@ -40,7 +40,10 @@ class MACEPotential(nn.Module):
     """
 
     # Of the layers: domain and pattern of names, see `make_variational`.
-    NOISE = {"radial": ("edge", r"conv_tp_weights"), "readout": ("node", r"^model\.readouts\.")}
+    NOISE: ClassVar[dict[str, tuple[str, str]]] = {
+        "radial": ("edge", r"conv_tp_weights"),
+        "readout": ("node", r"^model\.readouts\."),
+    }
     n_members = 1
 
     indices: Tensor

@@ -91,7 +91,7 @@ class NoisyDense(NoisyMap):
         return out
 
 
-# What takes the place of a layer: called with the layer, the shared noise, the domain and the first column of its rates.
+# What takes the place of a layer: called with the layer, the shared noise, the domain, the first column of its rates.
 KINDS: dict[type, Callable[..., nn.Module]] = {
     MLP: VariationalMLP,
     nn.Linear: NoisyLinear,
@@ -143,7 +143,7 @@ def put_noise(module: nn.Module, patterns: Sequence[tuple[str, str]], noise: Noi
 def _scalars(layer: nn.Module) -> tuple[Tensor, Tensor]:
     if isinstance(layer, nn.Linear):
         return torch.ones(layer.in_features), torch.ones(layer.out_features)
-    return _of_irreps(layer.irreps_in), _of_irreps(layer.irreps_out)  # type: ignore[arg-type]
+    return _of_irreps(layer.irreps_in), _of_irreps(layer.irreps_out)
 
 
 def _of_irreps(irreps: o3.Irreps) -> Tensor:

@@ -36,6 +36,8 @@ START = 0.05  # of p, where nothing else is said
 
 _EMBEDDING, _WIDTH, _N_RADIAL = 16, 64, 8
 _SMALLEST = 1e-6  # of p
+# Of the logits over the parameters: where an optimiser moves weights by a thousandth, a rate moves by several times.
+_GAIN = 4.0
 
 
 class RateNetwork(nn.Module):
@@ -88,7 +90,12 @@ class RateNetwork(nn.Module):
             )
         if inputs not in INPUTS:
             raise InputError(f"`inputs` must be one of {', '.join(INPUTS)}, got {inputs!r}; choose one.")
-        self.elements, self.max_dropout, self.initial_dropout, self.inputs = tuple(elements), max_dropout, initial, inputs
+        self.elements, self.max_dropout, self.initial_dropout, self.inputs = (
+            tuple(elements),
+            max_dropout,
+            initial,
+            inputs,
+        )
         self.register_buffer("indices", element_indices(elements), persistent=False)
         generator = torch.Generator().manual_seed(seed)
         start = math.log(initial / (max_dropout - initial))
@@ -139,11 +146,11 @@ class _Logits(nn.Module):
         draw = {"generator": generator, "dtype": torch.float64}
         self.n_out = n_out
         self.first = nn.Parameter(torch.randn(n_in, _WIDTH, **draw) / math.sqrt(n_in))  # type: ignore[call-overload]
-        self.second = nn.Parameter(torch.randn(_WIDTH, n_out, **draw) * 0.1 / math.sqrt(_WIDTH))  # type: ignore[call-overload]
+        self.second = nn.Parameter(torch.randn(_WIDTH, n_out, **draw) * 0.1 / _GAIN / math.sqrt(_WIDTH))  # type: ignore[call-overload]
         self.first_bias = nn.Parameter(torch.zeros(_WIDTH, dtype=torch.float64))
-        self.bias = nn.Parameter(torch.full((n_out,), start, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.full((n_out,), start / _GAIN, dtype=torch.float64))
         self.slope = nn.Parameter(torch.zeros(n_out, dtype=torch.float64))
 
     def forward(self, x: Tensor, beyond: Tensor) -> Tensor:
         hidden = nn.functional.silu(torch.addmm(self.first_bias, x, self.first))
-        return torch.addmm(self.bias, hidden, self.second) + nn.functional.softplus(self.slope) * beyond
+        return _GAIN * torch.addmm(self.bias, hidden, self.second) + nn.functional.softplus(self.slope) * beyond

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ase_uq.graph import Graph, collate
+from ase_uq.graph import Graph
 from ase_uq.potentials.base import Evaluation, evaluate
 from ase_uq.potentials.equivariant import EquivariantPotential
 from ase_uq.potentials.radial_table import RadialTable
@@ -76,7 +76,7 @@ class MemberStack(nn.Module):
 
     def evaluate(self, graph: Graph, *, stress: bool) -> Evaluation:
         """Return energies, forces and stresses of every member on one graph."""
-        found = evaluate(self, collate([graph] * self.n_stacked), stress=stress)
+        found = evaluate(self, graph.copies(self.n_stacked), stress=stress)
         return Evaluation(
             energies=found.energies.view(self.n_stacked, -1),
             forces=found.forces.view(self.n_stacked, -1, 3),

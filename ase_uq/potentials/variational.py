@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.graph import Graph, collate
+from ase_uq.graph import Graph
 from ase_uq.potentials.base import Evaluation, Potential, evaluate, joined
 from ase_uq.potentials.equivariant import EquivariantPotential
 from ase_uq.potentials.mace import MACEPotential, is_mace
@@ -159,13 +159,22 @@ class VariationalPotential(nn.Module):
         return found
 
     @contextmanager
+    def fresh(self, generator: torch.Generator) -> Iterator[None]:
+        """Evaluate with noise that is new at every call and independent from row to row, as long as it lasts."""
+        before, self.noise.mode, self.noise.generator = self.noise.mode, "local", generator
+        try:
+            yield
+        finally:
+            self.noise.mode, self.noise.generator = before, None
+
+    @contextmanager
     def frozen(self, draws: Sequence[Tensor]) -> Iterator[None]:
         """Evaluate with random numbers (S, n_in, n_out) for every map, as long as it lasts."""
         before, self.noise.mode = self.noise.mode, "frozen"
-        maps = self.maps()
+        maps, weights = self.maps(), next(self.rates.parameters())
         try:
             for each, drawn in zip(maps, draws, strict=True):
-                each.frozen = drawn
+                each.frozen = drawn.to(weights)
             yield
         finally:
             self.noise.mode = before
@@ -180,11 +189,12 @@ class VariationalPotential(nn.Module):
     def _of_atoms(self, scalars: list[Tensor], graph: Graph, n_draws: int = 1) -> Tensor:
         # Energies of atoms from the scalars of the body: (N,), or draw after draw.
         features = self.body.network.seen_by_last_layers(scalars)
-        energies = features.to(torch.float64) @ self.body.readout()
+        energies: Tensor = features.to(torch.float64) @ self.body.readout()
         noise = self._last_noise(features)
         if noise is not None:
             energies = energies + noise.to(torch.float64) * self.scale
-        return energies + self.body.shifts.index_select(0, self.body.species(graph)).repeat(n_draws)
+        shifts: Tensor = self.body.shifts.index_select(0, self.body.species(graph))
+        return energies + shifts.repeat(n_draws)
 
     def _last_noise(self, features: Tensor) -> Tensor | None:
         # `readout()` has the mean weights of the last layers: their noise comes on top.
@@ -249,7 +259,7 @@ class VariationalEnsemble(nn.Module):
         parts = []
         for some in self._parts(graph):
             with self.potential.frozen(some):
-                parts.append(self.potential.energies(_copies(graph, len(some[0]))).view(len(some[0]), -1))
+                parts.append(self.potential.energies(graph.copies(len(some[0]))).view(len(some[0]), -1))
         return torch.cat(parts)
 
     def evaluate_members(self, graph: Graph, *, stress: bool = False) -> Evaluation:
@@ -260,7 +270,7 @@ class VariationalEnsemble(nn.Module):
         for some in self._parts(graph):
             with self.potential.frozen(some):
                 n_draws = len(some[0])
-                found = evaluate(self.potential, _copies(graph, n_draws), stress=stress)
+                found = evaluate(self.potential, graph.copies(n_draws), stress=stress)
                 parts.append(
                     Evaluation(
                         energies=found.energies.view(n_draws, -1),
@@ -426,7 +436,3 @@ def _patterns(potential: Any, layers: Layers) -> list[tuple[str, str]]:
         known = f"some of {', '.join(named)}" if named else "a mapping of node and edge to patterns of names"
         raise InputError(f"`layers` must name {known}, got {list(layers)}; name at least one.")
     return [named[name] for name in sorted(layers)]
-
-
-def _copies(graph: Graph, n_copies: int) -> Graph:
-    return graph if n_copies == 1 else collate([graph] * n_copies)

@@ -58,7 +58,7 @@ class Noise:
     rates
         Domain ("node" or "edge") to alpha, (R, L): a column for each layer.
     generator
-        Of the fresh noise; `None` takes torch's own.
+        Of the fresh noise, on the CPU; `None` takes torch's own.
     """
 
     mode: Mode = "mean"
@@ -129,10 +129,10 @@ class NoisyMap(nn.Module):
             raise self._wrong_rows(len(rate), len(x))
         if self.noise.law == "dropout":
             p = rate / (1.0 + rate)
-            coin = torch.rand(x.shape, generator=self.noise.generator, dtype=x.dtype, device=x.device)
+            coin = torch.rand(x.shape, generator=self.noise.generator, dtype=torch.float64).to(x)
             return (x * (p - (coin < p).to(x.dtype)) / (1.0 - p)) @ matrix
         variance = rate * ((x * x) @ (matrix * matrix))
-        fresh = torch.randn(variance.shape, generator=self.noise.generator, dtype=x.dtype, device=x.device)
+        fresh = torch.randn(variance.shape, generator=self.noise.generator, dtype=torch.float64).to(x)
         return torch.sqrt(variance + _FLOOR) * fresh
 
     def rates(self) -> Tensor:

@@ -2,9 +2,10 @@
 
     loss = squared errors of one noisy evaluation + warm-up * kl_weight * KL(posterior, prior) per weight
 
-The noise is fresh in every step and independent from row to row (local reparameterisation). The squared errors are
-those of `losses`, without units, so that `kl_weight` means the same for every material: the smaller, the more the data
-narrow the noise. The divergence is the mean of that at the frames and that around them, see `surroundings`.
+The noise is fresh in every step, and of the kind of the members that are drawn later: one draw of the weights for all
+atoms. The squared errors are those of `losses`, without units, so that `kl_weight` means the same for every material:
+the smaller, the more the data narrow the noise. The divergence is the mean of that at the frames and that around them,
+see `surroundings`.
 
 References
 ----------
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +39,12 @@ from ase_uq.potentials import (
 from ase_uq.training.batches import Batches
 from ase_uq.training.data import Frame
 from ase_uq.training.fit import EpochRecord, FitSettings, fit
-from ase_uq.training.losses import Labels, Scored, SquaredErrors, Weights
+from ase_uq.training.losses import Labels, Objective, Scored, SquaredErrors
 from ase_uq.training.reference import fit_reference
 from ase_uq.training.surroundings import Surroundings
 
 KL_WEIGHT = 3e-4
+NOISES = ("shared", "local")
 _EPOCHS_OF_A_SEED = 1_000_003  # further apart than any training is long
 WARM_UP = 0.2
 _JUDGED_FRAMES, _AT_THE_CAP, _DIED_OUT = 10, 0.95, 1e-5
@@ -51,65 +54,72 @@ FINE_TUNING_CLIP = 0.5
 
 
 class EvidenceLowerBound:
-    """Squared errors under noise plus the divergence from the prior; without either when it validates.
+    """Errors under noise plus the divergence from the prior; errors of the mean weights alone when it validates.
 
     Follows `errors` and `divergence` (the two terms, nats per weight for the second, before its weight), and
     `dropout` and `dropout_around`: the mean p at the frames and around them.
 
     Parameters
     ----------
-    weights
-        Of the squared errors.
+    errors
+        Minus the logarithm of the likelihood, up to a factor: `SquaredErrors`, say.
     kl_weight
         Of the divergence, nats per weight; with 0 there is none.
     warm_up
         Part of the training over which that weight rises; 0 for none.
     surroundings
         Where else the divergence is taken; at the frames alone by default.
-    device, seed
+    noise
+        "shared": one draw of the weights a step, which all atoms of the batch see, as they do when members are drawn;
+        "local": independent from row to row (local reparameterisation), which has the same law for one atom, but a
+        sum over N atoms then varies by sqrt(N) only, and draws make up for it with energies that vary too much.
+    seed
         Of the noise, which follows from the epoch: a training that was interrupted goes on with the same.
     """
 
     def __init__(
         self,
-        weights: Weights,
+        errors: Objective,
         *,
         kl_weight: float,
         warm_up: float = 0.0,
         surroundings: Surroundings | None = None,
-        device: str = "cpu",
+        noise: str = "shared",
         seed: int = 0,
     ) -> None:
-        self.errors, self.kl_weight, self.warm_up = SquaredErrors(weights), kl_weight, warm_up
+        if noise not in NOISES:
+            raise InputError(f"`noise` must be one of {', '.join(NOISES)}, got {noise!r}; choose one.")
+        self.kind, self.generator = noise, torch.Generator()
+        self.errors, self.kl_weight, self.warm_up = errors, kl_weight, warm_up
         self.surroundings, self.seed, self.warmth = surroundings, seed, 1.0
-        self.noise, self.places = torch.Generator(device), torch.Generator()
 
     def begin_epoch(self, epoch: int, *, progress: float) -> None:
         """Set the weight and the noise of an epoch, counted from 0."""
         self.warmth = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
-        for generator in (self.noise, self.places):
-            generator.manual_seed(_EPOCHS_OF_A_SEED * self.seed + epoch)
+        self.generator.manual_seed(_EPOCHS_OF_A_SEED * self.seed + epoch)
 
     def __call__(self, potential: VariationalPotential, graph: Graph, labels: Labels, *, training: bool) -> Scored:
         """Score a batch."""
         if not training:
             return self.errors(potential, graph, labels, training=False)
-        potential.noise.mode, potential.noise.generator = "local", self.noise
-        try:
+        with self._noise(potential):
             scored = self.errors(potential, graph, labels, training=True)
-        finally:
-            potential.noise.mode = "mean"
         terms = {"errors": scored.loss.detach(), "dropout": mean_dropout(potential)}
         if not self.kl_weight:
             return Scored(scored.loss, scored.energy_error, scored.force_error, terms)
         divergence = kl_divergence(potential)
         if self.surroundings is not None:
-            potential.set_rates(self.surroundings.drawn(self.places))
+            potential.set_rates(self.surroundings.drawn(self.generator))
             divergence = 0.5 * (divergence + kl_divergence(potential))
             terms["dropout_around"] = mean_dropout(potential)
         terms["divergence"] = divergence.detach()
         loss = scored.loss + self.warmth * self.kl_weight * divergence
         return Scored(loss, scored.energy_error, scored.force_error, terms)
+
+    def _noise(self, potential: VariationalPotential) -> AbstractContextManager[None]:
+        if self.kind == "local":
+            return potential.fresh(self.generator)
+        return potential.frozen(potential.draws(1, self.generator))
 
 
 def train_variational(
@@ -122,6 +132,7 @@ def train_variational(
     start: VariationalPotential | VariationalEnsemble | DeepEnsemble | ShallowEnsemble | None = None,
     kl_weight: float = KL_WEIGHT,
     noise: dict[str, Any] | None = None,
+    objective: EvidenceLowerBound | None = None,
     device: str = "cpu",
     state_dir: Path | None = None,
     resume: bool = False,
@@ -146,6 +157,8 @@ def train_variational(
         Weight of the divergence from the prior.
     noise
         Options of `make_variational`, where `start` does not bring its own.
+    objective
+        Another bound than that of squared errors and `kl_weight`.
     device, state_dir, resume, on_epoch
         As for the other methods.
 
@@ -170,12 +183,11 @@ def train_variational(
         for frames in (train, valid)
     )
     potential.rates.learn([batch.graph for batch in shown.in_order()])
-    objective = EvidenceLowerBound(
-        settings.weights,
+    bound = objective or EvidenceLowerBound(
+        SquaredErrors(settings.weights),
         kl_weight=kl_weight,
         warm_up=WARM_UP,
         surroundings=Surroundings(train, cutoff=potential.cutoff, n_copies=settings.batch_size, device=device),
-        device=device,
         seed=settings.seed,
     )
     fit(
@@ -183,7 +195,7 @@ def train_variational(
         shown,
         held_out,
         settings,
-        objective=objective,
+        objective=bound,
         on_epoch=None if on_epoch is None else lambda record: on_epoch(0, record),
         state_path=None if state_dir is None else state_dir / "variational.pt",
         resume=resume,
