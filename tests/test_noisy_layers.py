@@ -59,7 +59,7 @@ def test_draws_are_exact_equivariant_functions_of_the_positions(layers):
 @pytest.mark.parametrize("name", ["readout.0", "last", "mixer", "radial.layer0", "radial.layer1"])
 def test_fresh_noise_of_a_layer_has_the_variance_of_frozen_noise(name):
     domain = "edge" if "radial" in name else "node"
-    variational = make_variational(ForeignPotential(), layers={domain: rf"^{name}$"})
+    variational = make_variational(ForeignPotential(), layers={domain: rf"^{name}$"}, centred=False)
     (layer,) = variational.maps()
     variational.noise.rates = {domain: torch.full((4, 1), 0.3, dtype=torch.float64)}
     x = torch.randn(4, layer.matrix().shape[0], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -100,7 +100,7 @@ def test_the_divergence_counts_every_weight_that_has_noise():
 
 def test_masks_of_dropout_fall_on_whole_inputs():
     graph = build_graph(ethanol(), 4.0)
-    options = {"law": "dropout", "inputs": "none", "initial_dropout": 0.25}
+    options = {"law": "dropout", "inputs": "none", "initial_dropout": 0.25, "centred": False}
     potential = make_variational(ForeignPotential(), layers={"node": "readout.0"}, **options)
     assert not any(parameter.requires_grad for parameter in potential.rates.parameters())
     (layer,) = potential.maps()

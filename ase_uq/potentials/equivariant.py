@@ -78,7 +78,8 @@ class EquivariantPotential(nn.Module):
     """
 
     # Layers that can have noise: domain and pattern of names, see `make_variational`.
-    NOISE: ClassVar[dict[str, tuple[str, str]]] = {
+    NOISE: ClassVar[dict[str, tuple[str, ...]]] = {
+        "last": ("node", r"^network\.readouts\.\d+$", "last"),
         "radial": ("edge", r"^network\.layers\.\d+\.radial$"),
         "readout": ("node", r"^network\.readouts\.\d+$"),
     }

@@ -40,7 +40,8 @@ class MACEPotential(nn.Module):
     """
 
     # Of the layers: domain and pattern of names, see `make_variational`.
-    NOISE: ClassVar[dict[str, tuple[str, str]]] = {
+    NOISE: ClassVar[dict[str, tuple[str, ...]]] = {
+        "last": ("node", r"^model\.readouts\.\d+\.linear(_2)?$"),
         "radial": ("edge", r"conv_tp_weights"),
         "readout": ("node", r"^model\.readouts\."),
     }
@@ -55,7 +56,8 @@ class MACEPotential(nn.Module):
         if len(getattr(model, "heads", [0])) > 1:
             raise InputError(f"`model` must have one head, it has {len(model.heads)}; extract one of them first.")  # type: ignore[arg-type]
         self.model: Any = model
-        self.elements = tuple(chemical_symbols[int(number)] for number in self.model.atomic_numbers)
+        numbers: Any = model.atomic_numbers
+        self.elements = tuple(chemical_symbols[int(number)] for number in numbers)
         self.register_buffer("indices", element_indices(self.elements), persistent=False)
 
     @property

@@ -100,7 +100,7 @@ KINDS: dict[type, Callable[..., nn.Module]] = {
 }
 
 
-def put_noise(module: nn.Module, patterns: Sequence[tuple[str, str]], noise: Noise) -> dict[str, int]:
+def put_noise(module: nn.Module, patterns: Sequence[tuple[str, ...]], noise: Noise) -> dict[str, int]:
     """Replace the layers of a module whose names match, in place; return how many columns of rates each domain has.
 
     Parameters
@@ -108,7 +108,8 @@ def put_noise(module: nn.Module, patterns: Sequence[tuple[str, str]], noise: Noi
     module
         Any module.
     patterns
-        Domain, "node" or "edge", with a regular expression to be found in the dotted names of its layers.
+        Domain, "node" or "edge", with a regular expression to be found in the dotted names of its layers, and perhaps
+        "last" where an `MLP` is to have noise on its last layer alone.
     noise
         Shared state of the new layers.
 
@@ -124,7 +125,7 @@ def put_noise(module: nn.Module, patterns: Sequence[tuple[str, str]], noise: Noi
             "only those can be variational."
         )
     columns = dict.fromkeys(DOMAINS, 0)
-    for domain, pattern in patterns:
+    for domain, pattern, *part in patterns:
         if domain not in DOMAINS:
             raise InputError(f"`layers` must tag layers as of nodes or edges, got {domain!r}; use node or edge.")
         names = [name for name in layers if re.search(pattern, name)]
@@ -133,7 +134,8 @@ def put_noise(module: nn.Module, patterns: Sequence[tuple[str, str]], noise: Noi
             raise InputError(f"`layers` must match names of layers, {pattern!r} matches none; there are {shown}.")
         for name in names:
             layer = layers.pop(name)
-            noisy = KINDS[type(layer)](layer, noise, domain, columns[domain])
+            options = {"last_only": True} if part == ["last"] and isinstance(layer, MLP) else {}
+            noisy = KINDS[type(layer)](layer, noise, domain, columns[domain], **options)
             columns[domain] += sum(isinstance(each, NoisyMap) for each in noisy.modules())
             path, _, last = name.rpartition(".")
             setattr(module.get_submodule(path), last, noisy)

@@ -37,7 +37,9 @@ START = 0.05  # of p, where nothing else is said
 _EMBEDDING, _WIDTH, _N_RADIAL = 16, 64, 8
 _SMALLEST = 1e-6  # of p
 # Of the logits over the parameters: where an optimiser moves weights by a thousandth, a rate moves by several times.
-_GAIN = 4.0
+_GAIN = 2.0
+# Of the logits over m at the start: noise that grows with the first power of the distance from the training set.
+_SLOPE = 1.0
 
 
 class RateNetwork(nn.Module):
@@ -108,7 +110,7 @@ class RateNetwork(nn.Module):
 
     def forward(self, graph: Graph) -> dict[str, Tensor]:
         """Return alpha of atoms (N, L) and edges (E, L), differentiable in the positions."""
-        species, vectors = species_of(graph.numbers, self.indices, self.elements), graph.edge_vectors()
+        species, vectors = self.species(graph), graph.edge_vectors()
         atoms = self.embedding.index_select(0, species)
         dtype = atoms.dtype
         beyond = atoms.new_zeros(len(atoms), 1)
@@ -128,9 +130,13 @@ class RateNetwork(nn.Module):
             alpha["edge"] = self._alpha(self.edge(torch.cat([senders, receivers, waves], dim=1), both))
         return alpha
 
+    def species(self, graph: Graph) -> Tensor:
+        """Return the index of each atom's element, (N,)."""
+        return species_of(graph.numbers, self.indices, self.elements)
+
     def learn(self, graphs: Sequence[Graph]) -> None:
         """Take the environments of training frames for those that are known."""
-        self.environments.learn((species_of(graph.numbers, self.indices, self.elements), graph) for graph in graphs)
+        self.environments.learn((self.species(graph), graph) for graph in graphs)
 
     def _alpha(self, logits: Tensor) -> Tensor:
         p = self.max_dropout * torch.sigmoid(logits)
@@ -149,8 +155,9 @@ class _Logits(nn.Module):
         self.second = nn.Parameter(torch.randn(_WIDTH, n_out, **draw) * 0.1 / _GAIN / math.sqrt(_WIDTH))  # type: ignore[call-overload]
         self.first_bias = nn.Parameter(torch.zeros(_WIDTH, dtype=torch.float64))
         self.bias = nn.Parameter(torch.full((n_out,), start / _GAIN, dtype=torch.float64))
-        self.slope = nn.Parameter(torch.zeros(n_out, dtype=torch.float64))
+        self.slope = nn.Parameter(torch.full((n_out,), math.log(math.expm1(_SLOPE / _GAIN)), dtype=torch.float64))
 
     def forward(self, x: Tensor, beyond: Tensor) -> Tensor:
         hidden = nn.functional.silu(torch.addmm(self.first_bias, x, self.first))
-        return _GAIN * torch.addmm(self.bias, hidden, self.second) + nn.functional.softplus(self.slope) * beyond
+        logits: Tensor = torch.addmm(self.bias, hidden, self.second) + nn.functional.softplus(self.slope) * beyond
+        return _GAIN * logits

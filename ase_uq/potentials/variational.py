@@ -58,6 +58,7 @@ class VariationalPotential(nn.Module):
         max_dropout: float = 0.8,
         initial_dropout: float | None = None,
         inputs: str = "environment",
+        centred: bool = True,
         law: str = "gaussian",
         seed: int = 0,
     ) -> None:
@@ -68,6 +69,7 @@ class VariationalPotential(nn.Module):
             "max_dropout": max_dropout,
             "initial_dropout": initial_dropout,
             "inputs": inputs,
+            "centred": centred,
             "law": law,
             "seed": seed,
         }
@@ -82,6 +84,9 @@ class VariationalPotential(nn.Module):
         self.noise = Noise(law=law)
         self.body: Any = copy.deepcopy(potential).requires_grad_(True)
         columns = put_noise(self.body, patterns, self.noise)
+        if centred:
+            for each in self.maps():
+                each.centred(len(potential.elements))
         self.rates = RateNetwork(
             potential.elements,
             potential.cutoff,
@@ -151,7 +156,7 @@ class VariationalPotential(nn.Module):
 
     def set_rates(self, graph: Graph) -> None:
         """Work out the rates of the structures at hand; they do not depend on the draw."""
-        self.noise.rates = self.rates(graph)
+        self.noise.rates, self.noise.species = self.rates(graph), self.rates.species(graph)
 
     def scalars(self, graph: Graph) -> list[Tensor]:
         """Return the scalar features after every layer of the body, for rates that are there already."""
@@ -207,7 +212,11 @@ class VariationalPotential(nn.Module):
 
 
 class VariationalEnsemble(nn.Module):
-    """S draws of a variational potential, frozen in weight space; see `sample_members`."""
+    """S draws of a variational potential, frozen in weight space, about the potential of the mean weights.
+
+    Member s is E(theta) + E(theta_s) - mean of E(theta_s): where the noise is large the mean over draws is biased and
+    scatters, while theta is what was trained. The variance over members is that of the draws.
+    """
 
     def __init__(self, potential: VariationalPotential, n_members: int = 8, *, seed: int = 0) -> None:
         super().__init__()
@@ -216,10 +225,8 @@ class VariationalEnsemble(nn.Module):
         self.potential, self.seed, self._n_members = potential, seed, n_members
         dtype = next(potential.rates.parameters()).dtype
         for k, drawn in enumerate(potential.draws(n_members, torch.Generator().manual_seed(seed))):
-            # Centred: the mean over draws is then the potential of the mean weights to first order in the noise, and
-            # their variance with divisor S - 1 that of independent draws. Part of the state, and so of the file and
-            # its hash: generators differ between versions of torch.
-            self.register_buffer(f"draws_{k}", (drawn - drawn.mean(dim=0)).to(dtype))
+            # Part of the state, and so of the file and its hash: generators differ between versions of torch.
+            self.register_buffer(f"draws_{k}", drawn.to(dtype))
 
     @property
     def cutoff(self) -> float:
@@ -255,12 +262,12 @@ class VariationalEnsemble(nn.Module):
         """Return the energies of all draws, (S, structures) float64, eV."""
         if self.shares_body:
             with self.potential.frozen(self._draws()):
-                return self.potential.energies_from_one_body(graph, self.n_members)
+                return _about_the_first(self.potential.energies_from_one_body(graph, self.n_members + 1))
         parts = []
         for some in self._parts(graph):
             with self.potential.frozen(some):
                 parts.append(self.potential.energies(graph.copies(len(some[0]))).view(len(some[0]), -1))
-        return torch.cat(parts)
+        return _about_the_first(torch.cat(parts))
 
     def evaluate_members(self, graph: Graph, *, stress: bool = False) -> Evaluation:
         """Evaluate all draws: in one pass through the body they share, or side by side as copies of the structures."""
@@ -278,7 +285,12 @@ class VariationalEnsemble(nn.Module):
                         stresses=None if found.stresses is None else found.stresses.view(n_draws, -1, 6),
                     )
                 )
-        return joined(parts)
+        found = joined(parts)
+        return Evaluation(
+            energies=_about_the_first(found.energies),
+            forces=_about_the_first(found.forces),
+            stresses=None if found.stresses is None else _about_the_first(found.stresses),
+        )
 
     def for_inference(self) -> VariationalEnsemble:
         """Return a copy with fixed weights, and tabulated radial functions where they have no noise."""
@@ -295,11 +307,13 @@ class VariationalEnsemble(nn.Module):
         return {"potential": self.potential.config(), "n_members": self.n_members, "seed": self.seed}
 
     def _draws(self) -> list[Tensor]:
-        return [getattr(self, f"draws_{k}") for k in range(len(self.potential.maps()))]
+        # The mean weights first.
+        drawn = [getattr(self, f"draws_{k}") for k in range(len(self.potential.maps()))]
+        return [torch.cat([torch.zeros_like(each[:1]), each]) for each in drawn]
 
     def _parts(self, graph: Graph) -> Iterator[list[Tensor]]:
         at_once = max(1, MOST_EDGES // max(1, len(graph.senders)))
-        for first in range(0, self.n_members, at_once):
+        for first in range(0, self.n_members + 1, at_once):
             yield [drawn[first : first + at_once] for drawn in self._draws()]
 
 
@@ -318,6 +332,7 @@ def make_variational(
     max_dropout: float = 0.8,
     initial_dropout: float | None = None,
     inputs: str = "environment",
+    centred: bool = True,
     law: str = "gaussian",
     seed: int = 0,
 ) -> VariationalPotential:
@@ -340,6 +355,8 @@ def make_variational(
     inputs
         What rates depend on: "environment" (of the atoms, and how far it is from those of the training set), "pair"
         (elements and distances alone, as in the paper), or "none" (one for each layer: variational dropout).
+    centred
+        Whether noise leaves an average atom alone: see `variational_layers`; without, as in the paper.
     law
         "gaussian", or "dropout" for Monte-Carlo dropout with p = `initial_dropout`, which wants `inputs="none"`.
     seed
@@ -382,6 +399,7 @@ def make_variational(
         max_dropout=max_dropout,
         initial_dropout=initial_dropout,
         inputs=inputs,
+        centred=centred,
         law=law,
         seed=seed,
     )
@@ -391,7 +409,8 @@ def sample_members(potential: VariationalPotential, n_members: int = 8, seed: in
     """Draw members: fixed functions of the positions, the same for the same seed.
 
     Noise is drawn for every weight, not for every atom: all atoms of all frames share a draw, which is what makes a
-    member a potential. The draws are centred; their variance, with divisor S - 1, is that of independent ones.
+    member a potential. The mean of the members is the potential of the mean weights, and their variance, with divisor
+    S - 1, that of independent draws.
 
     Parameters
     ----------
@@ -428,10 +447,15 @@ def kl_divergence(potential: VariationalPotential, graph: Graph | None = None) -
     return torch.as_tensor(total) / n_weights
 
 
-def _patterns(potential: Any, layers: Layers) -> list[tuple[str, str]]:
+def _about_the_first(values: Tensor) -> Tensor:
+    # (1 + S, ...) to (S, ...).
+    return values[1:] - values[1:].mean(dim=0) + values[0]
+
+
+def _patterns(potential: Any, layers: Layers) -> list[tuple[str, ...]]:
     if isinstance(layers, Mapping):
         return list(layers.items())
-    named: Mapping[str, tuple[str, str]] = getattr(potential, "NOISE", {})
+    named: Mapping[str, tuple[str, ...]] = getattr(potential, "NOISE", {})
     if not layers or not set(layers) <= set(named):
         known = f"some of {', '.join(named)}" if named else "a mapping of node and edge to patterns of names"
         raise InputError(f"`layers` must name {known}, got {list(layers)}; name at least one.")

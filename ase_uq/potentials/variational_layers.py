@@ -8,11 +8,16 @@ alpha                           `rates()`, one for each row of x and layer, (R, 
 eps                             `frozen`, (S, n_in, n_out), standard normal, fixed for each of S draws
 xi                              fresh standard normal numbers, (R, n_out)
 rho                             `prior_rate`, of the prior N(0, rho theta^2)
+x0                              `centre`, mean of x over the atoms of an element in training; zero for edges
 ==============================  ==================================================================================
 
     mean:    x theta
-    frozen:  x theta + sqrt(alpha) (x (theta * eps))           a fixed function of x: for members
-    local:   x theta + sqrt(alpha (x^2 theta^2)) xi            the same law for each row, fresh noise: for training
+    frozen:  x theta + sqrt(alpha) ((x - x0) (theta * eps))       a fixed function of x: for members
+    local:   x theta + sqrt(alpha ((x - x0)^2 theta^2)) xi        the same law for each row, fresh noise: for training
+
+The bias moves against the weights, so that an average atom of its element is left alone (x0 = 0 is the method as
+published). Without that every draw shifts the energies of all frames by a constant of its own. Forces know nothing of
+it, but the errors of energies do, and the data then hold the noise down far below what the forces ask for.
 
 Under "frozen" the rows of x come in S equal blocks, one for each draw, and share their rates. Under the law "dropout"
 eps is one number for each input instead of each weight, (1 - kept - p)/sqrt(p (1 - p)) of a coin `kept`, and the
@@ -43,6 +48,8 @@ LAWS = ("gaussian", "dropout")
 # Activations have unit variance: below this variance of the noise its derivative is cut off, so that no root of zero
 # is differentiated.
 _FLOOR = 1e-10
+# Of the running means, a step.
+_PACE = 0.02
 
 
 @dataclass
@@ -59,12 +66,18 @@ class Noise:
         Domain ("node" or "edge") to alpha, (R, L): a column for each layer.
     generator
         Of the fresh noise, on the CPU; `None` takes torch's own.
+    species
+        Index of each atom's element, (N,).
+    follows
+        Whether layers take what they see into their centres.
     """
 
     mode: Mode = "mean"
     law: str = "gaussian"
     rates: dict[str, Tensor] = field(default_factory=dict)
     generator: torch.Generator | None = None
+    species: Tensor | None = None
+    follows: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Noise:
         # One for all layers of the copy. Rates belong to the structures last seen, and to the graph of their
@@ -86,11 +99,18 @@ class NoisyMap(nn.Module):
     """
 
     frozen: Tensor | None
+    centre: Tensor
 
     def __init__(self, noise: Noise, domain: str, column: int) -> None:
         super().__init__()
         self.noise, self.domain, self.column = noise, domain, column
         self.frozen = None
+
+    def centred(self, n_elements: int) -> None:
+        """Let it have a centre for each element; without, and for edges, the noise has none."""
+        if self.domain == "node":
+            matrix = self.matrix()
+            self.register_buffer("centre", matrix.new_zeros(n_elements, matrix.shape[0]))
 
     def matrix(self) -> Tensor:
         """theta, (n_in, n_out)."""
@@ -121,6 +141,8 @@ class NoisyMap(nn.Module):
         matrix = self.matrix()
         if self.noise.mode == "mean":
             return x.new_zeros(*x.shape[:-1], matrix.shape[1])
+        if hasattr(self, "centre"):
+            x = self._off_centre(x)
         if self.noise.mode == "frozen":
             assert self.frozen is not None
             return self._by_rate(x, matrix * self.frozen)
@@ -148,6 +170,22 @@ class NoisyMap(nn.Module):
         if len(rate) == len(x):
             return blocks.flatten(0, 1) * rate
         raise self._wrong_rows(len(rate), len(x))
+
+    def _off_centre(self, x: Tensor) -> Tensor:
+        species = self.noise.species
+        assert species is not None
+        if len(x) % len(species):
+            raise self._wrong_rows(len(species), len(x))
+        species = species.repeat(len(x) // len(species))
+        if self.noise.follows:
+            self._follow(x.detach(), species)
+        return x - self.centre.index_select(0, species)
+
+    def _follow(self, x: Tensor, species: Tensor) -> None:
+        # A running mean, as batch normalisation has it.
+        counts = torch.bincount(species, minlength=len(self.centre)).unsqueeze(1).to(x)
+        means = torch.zeros_like(self.centre).index_add(0, species, x) / counts.clamp(min=1.0)
+        self.centre.lerp_(torch.where(counts > 0, means, self.centre), _PACE)
 
     def _wrong_rows(self, expected: int, found: int) -> InputError:
         return InputError(
@@ -181,6 +219,19 @@ class VariationalMap(NoisyMap):
         return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
 
 
+class PlainMap(nn.Module):
+    """x theta + b, without noise."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (R, n_in) to (R, n_out)."""
+        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+
+
 class VariationalMLP(nn.Module):
     """An `MLP` with noise on its weights; the same calls.
 
@@ -189,16 +240,21 @@ class VariationalMLP(nn.Module):
     mlp
         Of a single potential; its weights are copied.
     noise, domain, first_column
-        As for `NoisyMap`; every layer takes the next column.
+        As for `NoisyMap`; every layer with noise takes the next column.
+    last_only
+        Whether the last layer alone has noise, in which the output is then linear.
     """
 
-    def __init__(self, mlp: MLP, noise: Noise, domain: str, first_column: int) -> None:
+    def __init__(self, mlp: MLP, noise: Noise, domain: str, first_column: int, *, last_only: bool = False) -> None:
         super().__init__()
         biases = [bias[0, 0] for bias in mlp.biases] + [None]
-        self.maps = nn.ModuleList(
-            VariationalMap(weight[0], bias, noise, domain, first_column + k)
-            for k, (weight, bias) in enumerate(zip(mlp.weights, biases, strict=True))
-        )
+        n_plain = len(mlp.weights) - 1 if last_only else 0
+        self.maps = nn.ModuleList()
+        for k, (weight, bias) in enumerate(zip(mlp.weights, biases, strict=True)):
+            own = (weight[0], bias)
+            self.maps.append(
+                PlainMap(*own) if k < n_plain else VariationalMap(*own, noise, domain, first_column + k - n_plain)
+            )
 
     def forward(self, x: Tensor, factor: Tensor) -> Tensor:
         """Map (R, n_in) to (R, n_out), times a factor (R, 1)."""

@@ -43,9 +43,10 @@ from ase_uq.training.losses import Labels, Objective, Scored, SquaredErrors
 from ase_uq.training.reference import fit_reference
 from ase_uq.training.surroundings import Surroundings
 
-KL_WEIGHT = 3e-4
+KL_WEIGHT = 1e-4
 NOISES = ("shared", "local")
 _EPOCHS_OF_A_SEED = 1_000_003  # further apart than any training is long
+AROUND = 10.0
 WARM_UP = 0.2
 _JUDGED_FRAMES, _AT_THE_CAP, _DIED_OUT = 10, 0.95, 1e-5
 # To fine-tune: hardly any noise at the start, never much, and small steps.
@@ -102,18 +103,22 @@ class EvidenceLowerBound:
         """Score a batch."""
         if not training:
             return self.errors(potential, graph, labels, training=False)
-        with self._noise(potential):
-            scored = self.errors(potential, graph, labels, training=True)
+        potential.noise.follows = True
+        try:
+            with self._noise(potential):
+                scored = self.errors(potential, graph, labels, training=True)
+        finally:
+            potential.noise.follows = False
         terms = {"errors": scored.loss.detach(), "dropout": mean_dropout(potential)}
         if not self.kl_weight:
             return Scored(scored.loss, scored.energy_error, scored.force_error, terms)
         divergence = kl_divergence(potential)
         if self.surroundings is not None:
             potential.set_rates(self.surroundings.drawn(self.generator))
-            divergence = 0.5 * (divergence + kl_divergence(potential))
+            divergence = (divergence + AROUND * kl_divergence(potential)) / (1.0 + AROUND)
             terms["dropout_around"] = mean_dropout(potential)
         terms["divergence"] = divergence.detach()
-        loss = scored.loss + self.warmth * self.kl_weight * divergence
+        loss = scored.loss + self.warmth * self.kl_weight * (1.0 + AROUND) * divergence
         return Scored(loss, scored.energy_error, scored.force_error, terms)
 
     def _noise(self, potential: VariationalPotential) -> AbstractContextManager[None]:

@@ -1,0 +1,50 @@
+"""Noise on the weights knows where there were no data: ammonia pulled apart and turned inside out.
+
+Trained on frames near the pyramid (they come with the package), BLIP is asked for the energy along one N-H bond and
+along the inversion, which it has not seen. The figure has its error bars, and the labels of the inversion.
+"""
+
+from importlib.resources import files
+
+import matplotlib.pyplot as plt
+import numpy as np
+from ase.io import read
+
+from ase_uq.evaluation import residuals
+from ase_uq.members import MemberUncertainty
+from ase_uq.training import FitSettings, read_frames
+from ase_uq.training.variational import train_variational
+
+data = files("ase_uq") / "data" / "ammonia"
+train, valid = (read_frames(data / f"{name}.xyz") for name in ("train", "valid"))
+settings = FitSettings(epochs=60, batch_size=10, learning_rate=0.02)
+config = {"cutoff": 4.0, "channels": 16, "n_layers": 1, "radial_width": 32}
+draws = train_variational(train, valid, n_members=32, settings=settings, config=config)
+calibration = residuals(MemberUncertainty(draws), valid).calibrate(on="energy")
+model = MemberUncertainty(draws, alpha=calibration.alpha)
+
+start, lengths = read(str(data / "start.xyz")), np.linspace(0.85, 1.6, 26)
+stretched = [start.copy() for _ in lengths]
+for atoms, length in zip(stretched, lengths, strict=True):
+    atoms.set_distance(0, 1, length, fix=0)
+inverted = [f.atoms for f in read_frames(data / "test_inversion.xyz") if f.group.endswith("path")]
+labels = np.array([f.energy for f in read_frames(data / "test_inversion.xyz") if f.group.endswith("path")])
+degrees = np.linspace(60, 120, len(inverted))
+seen = [frame.atoms.get_distance(0, k) for frame in train for k in (1, 2, 3)]
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), constrained_layout=True)
+for axis, x, path in ((axes[0], lengths, stretched), (axes[1], degrees, inverted)):
+    found = [model.predict(atoms) for atoms in path]
+    energy, std = np.array([p.energy for p in found]), np.array([p.energy_std for p in found])
+    lowest = labels.min()
+    axis.plot(x, energy - lowest, color="C0", label="BLIP")
+    axis.fill_between(x, energy - lowest - 2 * std, energy - lowest + 2 * std, color="C0", alpha=0.25, label="± 2 std")
+    print(f"{x[0]:.2f}: {std[0]:.3f}; smallest ± {std.min():.4f}; {x[len(x) // 2]:.2f}: {std[len(x) // 2]:.4f} eV")
+    print(f"   at the end {energy[-1] - lowest:.2f} ± {std[-1]:.3f} eV")
+axes[0].axvspan(min(seen), max(seen), color="0.9", label="bonds of the training")
+axes[1].plot(degrees, labels - labels.min(), "k.", ms=4, label="labels")
+axes[0].set(xlabel="N-H, Å", ylabel="energy, eV")
+axes[1].set(xlabel="angle to the threefold axis, degrees")
+for axis in axes:
+    axis.legend(frameon=False)
+figure.savefig("blip.png", dpi=150)
