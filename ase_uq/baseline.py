@@ -172,7 +172,7 @@ class WeightedBaseline(PredictionCalculator):
             [*declared, *_EXTRA],
             members=members,
             aliases=aliases,
-            model=type(uq.model).__name__,
+            model=uq.parameters.get("model"),
             model_hash=uq.parameters.get("model_hash"),
             forces_var=uq.parameters.get("forces_var"),
             baseline=type(baseline).__name__,

@@ -202,7 +202,7 @@ class UQCalculator(PredictionCalculator):
             [key for key in provided if key not in hidden],
             members=members,
             aliases=aliases,
-            model=type(model).__name__,
+            model=getattr(model, "description", type(model).__name__),
             model_hash=getattr(model, "model_hash", None),
             forces_var=repr(self.forces_var),
         )

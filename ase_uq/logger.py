@@ -284,6 +284,7 @@ class UncertaintyLogger:
             "n_members": calc.prediction.n_members or 0,
             "ddof": 1,
             "alpha": calc.prediction.alpha,
+            "model": calc.parameters.get("model") or "",
             "model_hash": calc.parameters.get("model_hash") or "",
             "forces_var": calc.parameters.get("forces_var") or "",
             "numbers": self.atoms.numbers.astype(np.uint8),

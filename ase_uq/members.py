@@ -94,6 +94,13 @@ class MemberUncertainty:
         return getattr(self.potential, "elements", None)
 
     @property
+    def description(self) -> str:
+        """What it is made of, for the log: the kind of potential, M, and the seed where members are drawn."""
+        seed = getattr(self.potential, "seed", None)
+        drawn = "" if seed is None else f" drawn with seed {seed}"
+        return f"{type(self.potential).__name__}, {self.n_members} members{drawn}"
+
+    @property
     def model_hash(self) -> str:
         """SHA-256 of the weights and `alpha`; the same model gives the same hash on every machine."""
         return self._hash

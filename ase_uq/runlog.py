@@ -47,9 +47,9 @@ class RunLog:
     path
         The file.
     attributes
-        Root attributes: `temperature_K`, `timestep_fs`, `ensemble`, `n_members`, `ddof`, `alpha`, `model_hash`,
-        `driver`, `forces_var` (its estimator), versions, `numbers`; with a baseline also `sigma_baseline`,
-        `energy_offsets` (JSON).
+        Root attributes: `temperature_K`, `timestep_fs`, `ensemble`, `n_members`, `ddof`, `alpha`, `model` (in
+        words), `model_hash`, `driver`, `forces_var` (its estimator), versions, `numbers`; with a baseline also
+        `sigma_baseline`, `energy_offsets` (JSON).
     step
         (T,), int64, steps of the dynamics, increasing.
     time_fs

@@ -4,9 +4,9 @@
 
 ammonia: the split of the BLIP paper, 64 frames to train, the 14 after them to validate, and the 60 distorted ones.
 3bpa: trained at 300 K, tested at 300 K and 600 K. All rows have the architecture, the settings and the epochs of one
-member of the deep ensemble; fine-tuning starts from that member and has half as many. Times are of one thread. Widths are calibrated on the
-validation frames (one alpha, fitted to the forces). Each row is written to DIR when it is done, and not done again;
-the table is made of what is there. Means over seeds, with the standard deviation over them where there are several.
+member of the deep ensemble; fine-tuning starts from that member and has half as many. Widths are calibrated on the
+validation frames (one alpha, fitted to the forces); times are those of one thread. Each row is written to DIR when it
+is done, and not done again. Means over seeds, with the standard deviation over them where there are several.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def scored(task: Task, ensemble: Any, seconds: float, *, widths: bool = True) ->
     if widths:
         above = mannwhitneyu(of_frames["far"], of_frames["near"]).statistic
         row["auroc"] = float(above) / len(of_frames["far"]) / len(of_frames["near"])
-    row["ms"] = step(model, task)
+        row["ms"] = step(model, task)
     return row
 
 

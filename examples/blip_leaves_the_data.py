@@ -27,24 +27,25 @@ start, lengths = read(str(data / "start.xyz")), np.linspace(0.85, 1.6, 26)
 stretched = [start.copy() for _ in lengths]
 for atoms, length in zip(stretched, lengths, strict=True):
     atoms.set_distance(0, 1, length, fix=0)
-inverted = [f.atoms for f in read_frames(data / "test_inversion.xyz") if f.group.endswith("path")]
-labels = np.array([f.energy for f in read_frames(data / "test_inversion.xyz") if f.group.endswith("path")])
-degrees = np.linspace(60, 120, len(inverted))
-seen = [frame.atoms.get_distance(0, k) for frame in train for k in (1, 2, 3)]
+path = [frame for frame in read_frames(data / "test_inversion.xyz") if frame.group == "inversion_path"]
+inverted, labels = [frame.atoms for frame in path], np.array([frame.energy for frame in path])
+degrees = np.linspace(60, 120, len(path))
+bonds = [frame.atoms.get_distance(0, k) for frame in train for k in (1, 2, 3)]
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), constrained_layout=True)
-for axis, x, path in ((axes[0], lengths, stretched), (axes[1], degrees, inverted)):
-    found = [model.predict(atoms) for atoms in path]
-    energy, std = np.array([p.energy for p in found]), np.array([p.energy_std for p in found])
-    lowest = labels.min()
-    axis.plot(x, energy - lowest, color="C0", label="BLIP")
-    axis.fill_between(x, energy - lowest - 2 * std, energy - lowest + 2 * std, color="C0", alpha=0.25, label="± 2 std")
-    print(f"{x[0]:.2f}: {std[0]:.3f}; smallest ± {std.min():.4f}; {x[len(x) // 2]:.2f}: {std[len(x) // 2]:.4f} eV")
-    print(f"   at the end {energy[-1] - lowest:.2f} ± {std[-1]:.3f} eV")
-axes[0].axvspan(min(seen), max(seen), color="0.9", label="bonds of the training")
-axes[1].plot(degrees, labels - labels.min(), "k.", ms=4, label="labels")
-axes[0].set(xlabel="N-H, Å", ylabel="energy, eV")
-axes[1].set(xlabel="angle to the threefold axis, degrees")
+for axis, name, x, frames in (
+    (axes[0], "N-H, Å", lengths, stretched),
+    (axes[1], "umbrella angle, °", degrees, inverted),
+):
+    found = [model.predict(atoms) for atoms in frames]
+    energy, std = np.array([p.energy for p in found]) - labels.min(), np.array([p.energy_std for p in found])
+    axis.plot(x, energy, color="C0", label="BLIP")
+    axis.fill_between(x, energy - 2 * std, energy + 2 * std, color="C0", alpha=0.25, lw=0, label="± 2 std")
+    axis.set(xlabel=name, ylabel="energy, eV")
+    for k in (0, int(std.argmin()), len(x) // 2, len(x) - 1):
+        print(f"{name}: {x[k]:6.2f}: {energy[k]:.4f} ± {std[k]:.4f} eV")
+axes[0].axvspan(min(bonds), max(bonds), color="0.92", zorder=0, label="bonds of the training")
+axes[1].plot(degrees, labels - labels.min(), "k.", ms=4, label="labels, unseen")
 for axis in axes:
     axis.legend(frameon=False)
-figure.savefig("blip.png", dpi=150)
+figure.savefig("blip_leaves_the_data.png", dpi=120)

@@ -114,6 +114,9 @@ def test_blip_goes_the_whole_way(folder):
     good("md", "blip_calibrated.pt", "start.xyz", "--temperature", 300, "--steps", 30, "--forces-var", "stochastic",
          "--observable", "r=distance:0,1", "--log", "blip.h5", cwd=folder)  # fmt: skip
     log = read_log(folder / "blip.h5")
+    assert log.attributes["model"] == "VariationalEnsemble, 4 members drawn with seed 0"
+    terms = load(folder / "blip.pt").training["parts"][0]["terms"]
+    assert set(terms) == {"errors", "divergence", "dropout", "dropout_around"}
     assert log.energy_members.shape == (31, 4)
     assert np.isfinite(log.force_std_max).all()
     good("reweight", "blip.h5", "--observable", "r", cwd=folder)

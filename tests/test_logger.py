@@ -146,6 +146,7 @@ def test_root_attributes_datasets_and_units(tmp_path):
             "n_members": 3,
             "ddof": 1,
             "alpha": 1.3,
+            "model": "Harmonic",
             "model_hash": "harmonic",
             "driver": "model",
             "forces_var": "Exact(every=1)",

@@ -30,7 +30,8 @@ def training_progress(
 
         def on_epoch(part: int, record: EpochRecord) -> None:
             last[part] = record
-            note = f"epoch {record.epoch}, validation {1e3 * record.forces_rmse:.1f} meV/Å"
+            terms = "".join(f", {name.replace('_', ' ')} {value:.2g}" for name, value in record.terms.items())
+            note = f"epoch {record.epoch}, validation {1e3 * record.forces_rmse:.1f} meV/Å{terms}"
             progress.update(tasks[part], completed=record.progress, note=note)
             if not console.is_terminal and int(record.progress * LINES) > printed[part]:
                 printed[part] = int(record.progress * LINES)

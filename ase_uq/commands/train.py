@@ -151,6 +151,7 @@ def run(
                 "epochs": record.epoch,
                 "seconds": round(record.seconds, 1),
                 "valid_forces_rmse": record.forces_rmse,
+                **({"terms": dict(record.terms)} if record.terms else {}),
             }
             for part, record in sorted(last.items())
         ],

@@ -156,6 +156,7 @@ def _facts(run: RunLog) -> Iterator[tuple[str, str]]:
     a, target = run.attributes, target_temperature(run)
     timestep, sigma, alpha = (float(a.get(name, np.nan)) for name in ("timestep_fs", "sigma_baseline", "alpha"))
     yield "Atoms", _formula(run)
+    yield "Model", str(a.get("model", ""))
     yield "Model hash", str(a.get("model_hash", ""))[:_HASH_CHARACTERS]
     yield "Members", str(a.get("n_members", ""))
     if np.isfinite(alpha):

@@ -262,11 +262,12 @@ def _new(
 def _from(
     start: VariationalPotential | VariationalEnsemble | DeepEnsemble | ShallowEnsemble, noise: dict[str, Any]
 ) -> VariationalPotential:
-    if isinstance(start, VariationalPotential):
-        return start
     if isinstance(start, VariationalEnsemble):
-        start.potential.body.requires_grad_(True)
-        start.potential.rates.requires_grad_(start.potential.noise.law == "gaussian")
-        return start.potential
+        start = start.potential
+    if isinstance(start, VariationalPotential):
+        if not any(parameter.requires_grad for parameter in start.parameters()):  # it has been a model since
+            start.body.requires_grad_(True)
+            start.rates.requires_grad_(start.noise.law == "gaussian")
+        return start
     body: Any = start.members[0] if isinstance(start, DeepEnsemble) else start.potential
     return make_variational(body, **{**FINE_TUNING, **noise})
