@@ -94,6 +94,11 @@ class MemberUncertainty:
         return getattr(self.potential, "elements", None)
 
     @property
+    def usual_forces_var(self) -> str:
+        """What `ase-uq md` takes for the variance of forces where nothing is said."""
+        return str(getattr(self.potential, "usual_forces_var", "exact"))
+
+    @property
     def description(self) -> str:
         """What it is made of, for the log: the kind of potential, M, and the seed where members are drawn."""
         seed = getattr(self.potential, "seed", None)

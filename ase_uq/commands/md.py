@@ -40,9 +40,12 @@ def run(
         list[str] | None, typer.Option(help="Also log positions, forces, forces_var or cell. Repeatable.")
     ] = None,
     forces_var: Annotated[
-        str,
-        typer.Option(help="Variance of forces: exact, low_rank, stochastic or off. Cheaper for shallow models."),
-    ] = "exact",
+        str | None,
+        typer.Option(
+            help="Variance of forces: exact, low_rank, stochastic or off. Cheaper for members that share a body "
+            "[exact; stochastic for BLIP with noise on the readouts]."
+        ),
+    ] = None,
     every: Annotated[int, typer.Option(help="Steps from one variance of forces to the next.")] = 1,
     compile_: Annotated[
         str,
@@ -80,7 +83,7 @@ def run(
     atoms = structures[-1]
     keep_freed_memory()
     members = load(model, device=device, compile=compile_, memory_limit=memory_limit)
-    loaded = UQCalculator(members, forces_var=forces_var, every=every)
+    loaded = UQCalculator(members, forces_var=forces_var or members.usual_forces_var, every=every)
     aligned_on = structures if align is None else read_structures(align)
     calculator = make_calculator(loaded, baseline, sigma_baseline, sigma_baseline_per_atom, aligned_on)
     observables = parse_observables(observable or [], atoms)

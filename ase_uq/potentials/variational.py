@@ -254,6 +254,11 @@ class VariationalEnsemble(nn.Module):
         return self.potential.shares_body
 
     @property
+    def usual_forces_var(self) -> str:
+        """What a long run takes where nothing is said: one backward pass for all draws, right on average over steps."""
+        return "stochastic" if self.shares_body else "exact"
+
+    @property
     def std_error(self) -> float:
         """How well S draws know the standard deviation of the noise: 1/sqrt(2 (S - 1)), relative."""
         return float((2.0 * (self.n_members - 1)) ** -0.5)
