@@ -29,7 +29,9 @@ def run(
         ),
     ] = "deep",
     potential: Annotated[str, typer.Option(help="Architecture: equivariant.")] = "equivariant",
-    members: Annotated[int, typer.Option(help="M, at least 2; 4 or more to calibrate.")] = 4,
+    members: Annotated[
+        int | None, typer.Option(help="M, at least 2; 4 or more to calibrate [deep and shallow 4, blip 16].")
+    ] = None,
     valid: Annotated[Path | None, typer.Option(help="Validation frames [a random part of DATA].")] = None,
     valid_fraction: Annotated[float, typer.Option(help="Part of DATA held out for validation.")] = 0.1,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data [200; with --minutes, no limit].")] = None,
@@ -109,6 +111,7 @@ def run(
     else:
         train, held_out = frames, read_frames(valid, **keys)
     chosen = METHODS[method]
+    members = chosen.n_members if members is None else members
     config = {
         "cutoff": cutoff,
         "channels": channels,
