@@ -75,6 +75,12 @@ def save(model: MemberUncertainty, path: str | Path) -> None:
             f"`model` must be made of potentials of ase_uq to be saved, got {type(model).__name__}; "
             "keep foreign calculators as a script that builds them."
         )
+    if not hasattr(getattr(getattr(potential, "potential", None), "body", EquivariantPotential), "config"):
+        body = type(potential.potential.body).__name__
+        raise InputError(
+            f"`model` draws from a foreign potential ({body}), whose architecture a model file cannot hold; keep "
+            "`model.potential.potential.state_dict()` with torch.save, and the script that builds it."
+        )
     if any(".table." in name for name in potential.state_dict()):
         raise InputError("`model` holds a copy made for inference, whose networks are gone; save the original.")
     description = json.dumps(

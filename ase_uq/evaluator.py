@@ -17,7 +17,15 @@ from ase_uq.compiled import CompiledPotential
 from ase_uq.device import checked_device
 from ase_uq.errors import InputError
 from ase_uq.graph import Graph
-from ase_uq.potentials import DeepEnsemble, Evaluation, Potential, ShallowEnsemble, SupportsInference, evaluate
+from ase_uq.potentials import (
+    DeepEnsemble,
+    Evaluation,
+    Potential,
+    ShallowEnsemble,
+    SupportsInference,
+    VariationalEnsemble,
+    evaluate,
+)
 from ase_uq.potentials.memory import MemoryCap
 from ase_uq.potentials.stack import stackable
 
@@ -165,6 +173,9 @@ def _prepared(potential: Potential, device: torch.device) -> Potential:
 
 
 def _memory_cap(potential: Any, gigabytes: float) -> MemoryCap:
+    if isinstance(potential, VariationalEnsemble) and not potential.shares_body:
+        potential.memory_cap = MemoryCap.of(potential.potential, gigabytes)
+        return potential.memory_cap
     if not isinstance(potential, DeepEnsemble):
         return MemoryCap.of(potential, gigabytes)
     # The ensemble is a copy of ours; the member that takes most decides.

@@ -71,7 +71,7 @@ class MemberUncertainty:
         if potential.n_members < 2:
             raise InputError(
                 f"`potential` must have at least 2 members to have a variance, got {potential.n_members}; "
-                "join several in DeepEnsemble([...])."
+                "join several in DeepEnsemble([...]), or draw them with sample_members."
             )
         self.potential = potential
         self.alpha = _checked_alpha(alpha)

@@ -118,7 +118,8 @@ def test_blip_goes_the_whole_way(folder):
     assert read_log(folder / "usual.h5").attributes["forces_var"].startswith("Stochastic")
     assert log.attributes["model"] == "VariationalEnsemble, 4 members drawn with seed 0"
     terms = load(folder / "blip.pt").training["parts"][0]["terms"]
-    assert set(terms) == {"errors", "divergence", "dropout", "dropout_around"}
+    assert set(terms) == {"errors", "divergence", "divergence_around", "dropout", "dropout_around"}
+    assert load(folder / "blip.pt").training["kl_weight"] == 1e-3
     assert log.energy_members.shape == (31, 4)
     assert np.isfinite(log.force_std_max).all()
     good("reweight", "blip.h5", "--observable", "r", cwd=folder)

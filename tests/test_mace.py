@@ -120,7 +120,7 @@ def test_it_is_fine_tuned(double):
         on_epoch=lambda part, record: records.append(record),
     )
     assert records[-1].forces_rmse < 0.9 * records[0].forces_rmse
-    assert set(records[-1].terms) == {"errors", "divergence", "dropout", "dropout_around"}
+    assert set(records[-1].terms) == {"errors", "divergence", "divergence_around", "dropout", "dropout_around"}
     assert MemberUncertainty(ensemble).predict(frames[0].atoms, ["energy"]).energy_var > 0
 
 

@@ -94,7 +94,10 @@ def test_the_divergence_counts_every_weight_that_has_noise():
         each.n_weights * kl_of_rate(rates[each.domain][:, each.column], 1.0).mean() for each in potential.maps()
     ) / sum(sizes.values())
     torch.testing.assert_close(kl_divergence(potential, graph), expected)
-    potential.energies(graph)
+    with pytest.raises(InputError, match="`graph` must be given before anything was evaluated with noise"):
+        kl_divergence(potential)
+    with potential.fresh(torch.Generator()):
+        potential.energies(graph)
     torch.testing.assert_close(kl_divergence(potential), expected)
 
 

@@ -217,7 +217,7 @@ def test_draws_side_by_side_are_those_one_after_another(layers, atoms, monkeypat
     graph, n_maps = build_graph(atoms, 4.0), len(ensemble.potential.maps())
     alone = []
     for s in range(5):
-        with ensemble.potential.frozen([getattr(ensemble, f"draws_{k}")[s : s + 1] for k in range(n_maps)]):
+        with ensemble.potential.frozen([getattr(ensemble, f"draws_{k}")[s + 1 : s + 2] for k in range(n_maps)]):
             alone.append(evaluate(ensemble.potential, graph, stress=True))
     plain = evaluate(ensemble.potential, graph, stress=True)
     for most_edges in (10**6, 2 * len(graph.senders), 1):
@@ -289,7 +289,7 @@ def test_a_file_keeps_the_draws(tmp_path):
         ({"initial_dropout": 0.9}, "`initial_dropout` must lie between .* got 0.9"),
         ({"inputs": "angles"}, "`inputs` must be one of environment, pair, none, got 'angles'"),
         ({"law": "cauchy"}, "`law` must be one of gaussian, dropout, got 'cauchy'"),
-        ({"law": "dropout"}, "`inputs` must be 'none' with the law"),
+        ({"law": "dropout"}, "the law 'dropout' needs inputs='none' and centred=False"),
         ({"layers": {"node": "nothing"}}, "'nothing' matches none; there are network"),
         ({"layers": {"atom": "readouts"}}, "tag layers as of nodes or edges, got 'atom'"),
     ],

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ase_uq.training.methods import Method
 
 NAME = "train"
-DEFAULT_EPOCHS, UNLIMITED = 200, 1_000_000
+DEFAULT_EPOCHS, UNLIMITED, DEFAULT_RATE = 200, 1_000_000, 0.01
 CHOICES = {"method": ("deep", "shallow", "blip"), "potential": ("equivariant",)}
 LATER = {"method": ("coherent", "ltau"), "potential": ("spline",)}
 
@@ -40,7 +40,7 @@ def run(
         typer.Option(help="Time budget, minutes (deep: of each member); stops in good order with the best weights."),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Structures a step.")] = 5,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 0.01,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam [0.01; 0.001 with --from].")] = None,
     schedule: Annotated[str, typer.Option(help="cosine, plateau or constant.")] = "cosine",
     energy_weight: Annotated[float, typer.Option(help="Weight of the energies (per atom) in the loss.")] = 10.0,
     forces_weight: Annotated[float, typer.Option(help="Weight of the forces in the loss.")] = 1.0,
@@ -88,6 +88,8 @@ def run(
         raise InputError(
             f"an earlier training of {out} was interrupted; go on with --resume, or delete {state_dir} to start again."
         )
+    if learning_rate is None:
+        learning_rate = DEFAULT_RATE if from_model is None else 0.1 * DEFAULT_RATE
     settings = FitSettings(
         epochs=(DEFAULT_EPOCHS if minutes is None else UNLIMITED) if epochs is None else epochs,
         minutes=minutes,
@@ -145,6 +147,7 @@ def run(
         "n_valid": len(held_out),
         "subsample": subsample,
         "learning_rate": learning_rate,
+        **{name: extra[name] for name in ("kl_weight",) if name in extra},
         "batch_size": batch_size,
         "schedule": schedule,
         "seed": seed,

@@ -6,10 +6,12 @@ symbol      variable
 A_i         neighbour density, sum_j g(r_ij) Y(r_ij), with radial functions g mixed at random for each element
 d_i         `invariants`: A_i of degree 0 and the norms of those of higher degree, (N, D)
 z_i         `forward`: d_i centred and whitened within the element of the atom, (N, D)
-m_i         `distance`: ln(1 + mean of z_i^2): about ln 2 among the training frames, and unbounded
+m_i         `beyond`: ln((1 + |z_i|^2/t)/2), t the mean of |z_i|^2 over the atoms of the element in the training
+            frames: about zero or below among them, and unbounded outside
 ==========  ====================================================================
 
-Nothing here is trained: the mixing is drawn once, the centring and whitening are those of the training frames.
+Nothing here is trained: the mixing is drawn once, the centring and whitening are those of the training frames. Before
+any have been seen, all elements are taken for known; after, one that did not occur is far from everything.
 
 References
 ----------
@@ -31,6 +33,8 @@ from ase_uq.potentials.blocks import RadialBasis, spherical_harmonics
 _CHANNELS, _N_RADIAL, _L_MAX = 8, 6, 2
 # Of squared norms, so that they have derivatives at zero; of the variances, so that no direction is blown up.
 _FLOOR, _RIDGE = 1e-4, 1e-3
+# m of an element that did not occur.
+_UNKNOWN = 7.0
 
 DIMENSION = _CHANNELS * (_L_MAX + 1)
 
@@ -49,6 +53,8 @@ class Environments(nn.Module):
     mixing: Tensor
     centre: Tensor
     whitening: Tensor
+    typical: Tensor
+    known: Tensor
 
     def __init__(self, n_elements: int, cutoff: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -58,11 +64,19 @@ class Environments(nn.Module):
         self.register_buffer("mixing", mixing / math.sqrt(_N_RADIAL))
         self.register_buffer("centre", torch.zeros(n_elements, DIMENSION, dtype=torch.float64))
         self.register_buffer("whitening", torch.eye(DIMENSION, dtype=torch.float64).repeat(n_elements, 1, 1))
+        self.register_buffer("typical", torch.full((n_elements,), float(DIMENSION), dtype=torch.float64))
+        self.register_buffer("known", torch.ones(n_elements, dtype=torch.float64))
 
     def forward(self, species: Tensor, graph: Graph, vectors: Tensor) -> Tensor:
         """Return z_i (N, D) for `species` (N,) and the edge vectors (E, 3) of the graph, which keep their gradient."""
         centred = self.invariants(species, graph, vectors) - self.centre.index_select(0, species)
         return torch.bmm(centred.unsqueeze(1), self.whitening.index_select(0, species)).squeeze(1)
+
+    def beyond(self, species: Tensor, whitened: Tensor) -> Tensor:
+        """Return m_i (N, 1) for z_i (N, D)."""
+        typical, known = (each.index_select(0, species) for each in (self.typical, self.known))
+        distance = torch.log1p(whitened.square().sum(dim=1) / typical) - math.log(2.0)
+        return (known * distance + (1.0 - known) * _UNKNOWN).unsqueeze(1)
 
     def invariants(self, species: Tensor, graph: Graph, vectors: Tensor) -> Tensor:
         """Return d_i, (N, D)."""
@@ -85,16 +99,14 @@ class Environments(nn.Module):
         species, invariants = (torch.cat(parts) for parts in zip(*found, strict=True))
         for element in range(len(self.centre)):
             own = invariants[species == element].to(torch.float64)
-            if len(own) < 2:
+            self.known[element] = float(len(own) > 0)
+            if not len(own):
                 continue
-            covariance = torch.cov(own.T)
+            covariance = torch.cov(own.T, correction=0)
             mean_variance = covariance.diagonal().mean().clamp(min=_FLOOR)
             ridge = _RIDGE * mean_variance * torch.eye(DIMENSION, dtype=torch.float64, device=own.device)
             values, axes = torch.linalg.eigh(covariance + ridge)
             self.centre[element] = own.mean(dim=0)
             self.whitening[element] = axes / torch.sqrt(values)
-
-
-def distance(whitened: Tensor) -> Tensor:
-    """Return m_i (N, 1) for z_i (N, D)."""
-    return torch.log1p(whitened.square().mean(dim=1, keepdim=True))
+            white = (own - self.centre[element].to(own)) @ self.whitening[element].to(own)
+            self.typical[element] = white.square().sum(dim=1).mean().clamp(min=1.0)

@@ -53,6 +53,11 @@ class MACEPotential(nn.Module):
         super().__init__()
         if not is_mace(model):
             raise InputError(f"`model` must be a MACE model, got {type(model).__name__}; load one with torch.load.")
+        if not hasattr(model, "atomic_energies_fn") or hasattr(model, "joint_embedding"):
+            raise InputError(
+                f"`model` must give energies of positions and elements alone, {type(model).__name__} does not; take "
+                "a MACE or ScaleShiftMACE without further inputs."
+            )
         if len(getattr(model, "heads", [0])) > 1:
             raise InputError(f"`model` must have one head, it has {len(model.heads)}; extract one of them first.")  # type: ignore[arg-type]
         self.model: Any = model
@@ -89,5 +94,6 @@ class MACEPotential(nn.Module):
             "ptr": torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
             "head": torch.zeros_like(counts),
         }
-        found: Tensor = self.model(data, training=True, compute_force=False)["energy"]
-        return found.to(torch.float64).unsqueeze(0)
+        # Summed here, in double precision: its own sum is in that of the model.
+        of_atoms: Tensor = self.model(data, training=True, compute_force=False)["node_energy"]
+        return graph.sum_over_atoms(of_atoms.to(torch.float64)).unsqueeze(0)

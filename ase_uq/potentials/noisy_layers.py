@@ -38,10 +38,10 @@ class NoisyLinear(NoisyMap):
     def __init__(self, layer: nn.Module, noise: Noise, domain: str, column: int) -> None:
         super().__init__(noise, domain, column)
         self.layer: Any = layer
-        inputs, outputs = _scalars(layer)
         # What weights between scalars there are, and unit vectors to read them from the layer.
-        self.register_buffer("mask", torch.outer(inputs, outputs), persistent=False)
-        self.register_buffer("units", torch.eye(len(inputs)), persistent=False)
+        mask = torch.stack([torch.outer(inputs, outputs) for inputs, outputs in _scalars(layer)]).sum(dim=0)
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("units", torch.eye(len(mask)), persistent=False)
 
     mask: Tensor
     units: Tensor
@@ -119,6 +119,7 @@ def put_noise(module: nn.Module, patterns: Sequence[tuple[str, ...]], noise: Noi
         For a module without a layer of a known kind, a domain that does not exist, or a pattern that matches none.
     """
     layers = {name: layer for name, layer in module.named_modules() if type(layer) in KINDS}
+    taken: set[str] = set()
     if not layers:
         raise InputError(
             f"`module` must have linear layers to put noise on, {type(module).__name__} has none of torch or e3nn; "
@@ -129,11 +130,14 @@ def put_noise(module: nn.Module, patterns: Sequence[tuple[str, ...]], noise: Noi
         if domain not in DOMAINS:
             raise InputError(f"`layers` must tag layers as of nodes or edges, got {domain!r}; use node or edge.")
         names = [name for name in layers if re.search(pattern, name)]
+        if taken & set(names):
+            raise InputError(f"`layers` must tag a layer once, {pattern!r} matches {min(taken & set(names))} again.")
         if not names:
             shown = ", ".join(list(layers)[:6]) + (", ..." if len(layers) > 6 else "")
             raise InputError(f"`layers` must match names of layers, {pattern!r} matches none; there are {shown}.")
         for name in names:
-            layer = layers.pop(name)
+            layer = layers[name]
+            taken.add(name)
             options = {"last_only": True} if part == ["last"] and isinstance(layer, MLP) else {}
             noisy = KINDS[type(layer)](layer, noise, domain, columns[domain], **options)
             columns[domain] += sum(isinstance(each, NoisyMap) for each in noisy.modules())
@@ -142,11 +146,13 @@ def put_noise(module: nn.Module, patterns: Sequence[tuple[str, ...]], noise: Noi
     return columns
 
 
-def _scalars(layer: nn.Module) -> tuple[Tensor, Tensor]:
+def _scalars(layer: Any) -> list[tuple[Tensor, Tensor]]:
+    # Inputs and outputs that weights connect: scalars with scalars, pseudoscalars with pseudoscalars.
     if isinstance(layer, nn.Linear):
-        return torch.ones(layer.in_features), torch.ones(layer.out_features)
-    return _of_irreps(layer.irreps_in), _of_irreps(layer.irreps_out)
+        return [(torch.ones(layer.in_features), torch.ones(layer.out_features))]
+    kinds = (o3.Irrep("0e"), o3.Irrep("0o"))
+    return [(_places(layer.irreps_in, kind), _places(layer.irreps_out, kind)) for kind in kinds]
 
 
-def _of_irreps(irreps: o3.Irreps) -> Tensor:
-    return torch.cat([torch.full((each.dim,), float(each.ir.l == 0)) for each in irreps])
+def _places(irreps: o3.Irreps, kind: o3.Irrep) -> Tensor:
+    return torch.cat([torch.full((each.dim,), float(each.ir == kind)) for each in irreps])

@@ -29,7 +29,7 @@ from ase_uq.errors import InputError
 from ase_uq.graph import Graph
 from ase_uq.potentials.blocks import RadialBasis
 from ase_uq.potentials.elements import element_indices, species_of
-from ase_uq.potentials.environments import DIMENSION, Environments, distance
+from ase_uq.potentials.environments import DIMENSION, Environments
 
 INPUTS = ("environment", "pair", "none")
 START = 0.05  # of p, where nothing else is said
@@ -54,7 +54,7 @@ class RateNetwork(nn.Module):
     max_dropout
         Upper limit of p, between 0 and 1.
     initial_dropout
-        p everywhere at the start.
+        p of a typical atom of the training frames at the start, which for other inputs is p everywhere.
     inputs
         What rates depend on: "environment", "pair" (elements and distances alone), or "none" (variational dropout:
         every layer has a rate of its own).
@@ -118,7 +118,7 @@ class RateNetwork(nn.Module):
             whitened = self.environments(species, graph, vectors)
             # Bounded: the network shapes the rates among the training frames, `beyond` those outside.
             atoms = torch.cat([atoms, whitened * torch.rsqrt(1.0 + whitened.square())], dim=1)
-            beyond = distance(whitened) - math.log(2.0)
+            beyond = self.environments.beyond(species, whitened)
         elif self.inputs == "none":
             atoms = torch.zeros_like(atoms)
         alpha = {"node": self._alpha(self.node(atoms, beyond))}
@@ -139,8 +139,7 @@ class RateNetwork(nn.Module):
         self.environments.learn((self.species(graph), graph) for graph in graphs)
 
     def _alpha(self, logits: Tensor) -> Tensor:
-        p = self.max_dropout * torch.sigmoid(logits)
-        p = p + _SMALLEST
+        p = _SMALLEST + (self.max_dropout - _SMALLEST) * torch.sigmoid(logits)
         return p / (1.0 - p)
 
 

@@ -23,10 +23,12 @@ from ase_uq.graph import Graph
 from ase_uq.potentials.base import Evaluation, Potential, evaluate, joined
 from ase_uq.potentials.equivariant import EquivariantPotential
 from ase_uq.potentials.mace import MACEPotential, is_mace
+from ase_uq.potentials.memory import MemoryCap
 from ase_uq.potentials.noisy_layers import put_noise
 from ase_uq.potentials.rates import RateNetwork
 from ase_uq.potentials.variational_layers import (
     LAWS,
+    PACE,
     Noise,
     NoisyMap,
     VariationalMLP,
@@ -77,8 +79,11 @@ class VariationalPotential(nn.Module):
             raise InputError(f"`prior_dropout` must lie between 0 and 1, got {prior_dropout}; 0.5 is usual.")
         if law not in LAWS:
             raise InputError(f"`law` must be one of {', '.join(LAWS)}, got {law!r}; choose one.")
-        if law == "dropout" and inputs != "none":
-            raise InputError(f"`inputs` must be 'none' with the law \"dropout\", got {inputs!r}; its rate is fixed.")
+        if law == "dropout" and (inputs != "none" or centred):
+            raise InputError(
+                f"the law 'dropout' needs inputs='none' and centred=False, got {inputs!r} and {centred}; masks know "
+                "nothing of the atoms."
+            )
         patterns = _patterns(potential, layers)
         self.prior_rate = prior_dropout / (1.0 - prior_dropout)
         self.noise = Noise(law=law)
@@ -141,7 +146,8 @@ class VariationalPotential(nn.Module):
 
         While a stack of draws is frozen, the graph has a copy of the structures for each.
         """
-        self.set_rates(graph)
+        if self.noise.mode != "mean":
+            self.set_rates(graph)
         if not isinstance(self.body, EquivariantPotential):
             found: Tensor = self.body.energies(graph)
             return found
@@ -157,6 +163,20 @@ class VariationalPotential(nn.Module):
     def set_rates(self, graph: Graph) -> None:
         """Work out the rates of the structures at hand; they do not depend on the draw."""
         self.noise.rates, self.noise.species = self.rates(graph), self.rates.species(graph)
+
+    @torch.no_grad()
+    def learn(self, graphs: Sequence[Graph]) -> None:
+        """Take the environments of training frames for known, and what layers see there for the centres of noise."""
+        self.rates.learn(graphs)
+        nothing = [torch.zeros(1, *each.draw_shape) for each in self.maps()]
+        self.noise.follows = True
+        try:
+            with self.frozen(nothing):
+                for k, graph in enumerate(graphs):
+                    self.noise.pace = 1.0 / (k + 1)
+                    self.energies(graph)
+        finally:
+            self.noise.follows, self.noise.pace = False, PACE
 
     def scalars(self, graph: Graph) -> list[Tensor]:
         """Return the scalar features after every layer of the body, for rates that are there already."""
@@ -203,12 +223,16 @@ class VariationalPotential(nn.Module):
 
     def _last_noise(self, features: Tensor) -> Tensor | None:
         # `readout()` has the mean weights of the last layers: their noise comes on top.
-        readouts: list[Any] = list(self.body.network.readouts)
-        if self.noise.mode == "mean" or not isinstance(readouts[0], VariationalMLP):
+        if self.noise.mode == "mean":
             return None
+        readouts: list[Any] = list(self.body.network.readouts)
         parts = features.split([readout.last_weights().shape[1] for readout in readouts], dim=1)
-        noises = [readout.maps[-1].perturbation(part) for readout, part in zip(readouts, parts, strict=True)]
-        return torch.stack(noises).sum(dim=0).squeeze(1)
+        noises: list[Tensor] = [
+            readout.maps[-1].perturbation(part)
+            for readout, part in zip(readouts, parts, strict=True)
+            if hasattr(readout, "maps")
+        ]
+        return torch.stack(noises).sum(dim=0).squeeze(1) if noises else None
 
 
 class VariationalEnsemble(nn.Module):
@@ -226,7 +250,9 @@ class VariationalEnsemble(nn.Module):
         dtype = next(potential.rates.parameters()).dtype
         for k, drawn in enumerate(potential.draws(n_members, torch.Generator().manual_seed(seed))):
             # Part of the state, and so of the file and its hash: generators differ between versions of torch.
-            self.register_buffer(f"draws_{k}", drawn.to(dtype))
+            # The mean weights first.
+            self.register_buffer(f"draws_{k}", torch.cat([torch.zeros_like(drawn[:1]), drawn]).to(dtype))
+        self.memory_cap: MemoryCap | None = None
 
     @property
     def cutoff(self) -> float:
@@ -312,12 +338,13 @@ class VariationalEnsemble(nn.Module):
         return {"potential": self.potential.config(), "n_members": self.n_members, "seed": self.seed}
 
     def _draws(self) -> list[Tensor]:
-        # The mean weights first.
-        drawn = [getattr(self, f"draws_{k}") for k in range(len(self.potential.maps()))]
-        return [torch.cat([torch.zeros_like(each[:1]), each]) for each in drawn]
+        # (1 + S, n_in, n_out) each: the mean weights first.
+        return [getattr(self, f"draws_{k}") for k in range(len(self.potential.maps()))]
 
     def _parts(self, graph: Graph) -> Iterator[list[Tensor]]:
         at_once = max(1, MOST_EDGES // max(1, len(graph.senders)))
+        if self.memory_cap is not None:
+            at_once = min(at_once, self.memory_cap.members_at_once(graph))
         for first in range(0, self.n_members + 1, at_once):
             yield [drawn[first : first + at_once] for drawn in self._draws()]
 
@@ -350,7 +377,8 @@ def make_variational(
         one member with `elements` and a `scale` (see `ase_uq.potentials.base`) and has linear layers of torch or e3nn.
     layers
         Where the noise goes. For our potentials and MACE: "readout" (a rate for each atom; draws of ours share the
-        body, and cost little), "radial" (the networks of distances, a rate for each edge), or both. For any module:
+        body, and cost little), "last" (of the readouts the last layer alone), "radial" (the networks of distances, a
+        rate for each edge), or some of them. For any module:
         a mapping of "node" and "edge" to regular expressions, found in the names of the layers that see a row for
         each atom, or edge.
     prior_dropout
@@ -363,7 +391,8 @@ def make_variational(
     centred
         Whether noise leaves an average atom alone: see `variational_layers`; without, as in the paper.
     law
-        "gaussian", or "dropout" for Monte-Carlo dropout with p = `initial_dropout`, which wants `inputs="none"`.
+        "gaussian", or "dropout" for Monte-Carlo dropout with p = `initial_dropout`, which wants `inputs="none"` and
+        `centred=False`.
     seed
         Of the rate networks.
 
@@ -437,19 +466,23 @@ def kl_divergence(potential: VariationalPotential, graph: Graph | None = None) -
     potential
         Variational.
     graph
-        Structures whose rates are meant; those last evaluated by default.
+        Structures whose rates are meant; those last evaluated with noise by default.
 
     References
     ----------
     arXiv:2508.14022; see `kl_of_rate`.
     """
     rates = potential.noise.rates if graph is None else potential.rates(graph)
+    if not rates:
+        raise InputError("`graph` must be given before anything was evaluated with noise; pass the structures meant.")
     total: Any = 0.0
     n_weights = 0
     for each in potential.maps():
         of_rows = kl_of_rate(rates[each.domain][:, each.column], potential.prior_rate)
+        if not len(of_rows):
+            continue  # atoms that see no other have no edges
         total, n_weights = total + each.n_weights * of_rows.mean(), n_weights + each.n_weights
-    return torch.as_tensor(total) / n_weights
+    return torch.as_tensor(total) / max(1, n_weights)
 
 
 def _about_the_first(values: Tensor) -> Tensor:
@@ -459,9 +492,11 @@ def _about_the_first(values: Tensor) -> Tensor:
 
 def _patterns(potential: Any, layers: Layers) -> list[tuple[str, ...]]:
     if isinstance(layers, Mapping):
-        return list(layers.items())
+        return sorted(layers.items())  # in a fixed order, which a file keeps
     named: Mapping[str, tuple[str, ...]] = getattr(potential, "NOISE", {})
     if not layers or not set(layers) <= set(named):
         known = f"some of {', '.join(named)}" if named else "a mapping of node and edge to patterns of names"
         raise InputError(f"`layers` must name {known}, got {list(layers)}; name at least one.")
+    if {"last", "readout"} <= set(layers):
+        raise InputError("`layers` must name last or readout, not both; the second contains the first.")
     return [named[name] for name in sorted(layers)]

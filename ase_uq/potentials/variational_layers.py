@@ -48,8 +48,7 @@ LAWS = ("gaussian", "dropout")
 # Activations have unit variance: below this variance of the noise its derivative is cut off, so that no root of zero
 # is differentiated.
 _FLOOR = 1e-10
-# Of the running means, a step.
-_PACE = 0.02
+PACE = 0.02  # of the running means, a step of a training
 
 
 @dataclass
@@ -68,8 +67,8 @@ class Noise:
         Of the fresh noise, on the CPU; `None` takes torch's own.
     species
         Index of each atom's element, (N,).
-    follows
-        Whether layers take what they see into their centres.
+    follows, pace
+        Whether layers take what they see into their centres, running means, and how much of it.
     """
 
     mode: Mode = "mean"
@@ -78,6 +77,7 @@ class Noise:
     generator: torch.Generator | None = None
     species: Tensor | None = None
     follows: bool = False
+    pace: float = PACE
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Noise:
         # One for all layers of the copy. Rates belong to the structures last seen, and to the graph of their
@@ -141,6 +141,11 @@ class NoisyMap(nn.Module):
         matrix = self.matrix()
         if self.noise.mode == "mean":
             return x.new_zeros(*x.shape[:-1], matrix.shape[1])
+        if x.dim() != 2:
+            raise InputError(
+                f"`layers` tags a layer that sees an array of shape {tuple(x.shape)}, noise needs rows (R, n_in); "
+                "leave it out."
+            )
         if hasattr(self, "centre"):
             x = self._off_centre(x)
         if self.noise.mode == "frozen":
@@ -155,7 +160,8 @@ class NoisyMap(nn.Module):
             return (x * (p - (coin < p).to(x.dtype)) / (1.0 - p)) @ matrix
         variance = rate * ((x * x) @ (matrix * matrix))
         fresh = torch.randn(variance.shape, generator=self.noise.generator, dtype=torch.float64).to(x)
-        return torch.sqrt(variance + _FLOOR) * fresh
+        # Outputs without a noisy weight (vectors, say) stay without noise.
+        return torch.sqrt(variance + _FLOOR) * fresh * (matrix != 0.0).any(dim=0)
 
     def rates(self) -> Tensor:
         """Rates of this layer, (R, 1)."""
@@ -185,7 +191,7 @@ class NoisyMap(nn.Module):
         # A running mean, as batch normalisation has it.
         counts = torch.bincount(species, minlength=len(self.centre)).unsqueeze(1).to(x)
         means = torch.zeros_like(self.centre).index_add(0, species, x) / counts.clamp(min=1.0)
-        self.centre.lerp_(torch.where(counts > 0, means, self.centre), _PACE)
+        self.centre.lerp_(torch.where(counts > 0, means, self.centre), self.noise.pace)
 
     def _wrong_rows(self, expected: int, found: int) -> InputError:
         return InputError(

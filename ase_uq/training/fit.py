@@ -166,9 +166,11 @@ def fit(
     optimizer = torch.optim.Adam(potential.parameters(), lr=settings.learning_rate, amsgrad=settings.amsgrad)
     best = {name: value.clone() for name, value in potential.state_dict().items()}
     parts = {"potential": potential, "averaged": averaged, "optimizer": optimizer}
-    done = _Progress()
+    done, fixed = _Progress(), asdict(settings)
+    if isinstance(objective, FollowsEpochs):
+        fixed |= objective.settings
     if resume and state_path is not None and state_path.exists():
-        done, best = _load_state(state_path, parts, settings)
+        done, best = _load_state(state_path, parts, fixed)
     while not _finished(done, settings):
         began = time.monotonic()
         rate = settings.learning_rate * learning_rate_factor(
@@ -191,7 +193,7 @@ def fit(
         done.losses.append(valid_loss)
         done.seconds += time.monotonic() - began
         if state_path is not None:
-            _save_state(state_path, parts, settings, done, best)
+            _save_state(state_path, parts, fixed, done, best)
         if on_epoch is not None:
             on_epoch(
                 EpochRecord(
@@ -274,24 +276,24 @@ def _finished(done: _Progress, settings: FitSettings) -> bool:
 
 
 def _save_state(
-    path: Path, parts: dict[str, Any], settings: FitSettings, done: _Progress, best: dict[str, Tensor]
+    path: Path, parts: dict[str, Any], fixed: dict[str, Any], done: _Progress, best: dict[str, Tensor]
 ) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
     with replacing(path) as aside:
-        torch.save({**state, "best": best, "settings": asdict(settings), "done": asdict(done)}, aside)
+        torch.save({**state, "best": best, "settings": fixed, "done": asdict(done)}, aside)
 
 
-def _load_state(path: Path, parts: dict[str, Any], settings: FitSettings) -> tuple[_Progress, dict[str, Tensor]]:
+def _load_state(path: Path, parts: dict[str, Any], fixed: dict[str, Any]) -> tuple[_Progress, dict[str, Tensor]]:
     try:
         state = torch.load(path, weights_only=True)
     except Exception as e:
         raise InputError(f"the training state `{path}` could not be read; delete it, or train without --resume.") from e
     # The length of the run may change on resuming; everything else would make it another training.
     free = ("epochs", "minutes", "stop_after")
-    for name, value in asdict(settings).items():
-        if name not in free and state["settings"][name] != value:
+    for name, value in fixed.items():
+        if name not in free and state["settings"].get(name) != value:
             raise InputError(
-                f"`{name}` must be {state['settings'][name]!r} as in the interrupted training, got {value!r}; "
+                f"`{name}` must be {state['settings'].get(name)!r} as in the interrupted training, got {value!r}; "
                 "set it so, or train without --resume."
             )
     for name, part in parts.items():

@@ -64,7 +64,12 @@ class Objective(Protocol):
 
 @runtime_checkable
 class FollowsEpochs(Protocol):
-    """An optional ability of objectives that change along the training, and go on after an interruption as before."""
+    """An optional ability of objectives that change along the training, and go on after an interruption as before.
+
+    `settings`, plain numbers and words, must then be the same.
+    """
+
+    settings: dict[str, Any]
 
     def begin_epoch(self, epoch: int, *, progress: float) -> None:
         """Prepare for an epoch, counted from 0; `progress` is the part of the training that is done."""

@@ -1,11 +1,12 @@
 """`train_variational`: the evidence lower bound of a variational potential.
 
-    loss = squared errors of one noisy evaluation + warm-up * kl_weight * KL(posterior, prior) per weight
+    loss = squared errors of one noisy evaluation + warm-up * kl_weight * (KL at the frames + 10 KL around them)
+
+with the KL divergence of posterior from prior per weight, mean over atoms and edges.
 
 The noise is fresh in every step, and of the kind of the members that are drawn later: one draw of the weights for all
 atoms. The squared errors are those of `losses`, without units, so that `kl_weight` means the same for every material:
-the smaller, the more the data narrow the noise. The divergence is the mean of that at the frames and that around them,
-see `surroundings`.
+the smaller, the more the data narrow the noise. Around the frames, see `surroundings`, nothing opposes the prior.
 
 References
 ----------
@@ -14,6 +15,7 @@ Coscia, de Haan and Welling, arXiv:2508.14022; Kingma, Salimans and Welling, arX
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ase_uq.device import checked_device
 from ase_uq.errors import InputError
@@ -46,9 +49,9 @@ from ase_uq.training.surroundings import Surroundings
 KL_WEIGHT = 1e-4
 NOISES = ("shared", "local")
 _EPOCHS_OF_A_SEED = 1_000_003  # further apart than any training is long
-AROUND = 10.0
-WARM_UP = 0.2
-_JUDGED_FRAMES, _AT_THE_CAP, _DIED_OUT = 10, 0.95, 1e-5
+AROUND = 10.0  # weight of the divergence around the frames, in units of that at them
+WARM_UP = 0.2  # part of the training over which the weight of both rises
+_JUDGED_FRAMES, _AT_THE_CAP, _DIED_OUT, _GROWN = 10, 0.95, 1e-5, 2.0
 # To fine-tune: hardly any noise at the start, never much, and small steps.
 FINE_TUNING: dict[str, Any] = {"initial_dropout": 5e-5, "max_dropout": 0.1}
 FINE_TUNING_CLIP = 0.5
@@ -57,8 +60,8 @@ FINE_TUNING_CLIP = 0.5
 class EvidenceLowerBound:
     """Errors under noise plus the divergence from the prior; errors of the mean weights alone when it validates.
 
-    Follows `errors` and `divergence` (the two terms, nats per weight for the second, before its weight), and
-    `dropout` and `dropout_around`: the mean p at the frames and around them.
+    Follows its terms before their weights, `errors`, `divergence` and `divergence_around`, and the mean p at the frames
+    and around them, `dropout` and `dropout_around`; all with the weights of the step, not their moving average.
 
     Parameters
     ----------
@@ -92,6 +95,7 @@ class EvidenceLowerBound:
             raise InputError(f"`noise` must be one of {', '.join(NOISES)}, got {noise!r}; choose one.")
         self.kind, self.generator = noise, torch.Generator()
         self.errors, self.kl_weight, self.warm_up = errors, kl_weight, warm_up
+        self.settings = {"kl_weight": kl_weight, "warm_up": warm_up, "noise": noise}
         self.surroundings, self.seed, self.warmth = surroundings, seed, 1.0
 
     def begin_epoch(self, epoch: int, *, progress: float) -> None:
@@ -113,12 +117,13 @@ class EvidenceLowerBound:
         if not self.kl_weight:
             return Scored(scored.loss, scored.energy_error, scored.force_error, terms)
         divergence = kl_divergence(potential)
+        terms["divergence"] = divergence.detach()
         if self.surroundings is not None:
             potential.set_rates(self.surroundings.drawn(self.generator))
-            divergence = (divergence + AROUND * kl_divergence(potential)) / (1.0 + AROUND)
-            terms["dropout_around"] = mean_dropout(potential)
-        terms["divergence"] = divergence.detach()
-        loss = scored.loss + self.warmth * self.kl_weight * (1.0 + AROUND) * divergence
+            around = kl_divergence(potential)
+            terms |= {"divergence_around": around.detach(), "dropout_around": mean_dropout(potential)}
+            divergence = divergence + AROUND * around
+        loss = scored.loss + self.warmth * self.kl_weight * divergence
         return Scored(loss, scored.energy_error, scored.force_error, terms)
 
     def _noise(self, potential: VariationalPotential) -> AbstractContextManager[None]:
@@ -134,7 +139,7 @@ def train_variational(
     n_members: int,
     settings: FitSettings,
     config: dict[str, Any] | None = None,
-    start: VariationalPotential | VariationalEnsemble | DeepEnsemble | ShallowEnsemble | None = None,
+    start: nn.Module | None = None,
     kl_weight: float = KL_WEIGHT,
     noise: dict[str, Any] | None = None,
     objective: EvidenceLowerBound | None = None,
@@ -156,14 +161,16 @@ def train_variational(
     config
         Arguments of `EquivariantPotential` other than `elements` and `seed`.
     start
-        Trained model to fine-tune: a variational one (of a foreign module, say), whose noise goes on from where it is,
-        or any other, whose first potential is taken, with hardly any noise at the start.
+        What to fine-tune; it is copied. A variational potential (of a foreign module, say) or its draws, whose noise
+        goes on from where it is, or an ensemble or any potential that `make_variational` takes, which starts with
+        hardly any noise. The first potential of a deep ensemble is taken, and gradients are clipped at 0.5 or less. A
+        small learning rate, a tenth of the usual one, keeps what was learned.
     kl_weight
         Weight of the divergence from the prior.
     noise
         Options of `make_variational`, where `start` does not bring its own.
     objective
-        Another bound than that of squared errors and `kl_weight`.
+        Another bound than that of squared errors, with a weight of its own instead of `kl_weight`.
     device, state_dir, resume, on_epoch
         As for the other methods.
 
@@ -178,6 +185,7 @@ def train_variational(
     noise = dict(noise or {})
     potential = _new(train, settings, config, noise) if start is None else _from(start, noise)
     if start is not None:
+        _give_reference(potential.body, train)
         settings = replace(settings, clip=min(settings.clip, FINE_TUNING_CLIP))
     ensemble = sample_members(potential, n_members, seed=settings.seed)  # before training: it checks the number
     potential.to(device)
@@ -187,7 +195,8 @@ def train_variational(
         Batches(frames, cutoff=potential.cutoff, batch_size=settings.batch_size, device=device)
         for frames in (train, valid)
     )
-    potential.rates.learn([batch.graph for batch in shown.in_order()])
+    graphs = [batch.graph for batch in shown.in_order()]
+    potential.learn(graphs)
     bound = objective or EvidenceLowerBound(
         SquaredErrors(settings.weights),
         kl_weight=kl_weight,
@@ -205,6 +214,7 @@ def train_variational(
         state_path=None if state_dir is None else state_dir / "variational.pt",
         resume=resume,
     )
+    potential.learn(graphs)  # the centres, for the best weights
     if state_dir is not None:
         shutil.rmtree(state_dir)
     return ensemble.cpu()
@@ -219,7 +229,7 @@ def noise_warnings(ensemble: VariationalEnsemble, frames: Sequence[Frame], *, kl
             potential.set_rates(build_graph(frame.atoms, potential.cutoff))
             found_p.append(_dropout(potential))
     p = torch.cat(found_p)
-    cap = potential.config()["max_dropout"]
+    cap, start = potential.rates.max_dropout, potential.rates.initial_dropout
     found = []
     if kl_weight == 0.0:
         found.append(
@@ -235,6 +245,11 @@ def noise_warnings(ensemble: VariationalEnsemble, frames: Sequence[Frame], *, kl
         found.append(
             f"dropout rates are below {_DIED_OUT:g} everywhere: the noise has died out, and draws hardly differ; raise "
             "`--kl-weight`, or train longer when fine-tuning."
+        )
+    elif start < 1e-3 and bool((p < _GROWN * start).all()):
+        found.append(
+            f"dropout rates are still about their start of {start:g} everywhere: the noise is not trained; train "
+            "longer, or raise `--kl-weight`."
         )
     return tuple(found)
 
@@ -259,15 +274,29 @@ def _new(
     return make_variational(body, **{"seed": settings.seed, **noise})
 
 
-def _from(
-    start: VariationalPotential | VariationalEnsemble | DeepEnsemble | ShallowEnsemble, noise: dict[str, Any]
-) -> VariationalPotential:
+def _give_reference(body: Any, train: Sequence[Frame]) -> None:
+    # A body of ours that was never trained has no energies of atoms and no scale yet.
+    if isinstance(body, EquivariantPotential) and not bool(body.shifts.any()) and float(body.scale) == 1.0:
+        reference = fit_reference(train, cutoff=body.cutoff)
+        shifts = dict(zip(reference.elements, reference.shifts, strict=True))
+        body.set_reference(
+            shifts=[shifts.get(symbol, 0.0) for symbol in body.elements],
+            scale=reference.scale,
+            mean_neighbours=reference.mean_neighbours,
+        )
+
+
+def _from(start: Any, noise: dict[str, Any]) -> VariationalPotential:
     if isinstance(start, VariationalEnsemble):
         start = start.potential
     if isinstance(start, VariationalPotential):
-        if not any(parameter.requires_grad for parameter in start.parameters()):  # it has been a model since
-            start.body.requires_grad_(True)
-            start.rates.requires_grad_(start.noise.law == "gaussian")
-        return start
-    body: Any = start.members[0] if isinstance(start, DeepEnsemble) else start.potential
-    return make_variational(body, **{**FINE_TUNING, **noise})
+        potential = copy.deepcopy(start)
+        if not any(parameter.requires_grad for parameter in potential.parameters()):  # it has been a model since
+            potential.body.requires_grad_(True)
+            potential.rates.requires_grad_(potential.noise.law == "gaussian")
+        return potential
+    if isinstance(start, DeepEnsemble):
+        start = start.members[0]
+    elif isinstance(start, ShallowEnsemble):
+        start = start.potential
+    return make_variational(start, **{**FINE_TUNING, **noise})
