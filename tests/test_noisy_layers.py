@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from e3nn import o3
 from scipy.spatial.transform import Rotation
 
-from ase_uq import UQCalculator
+from ase_uq import UQCalculator, save
 from ase_uq.errors import InputError
 from ase_uq.graph import build_graph
 from ase_uq.members import MemberUncertainty
 from ase_uq.potentials import evaluate, kl_divergence, make_variational, sample_members
-from ase_uq.potentials.variational_layers import kl_of_rate
+from ase_uq.potentials.memory import MemoryCap
+from ase_uq.potentials.noisy_layers import NoisyLinear
+from ase_uq.potentials.variational_layers import Noise, kl_of_rate
 from ase_uq.testing import assert_uncertainty_model
 from ase_uq.training import FitSettings
 from ase_uq.training.variational import train_variational
@@ -153,6 +156,7 @@ def test_a_foreign_potential_is_fine_tuned_and_drives_ase():
     [
         ({"node": "attention"}, "'attention' matches none; there are "),
         ({"atoms": "last"}, "tag layers as of nodes or edges, got 'atoms'"),
+        ({"node": "readout", "edge": "readout.0"}, "must tag a layer once, 'readout' matches readout.0 again"),
         (("readout",), "must name a mapping of node and edge to patterns"),
     ],
 )
@@ -169,6 +173,55 @@ def test_a_layer_with_the_wrong_tag_is_named(mode):
     layer.frozen = torch.ones(1, *layer.draw_shape, dtype=torch.float64)
     with pytest.raises(InputError, match="tags a layer as one of edges, of which there are .*, but it sees 9 rows"):
         potential.energies(build_graph(ethanol(), 4.0))
+
+
+def test_a_layer_that_sees_no_rows_is_refused():
+    potential = make_variational(ForeignPotential(), layers={"node": "readout.0"})
+    (layer,) = potential.maps()
+    with potential.fresh(torch.Generator()), pytest.raises(InputError, match=r"an array of shape \(3, 2, 12\)"):
+        layer(torch.zeros(3, 2, 12, dtype=torch.float64))
+
+
+def test_pseudoscalars_have_weights_of_their_own():
+    linear = o3.Linear("3x0e + 2x0o + 2x1o", "2x0e + 1x0o + 1x1o").double()
+    layer = NoisyLinear(linear, Noise(), "node", 0)
+    assert layer.n_weights == 3 * 2 + 2 * 1
+    matrix = layer.matrix()
+    assert (matrix != 0).sum() == layer.n_weights
+    x = torch.randn(4, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(x[:, :5] @ matrix[:5, :3], linear(x)[:, :3])
+
+
+def test_fresh_noise_leaves_vectors_alone():
+    potential = make_variational(ForeignPotential(), layers={"node": "mixer"}, initial_dropout=0.3)
+    (layer,) = potential.maps()
+    potential.set_rates(build_graph(ethanol(), 4.0))
+    x = torch.randn(9, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with potential.fresh(torch.Generator()):
+        noise = layer.perturbation(x)
+    assert noise[:, :6].abs().min() > 0
+    assert not noise[:, 6:].any()
+
+
+def test_a_foreign_model_says_how_it_is_kept(tmp_path):
+    model = MemberUncertainty(sample_members(make_variational(ForeignPotential(), layers=EVERYWHERE), 2))
+    with pytest.raises(InputError, match="draws from a foreign potential .ForeignPotential.*state_dict"):
+        save(model, tmp_path / "model.pt")
+
+
+def test_a_memory_limit_counts_draws_one_by_one():
+    ensemble = sample_members(make_variational(ForeignPotential(), layers=EVERYWHERE), 6)
+    atoms = ethanol()
+    free = MemberUncertainty(ensemble).predict(atoms)
+    cap = MemoryCap.of(ensemble.potential, 1.0)
+    needed = cap.needed(build_graph(atoms, 4.0)) / 1e9
+    tight = MemberUncertainty(ensemble, memory_limit=2.5 * needed)
+    found = tight.predict(atoms)
+    np.testing.assert_allclose(found.energy_members, free.energy_members, rtol=1e-11)
+    np.testing.assert_allclose(found.forces_var, free.forces_var, rtol=1e-9)
+    assert [len(part[0]) for part in tight._evaluator.potential._parts(build_graph(atoms, 4.0))] == [2, 2, 2, 1]
+    with pytest.raises(InputError, match="for one member"):
+        MemberUncertainty(ensemble, memory_limit=0.5 * needed).predict(atoms)
 
 
 def test_a_module_without_layers_is_refused():

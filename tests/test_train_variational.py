@@ -142,9 +142,12 @@ def test_noise_leaves_an_average_atom_alone(data):
     (batch,) = Batches(train, cutoff=3.5, batch_size=len(train)).in_order()
     seen = {}
     for k, each in enumerate(potential.maps()):
-        each.perturbation = lambda x, k=k, each=each: seen.setdefault(k, (x, each))[0].new_zeros(
-            len(x), 8 if k == 0 else 1
-        )
+
+        def remember(x, k=k, each=each):
+            seen[k] = (x, each)
+            return x.new_zeros(len(x), each.matrix().shape[1])
+
+        each.perturbation = remember
     with torch.no_grad(), potential.fresh(torch.Generator()):
         potential.energies(batch.graph)
     for x, each in seen.values():

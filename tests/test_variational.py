@@ -230,6 +230,20 @@ def test_draws_side_by_side_are_those_one_after_another(layers, atoms, monkeypat
         torch.testing.assert_close(ensemble.energies(graph), together.energies, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("pattern", [r"readouts\.0$", r"readouts\.1$"])
+def test_one_of_several_readouts_can_have_noise(pattern, tmp_path):
+    graph = build_graph(ethanol(), 4.0)
+    ensemble = sample_members(make_variational(body(), layers={"node": pattern}, initial_dropout=0.2), 4)
+    assert ensemble.shares_body
+    for drawn in ensemble._draws():  # of every map with noise
+        before = ensemble.energies(graph).detach()
+        drawn[1] += 1.0
+        assert (ensemble.energies(graph) - before).abs().max() > 1e-3
+    save(MemberUncertainty(ensemble), tmp_path / "model.pt")
+    loaded = load(tmp_path / "model.pt").potential
+    torch.testing.assert_close(loaded.energies(graph), ensemble.energies(graph), rtol=1e-12, atol=1e-12)
+
+
 def test_the_error_of_a_standard_deviation_over_draws():
     atoms = build_graph(ethanol(), 4.0)
     potential = make_variational(body(), initial_dropout=1e-4)  # so little that energies are normal
@@ -291,6 +305,8 @@ def test_a_file_keeps_the_draws(tmp_path):
         ({"law": "cauchy"}, "`law` must be one of gaussian, dropout, got 'cauchy'"),
         ({"law": "dropout"}, "the law 'dropout' needs inputs='none' and centred=False"),
         ({"layers": {"node": "nothing"}}, "'nothing' matches none; there are network"),
+        ({"layers": ("last", "readout")}, "must name last or readout, not both"),
+        ({"law": "dropout", "inputs": "none"}, "needs inputs='none' and centred=False, got 'none' and True"),
         ({"layers": {"atom": "readouts"}}, "tag layers as of nodes or edges, got 'atom'"),
     ],
 )
