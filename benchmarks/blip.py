@@ -234,7 +234,7 @@ def mean_of(values: Sequence[float | None], key: str) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "-"
-    digits = 1 if key.endswith("mae") or key == "ms" else 0 if key == "seconds" else 2
+    digits = {"energy_mae": 2, "forces_mae": 1, "ms": 1, "seconds": 0}.get(key, 2)
     spread = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 and key not in ("seconds", "ms") else ""
     return f"{np.mean(known):.{digits}f}{spread}"
 

@@ -38,6 +38,7 @@ from ase_uq.potentials import (
     DeepEnsemble,
     EquivariantPotential,
     ShallowEnsemble,
+    VariationalEnsemble,
     evaluate,
     make_variational,
     sample_members,
@@ -75,6 +76,7 @@ def main() -> int:
     parser.add_argument("--members", nargs="+", type=int, default=[2, 4, 8, 16, 32])
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--compile", action="store_true", help="also the compiled model, a minute more for each system")
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows with TEXT in their names, beside the unit")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     options = parser.parse_args()
@@ -92,7 +94,7 @@ def main() -> int:
 def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return one row for each variant of a system."""
     atoms = SYSTEMS[name]()
-    steps = variants(atoms, options)
+    steps = {key: step for key, step in variants(atoms, options).items() if key == "one model" or options.only in key}
     seconds: dict[str, list[float]] = {variant: [] for variant in steps}
     rng = np.random.default_rng(0)
     for round_ in range(options.rounds + 2):
@@ -153,6 +155,7 @@ def variants(atoms: Atoms, options: argparse.Namespace) -> dict[str, Step]:
         "BLIP 8, energy variance": predict(blip, Off()),
         "BLIP 8, stochastic": predict(blip, Stochastic()),
         "BLIP 8, exact": predict(blip, Exact()),
+        "BLIP 16, logged run as shipped": logged_step(sample_members(make_variational(body()), 16), atoms),
     }
     for n_members in options.members:
         if n_members <= 8:
@@ -208,6 +211,23 @@ def langevin_step(model: MemberUncertainty, atoms: Atoms) -> Step:
     rng = np.random.RandomState(0)
     dynamics = Langevin(own, 0.5 * units.fs, temperature_K=300.0, friction=0.01, fixcm=False, rng=rng)
     return lambda _: dynamics.step()
+
+
+def logged_step(ensemble: VariationalEnsemble, atoms: Atoms) -> Step:
+    """Return a step of Langevin dynamics with both variances, logged, as `ase-uq md` runs it."""
+    model, own = MemberUncertainty(ensemble), atoms.copy()
+    own.calc = UQCalculator(model, forces_var=model.usual_forces_var)
+    rng = np.random.RandomState(0)
+    dynamics = Langevin(own, 0.1 * units.fs, temperature_K=10.0, friction=0.01, fixcm=False, rng=rng)
+    dynamics.max_steps = 10**9  # as in a long run: the log is written in blocks, not at what looks like the end
+    log = UncertaintyLogger(Path(tempfile.mkdtemp()) / "run.h5", own, dyn=dynamics, temperature_K=10.0)
+
+    def one(_: Atoms) -> None:
+        dynamics.step()
+        dynamics.nsteps += 1
+        log()
+
+    return one
 
 
 class Free:

@@ -136,7 +136,7 @@ def test_the_example_runs_on_a_model_trained_on_3bpa(reference_data, tmp_path, m
     frames = read(str(reference_data / "3bpa" / "train_300K.xyz.gz"), ":60")
     write(tmp_path / "frames.xyz", frames)
     script = [sys.executable, str(ROOT / "benchmarks" / "mace_peer.py"), "train", str(tmp_path / "frames.xyz")]
-    options = ["--minutes", "0.3", "--channels", "8", "--out", str(tmp_path / "mace.pt")]
+    options = ["--minutes", "0.15", "--channels", "8", "--out", str(tmp_path / "mace.pt")]
     subprocess.run([*script, *options], check=True, capture_output=True)
     monkeypatch.setattr(sys, "argv", ["blip_of_mace.py", str(tmp_path / "mace.pt"), str(tmp_path / "frames.xyz")])
     runpy.run_path(str(ROOT / "examples" / "blip_of_mace.py"), run_name="__main__")
