@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -30,6 +31,8 @@ from ase_uq.potentials.memory import MemoryCap
 from ase_uq.potentials.stack import stackable
 
 Array = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
 
 # Members up to which the forces of every one are compiled: each adds a backward pass to the package.
 MOST_COMPILED = 16
@@ -74,6 +77,11 @@ class Evaluator:
         if memory_limit is not None:
             self.memory = _memory_cap(self.potential, memory_limit)
         self.compiled = _compiled(self.potential) if compile == "auto" and self.device.type == "cpu" else None
+        if compile == "auto" and self.compiled is None:
+            kind = type(self.potential).__name__
+            logger.warning(
+                "compile='auto' has no machine code for %s on %s; it is evaluated as it is", kind, self.device
+            )
 
     def members(self, graph: Graph) -> Evaluation:
         """Evaluate every member, with forces and, where a cell is periodic, stress."""

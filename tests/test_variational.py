@@ -282,6 +282,13 @@ def test_dynamics_under_the_mean_of_frozen_draws_conserve_energy():
     assert min(std) > 1e-4
 
 
+def test_machine_code_that_does_not_exist_is_not_asked_for_in_silence(caplog):
+    model = MemberUncertainty(members(n=3), compile="auto")
+    assert "no machine code for VariationalEnsemble on cpu" in caplog.text
+    plain = MemberUncertainty(members(n=3)).predict(ethanol())
+    np.testing.assert_allclose(model.predict(ethanol()).energy_members, plain.energy_members)
+
+
 def test_a_file_keeps_the_draws(tmp_path):
     atoms, model = ethanol(), MemberUncertainty(members(n=4, seed=7), alpha=1.3)
     save(model, tmp_path / "model.pt")
