@@ -1,6 +1,6 @@
 """Where the noise of a variational (BLIP) potential goes, what its parts are worth, and cheaper ways to a variance.
 
-    python benchmarks/blip_layers.py [--quick] [--bond | --moments] [--json FILE]
+    python benchmarks/blip_layers.py [--quick] [--bond | --moments] [--seeds N] [--json FILE]
 
 On the ammonia frames of the package, 16 draws against a deep ensemble of five, all with the same settings and 150
 epochs. Members learn frames near one minimum; "inversion" and "hot" are far from it. Force RMSE, square root of the
@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="five epochs, one seed; the numbers mean nothing")
     parser.add_argument("--bond", action="store_true", help="the energy along one bond instead")
     parser.add_argument("--moments", action="store_true", help="cheaper ways to a variance instead")
+    parser.add_argument("--seeds", type=int, default=2, help="how many")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers of the first table too")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -63,7 +64,7 @@ def main() -> int:
     if options.bond or options.moments:
         (along_a_bond if options.bond else moments)(frames, epochs=2 if options.quick else 60)
         return 0
-    epochs, seeds = (5, 1) if options.quick else (150, 2)
+    epochs, seeds = (5, 1) if options.quick else (150, options.seeds)
     rows = [average([scored(frames, name, epochs, seed) for seed in range(seeds)]) for name in VARIANTS]
     print("| noise on | training s | " + " | ".join(SETS) + " |\n| --- | --- |" + " --- |" * len(SETS))
     for row in rows:
