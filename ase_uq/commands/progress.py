@@ -35,7 +35,7 @@ def training_progress(
             progress.update(tasks[part], completed=record.progress, note=note)
             if not console.is_terminal and int(record.progress * LINES) > printed[part]:
                 printed[part] = int(record.progress * LINES)
-                console.print(f"{parts[part]}: {note}")
+                console.print(f"{parts[part]}: {note}", soft_wrap=True)
 
         yield on_epoch, last
         for task in tasks:
