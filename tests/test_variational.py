@@ -20,7 +20,7 @@ from ase_uq.potentials import (
     evaluate,
     make_variational,
     sample_members,
-    variational,
+    variational_ensemble,
 )
 from ase_uq.potentials.variational_layers import Noise, VariationalMap, kl_of_rate
 
@@ -221,7 +221,7 @@ def test_draws_side_by_side_are_those_one_after_another(layers, atoms, monkeypat
             alone.append(evaluate(ensemble.potential, graph, stress=True))
     plain = evaluate(ensemble.potential, graph, stress=True)
     for most_edges in (10**6, 2 * len(graph.senders), 1):
-        monkeypatch.setattr(variational, "MOST_EDGES", most_edges)
+        monkeypatch.setattr(variational_ensemble, "MOST_EDGES", most_edges)
         together = evaluate(ensemble, graph, stress=True)
         for name in ("energies", "forces", "stresses"):
             drawn = torch.cat([getattr(each, name) for each in alone])

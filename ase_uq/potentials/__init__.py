@@ -5,13 +5,9 @@ from ase_uq.potentials.ensemble import DeepEnsemble
 from ase_uq.potentials.equivariant import EquivariantPotential
 from ase_uq.potentials.mace import MACEPotential
 from ase_uq.potentials.shallow import ShallowEnsemble
-from ase_uq.potentials.variational import (
-    VariationalEnsemble,
-    VariationalPotential,
-    kl_divergence,
-    make_variational,
-    sample_members,
-)
+from ase_uq.potentials.variational import kl_divergence, make_variational, sample_members
+from ase_uq.potentials.variational_ensemble import VariationalEnsemble
+from ase_uq.potentials.variational_potential import VariationalPotential
 
 __all__ = [
     "DeepEnsemble",

@@ -92,12 +92,8 @@ class RateNetwork(nn.Module):
             )
         if inputs not in INPUTS:
             raise InputError(f"`inputs` must be one of {', '.join(INPUTS)}, got {inputs!r}; choose one.")
-        self.elements, self.max_dropout, self.initial_dropout, self.inputs = (
-            tuple(elements),
-            max_dropout,
-            initial,
-            inputs,
-        )
+        self.elements, self.inputs = tuple(elements), inputs
+        self.max_dropout, self.initial_dropout = max_dropout, initial
         self.register_buffer("indices", element_indices(elements), persistent=False)
         generator = torch.Generator().manual_seed(seed)
         start = math.log(initial / (max_dropout - initial))

@@ -18,13 +18,13 @@ from typing import Any
 
 from ase_uq.device import checked_device
 from ase_uq.errors import InputError
-from ase_uq.potentials import EquivariantPotential, ShallowEnsemble
+from ase_uq.potentials import ShallowEnsemble
 from ase_uq.training.batches import Batches
 from ase_uq.training.data import Frame
 from ase_uq.training.fit import EpochRecord, FitSettings, fit
 from ase_uq.training.likelihood import EnergyLikelihood, Likelihood
 from ase_uq.training.losses import Objective
-from ase_uq.training.reference import fit_reference
+from ase_uq.training.reference import new_potential
 
 # Part of the epochs or minutes that the second phase gets, and its learning rate against that of the first.
 SECOND_PART, SECOND_RATE = 0.4, 0.2
@@ -106,11 +106,7 @@ def train_shallow(
 def _start(
     train: Sequence[Frame], n_members: int, settings: FitSettings, config: dict[str, Any] | None
 ) -> ShallowEnsemble:
-    config = dict(config or {})
-    reference = fit_reference(train, cutoff=config.get("cutoff", 5.0))
-    body = EquivariantPotential(reference.elements, seed=settings.seed, **config)
-    body.set_reference(shifts=reference.shifts, scale=reference.scale, mean_neighbours=reference.mean_neighbours)
-    return ShallowEnsemble(body, n_members, seed=settings.seed)
+    return ShallowEnsemble(new_potential(train, seed=settings.seed, config=config), n_members, seed=settings.seed)
 
 
 def _phases(settings: FitSettings) -> tuple[FitSettings, FitSettings]:

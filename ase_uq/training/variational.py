@@ -43,7 +43,7 @@ from ase_uq.training.batches import Batches
 from ase_uq.training.data import Frame
 from ase_uq.training.fit import EpochRecord, FitSettings, fit
 from ase_uq.training.losses import Labels, Objective, Scored, SquaredErrors
-from ase_uq.training.reference import fit_reference
+from ase_uq.training.reference import give_reference, new_potential
 from ase_uq.training.surroundings import Surroundings
 
 KL_WEIGHT = 1e-4
@@ -183,10 +183,14 @@ def train_variational(
     if not kl_weight >= 0.0:
         raise InputError(f"`kl_weight` must not be negative, got {kl_weight}; {KL_WEIGHT:g} is usual.")
     noise = dict(noise or {})
-    potential = _new(train, settings, config, noise) if start is None else _from(start, noise)
-    if start is not None:
-        _give_reference(potential.body, train)
+    if start is None:
+        body = new_potential(train, seed=settings.seed, config=config)
+        potential = make_variational(body, **{"seed": settings.seed, **noise})
+    else:
+        potential = _from(start, noise)
         settings = replace(settings, clip=min(settings.clip, FINE_TUNING_CLIP))
+        if _is_new(potential.body):
+            give_reference(potential.body, train)
     ensemble = sample_members(potential, n_members, seed=settings.seed)  # before training: it checks the number
     potential.to(device)
     if state_dir is not None:
@@ -264,26 +268,9 @@ def _dropout(potential: VariationalPotential) -> torch.Tensor:
     return rates / (1.0 + rates)
 
 
-def _new(
-    train: Sequence[Frame], settings: FitSettings, config: dict[str, Any] | None, noise: dict[str, Any]
-) -> VariationalPotential:
-    config = dict(config or {})
-    reference = fit_reference(train, cutoff=config.get("cutoff", 5.0))
-    body = EquivariantPotential(reference.elements, seed=settings.seed, **config)
-    body.set_reference(shifts=reference.shifts, scale=reference.scale, mean_neighbours=reference.mean_neighbours)
-    return make_variational(body, **{"seed": settings.seed, **noise})
-
-
-def _give_reference(body: Any, train: Sequence[Frame]) -> None:
-    # A body of ours that was never trained has no energies of atoms and no scale yet.
-    if isinstance(body, EquivariantPotential) and not bool(body.shifts.any()) and float(body.scale) == 1.0:
-        reference = fit_reference(train, cutoff=body.cutoff)
-        shifts = dict(zip(reference.elements, reference.shifts, strict=True))
-        body.set_reference(
-            shifts=[shifts.get(symbol, 0.0) for symbol in body.elements],
-            scale=reference.scale,
-            mean_neighbours=reference.mean_neighbours,
-        )
+def _is_new(body: Any) -> bool:
+    # One of ours that was never trained has no energies of atoms and no scale yet.
+    return isinstance(body, EquivariantPotential) and not bool(body.shifts.any()) and float(body.scale) == 1.0
 
 
 def _from(start: Any, noise: dict[str, Any]) -> VariationalPotential:
