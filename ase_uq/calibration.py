@@ -1,18 +1,23 @@
-"""The calibration factor alpha of a committee, from structures it was not trained on.
+"""The calibration factor alpha of a model with members, from structures it was not trained on.
 
-The error of the committee mean, divided by the raw spread of its M members, is a Student's t variable with M-1
-degrees of freedom, stretched by sqrt(alpha^2 + 1/M): the members scatter alpha times too little, and their mean
-carries a 1/M share of that scatter. Both estimators below follow from this sentence.
+The error of the mean, divided by the raw spread of the members, is a Student's t variable with M-1 degrees of freedom,
+stretched by c: members scatter alpha times too little, and the mean of M independent members carries a 1/M share of
+that scatter. A mean that is pinned by construction (shallow ensembles, LLPR, draws about mean weights) carries none.
 
-=========================  ==============================================================
-symbol                     variable
-=========================  ==============================================================
-M                          `n_members`
-Ebar, s                    `mean`, `std`: raw committee mean and spread (divisor M-1), alpha not applied
-z = (y_ref - Ebar) / s     `z`; a ratio, so that energies of structures of any size are pooled as they are
-alpha^2 = c^2 - 1/M        `student_t`: c maximises the likelihood of z / c under Student's t, M-1 degrees of freedom
-Eq. 6                      `moment`: alpha^2 = -1/M + (M-3)/(M-1) mean(z^2)
-=========================  ==============================================================
+=============================  ==============================================================
+symbol                         variable
+=============================  ==============================================================
+M                              `n_members`
+Ebar, s                        `mean`, `std`: raw mean and spread (divisor M-1), alpha not applied
+E_i                            `members`
+z = (y_ref - Ebar) / s         `z`; a ratio, so that energies of structures of any size are pooled as they are
+m                              `mean_share`: 1/M, or 0 where the mean is pinned
+alpha^2 = c^2 - m              `student_t`: c maximises the likelihood of z / c under Student's t
+Eq. 6                          `moment`: alpha^2 = -m + (M-3)/(M-1) mean(z^2)
+=============================  ==============================================================
+
+Energies of one composition share a constant, which cancels in every force and average: where `members` and
+`compositions` are given, it is taken out of errors and members alike before anything is fitted (`ase_uq.centring`).
 
 Eq. 6 needs the second moment of t, and its own error bar needs the fourth, which exists for M >= 6 only: with 200
 structures and M = 4 it scatters by 25 % and more, the t fit by 7 %. Hence the t fit is the default.
@@ -20,34 +25,40 @@ structures and M = 4 it scatters by 25 % and more, the t fit by 7 %. Hence the t
 References
 ----------
 Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 3 to 6 and appendix A.
-Lange, Little and Taylor, J. Am. Stat. Assoc. 84, 881 (1989): the score equation of the t scale.
-Lei et al., J. Am. Stat. Assoc. 113, 1094 (2018), arXiv:1604.04173: split conformal intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 
+from ase_uq.calibration_warnings import Findings, sentences
+from ase_uq.centring import Centring
 from ase_uq.errors import InputError
+from ase_uq.student_t import (
+    Method,
+    effective_number,
+    inefficiency_in_order,
+    relative_error,
+    scale_squared,
+    scale_variance,
+    student_t_scale,
+)
 
 Array = NDArray[np.float64]
-Method = Literal["student_t", "moment"]
 
 MIN_MEMBERS = 4  # the factor (M-3)/(M-1) of Eq. 6 is positive from here on
 MIN_STRUCTURES = 10  # alpha is then known to about 30 % at best
-ALPHA_FLOOR = 0.1  # the smallest alpha ever returned
+ALPHA_FLOOR = 0.1  # of c: the smallest alpha ever returned
 # A spread this far below the typical one is rounding noise around a zero that symmetry or a shared constant forces.
 NEGLIGIBLE_SPREAD = 1e-6
+# Of the root mean square of the reference: what a model resolves in values that symmetry makes zero.
+RESOLUTION = 1e-4
 N_BOOTSTRAP = 200
-POORLY_KNOWN = 0.2  # relative standard error of alpha from which on the user is told
-ONE_SIDED = 0.9  # share of errors with one sign from which on an offset is suspected
-DISAGREEMENT = 1.5  # ratio of the two estimators from which on the model of one alpha is doubted
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +68,12 @@ class Calibration:
     Attributes
     ----------
     alpha
-        Factor to be applied to the members around their mean, never below `ALPHA_FLOOR`.
+        Factor to be applied to the members around their mean, never below `ALPHA_FLOOR` times the ratio of errors to
+        spread.
     alpha_std_error
-        Its bootstrap standard error, over groups where they were given; `None` with fewer than two groups.
+        Its standard error: the larger of the bootstrap, over groups where they were given, and of what the
+        correlations of the members leave; the true value lies within twice of it in 95 % of cases. `None` with fewer
+        than two groups.
     method
         The estimator behind `alpha`: `"student_t"` or `"moment"`.
     n_structures
@@ -70,6 +84,14 @@ class Calibration:
         Structures, or components of forces, left out because their members agree to rounding.
     alpha_student_t, alpha_moment
         Both estimates.
+    mean_share
+        Share of the members' variance that their mean carries, 1/M or 0.
+    dof
+        Degrees of freedom of the spread; `None` where it is exact.
+    centred
+        What was taken out of errors and members: the constant of each "composition", of each "element", or "none".
+    alpha_raw
+        The estimate with constants left in; `None` where none were taken out.
     warnings
         One sentence each.
     """
@@ -82,6 +104,10 @@ class Calibration:
     n_masked: int
     alpha_student_t: float
     alpha_moment: float
+    mean_share: float
+    dof: float | None
+    centred: str = "none"
+    alpha_raw: float | None = None
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,29 +136,52 @@ class Calibration:
 def calibrate(
     *,
     reference: ArrayLike,
-    mean: ArrayLike,
-    std: ArrayLike,
-    n_members: int,
+    mean: ArrayLike | None = None,
+    std: ArrayLike | None = None,
+    members: ArrayLike | None = None,
+    n_members: int | None = None,
+    mean_share: float | None = None,
+    dof: float | None = None,
+    compositions: Sequence[Any] | ArrayLike | None = None,
     method: Method = "student_t",
     groups: Sequence[Any] | None = None,
+    kinds: Mapping[str, Sequence[Any]] | None = None,
+    resolution: float | None = None,
     seed: int = 0,
     values: str = "structures",
 ) -> Calibration:
-    """Fit the calibration factor alpha of a committee.
+    """Fit the calibration factor alpha of a model with members.
 
     Parameters
     ----------
     reference
         (S,), reference total energies, eV. The structures must be new to every member, and independent.
     mean, std
-        (S,), uncalibrated committee mean and spread (divisor M-1), eV.
+        (S,), uncalibrated mean and spread (divisor M-1), eV. They follow from `members` where those are given.
+    members
+        (M, S), uncalibrated member energies, eV. Needed to take out constants, and for an error bar of alpha that
+        knows how the members correlate.
     n_members
         M, the members behind `mean` and `std`; at least 4.
+    mean_share
+        Share of the members' variance that their mean carries: 1/M where it is that of M independent members (the
+        default), 0 where it is pinned by construction.
+    dof
+        Degrees of freedom of the spread: M - 1 by default; infinite where the members have an exact covariance.
+    compositions
+        (S,) labels, or (S, Z) counts of elements: what is constant within a composition is taken out, see
+        `ase_uq.centring`. Needs `members`.
     method
         `"student_t"`, or `"moment"` for Eq. 6.
     groups
         (S,), labels such as the trajectory a frame is from. Structures of one group are correlated, and the bootstrap
-        draws whole groups; without it the error bar of correlated frames is too small.
+        draws whole groups. Without it structures are taken in their order, and neighbours may be correlated.
+    kinds
+        Name of a grouping -> (S,) labels: kinds that want an alpha of their own are named in a warning.
+    resolution
+        Values whose mean and spread are both at most this are zero by symmetry and left out. By default 1e-4 of the
+        root mean square of `reference` over the others; for energies of structures, whose zero is arbitrary, only a
+        spread a million times below the typical one counts as none.
     seed
         Of the bootstrap.
     values
@@ -152,161 +201,131 @@ def calibrate(
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> members = rng.normal(size=(4, 2000))
-    >>> mean, std = members.mean(axis=0), members.std(axis=0, ddof=1)
-    >>> fit = calibrate(reference=2.0 * rng.normal(size=2000), mean=mean, std=std, n_members=4)
-    >>> bool(abs(fit.alpha - 2.0) < 3.0 * fit.alpha_std_error)
-    True
+    >>> members = rng.normal(size=(4, 2000)) + 20.0 * rng.normal(size=(4, 1))  # with a constant each
+    >>> fit = calibrate(reference=2.0 * rng.normal(size=2000), members=members, compositions=["H2O"] * 2000)
+    >>> bool(abs(fit.alpha - 2.0) < 3.0 * fit.alpha_std_error), round(fit.alpha_raw, 1) < 0.5
+    (True, True)
     """
     if method not in get_args(Method):
         raise InputError(f"`method` must be one of {', '.join(get_args(Method))}, got {method!r}; choose one of them.")
-    if n_members < MIN_MEMBERS:
+    y, centre, s, deviations, m = _inputs(reference, mean, std, members, n_members)
+    share, nu = 1.0 / m if mean_share is None else float(mean_share), m - 1.0 if dof is None else float(dof)
+    if m < MIN_MEMBERS and not np.isinf(nu):
         raise InputError(
-            f"`n_members` must be at least {MIN_MEMBERS} to calibrate, got {n_members}; "
+            f"`n_members` must be at least {MIN_MEMBERS} to calibrate, got {m}; "
             "train more members, or use the committee uncalibrated."
         )
-    y, centre, s = _checked(reference=reference, mean=mean, std=std)
+    if compositions is not None and deviations is None:
+        raise InputError("`compositions` needs `members` (M, S), got none; constants of members lie in them.")
+    if compositions is not None and len(np.asarray(compositions)) != len(y):
+        raise InputError(
+            f"`compositions` must have one entry a structure, {len(y)}, got {len(np.asarray(compositions))}."
+        )
     labels = _group_indices(groups, len(y))
-    used = s > NEGLIGIBLE_SPREAD * _typical(s)
+    centring = Centring.none(len(y)) if compositions is None else Centring.within(compositions, fewest=MIN_STRUCTURES)
+    error, raw_error, raw_s = centring.of(y - centre), y - centre, s
+    if deviations is not None:
+        deviations = centring.of(deviations)
+        s = np.sqrt((deviations**2).sum(axis=0) / (m - 1.0))
+    used = _resolved(s, centre, y, resolution, values) & centring.left
     if used.sum() < MIN_STRUCTURES:
         raise InputError(
-            f"`std` must be above zero in at least {MIN_STRUCTURES} structures to calibrate, got {int(used.sum())} "
+            f"`std` must be above zero in at least {MIN_STRUCTURES} {values} to calibrate, got {int(used.sum())} "
             f"of {len(s)}; add validation structures."
         )
-    n_masked = int((~used).sum())
-    z = (y[used] - centre[used]) / s[used]
-    squares = {name: alpha_squared(z**2, n_members=n_members, method=name) for name in get_args(Method)}
-    std_error = _bootstrap(z**2, labels[used], n_members=n_members, method=method, seed=seed)
-    alpha = {name: _clamp(value) for name, value in squares.items()}
+    z, weights = error[used] / s[used], 1.0 - centring.leverage[used]
+    law: dict[str, Any] = {"dof": nu, "method": method}
+    scales = {name: scale_squared(z**2, dof=nu, method=name, weights=weights) for name in get_args(Method)}
+    alphas = {name: _clamped(value, share) for name, value in scales.items()}
+    of_kind = {name: np.array([str(x) for x in given])[used] for name, given in (kinds or {}).items()}
+    correlated = 1.0 if groups is not None else _in_order(z, of_kind, nu)
+    variance = _variance_of_log_scale(
+        z, labels[used], weights, None if deviations is None else deviations[:, used], correlated, seed=seed, **law
+    )
+    std_error = None if variance is None else _error_of_alpha(scales[method], share, variance)
+    raw = None
+    if centring.kind != "none":
+        known = raw_s > 0.0
+        raw = _clamped(scale_squared((raw_error[known] / raw_s[known]) ** 2, **law), share)
+    findings = Findings(
+        z=z,
+        alphas=alphas,
+        scales=scales,
+        method=method,
+        n_members=m,
+        dof=nu,
+        mean_share=share,
+        std_error=std_error,
+        n_masked=int((~used).sum()),
+        values=values,
+        centred=centring.kind,
+        alpha_raw=raw,
+        correlated=correlated,
+        one_composition=compositions is None or centring.kind != "none",
+        kinds=of_kind,
+        weights=weights,
+    )
     return Calibration(
-        alpha=alpha[method],
+        alpha=alphas[method],
         alpha_std_error=std_error,
         method=method,
         n_structures=len(y),
-        n_members=int(n_members),
-        n_masked=n_masked,
-        alpha_student_t=alpha["student_t"],
-        alpha_moment=alpha["moment"],
-        warnings=tuple(
-            _warnings(
-                z,
-                squares=squares,
-                method=method,
-                n_members=n_members,
-                std_error=std_error,
-                n_masked=n_masked,
-                values=values,
-            )
-        ),
+        n_members=m,
+        n_masked=findings.n_masked,
+        alpha_student_t=alphas["student_t"],
+        alpha_moment=alphas["moment"],
+        mean_share=share,
+        dof=None if np.isinf(nu) else nu,
+        centred=centring.kind,
+        alpha_raw=raw,
+        warnings=tuple(sentences(findings)),
     )
 
 
-def conformal_multiplier(*, error: ArrayLike, std: ArrayLike, coverage: float) -> float:
-    """Half-width, in units of `std`, of an interval that covers a new point with at least the given probability.
+def zero_by_symmetry(
+    *, mean: ArrayLike, std: ArrayLike, resolution: float | None = None, reference: ArrayLike | None = None
+) -> NDArray[np.bool_]:
+    """Whether each value is a zero that symmetry forces: mean and spread both at most `resolution`, in their unit.
 
-    The guarantee holds on average over calibration sets, and only where the new point is drawn like them: frames of
-    a run are not. It gives no members, so that gates may use it and the propagation of errors may not.
-
-    Parameters
-    ----------
-    error, std
-        (S,), errors of the mean and predicted standard deviations above zero, same unit.
-    coverage
-        Between 0 and 1.
-
-    Raises
-    ------
-    InputError
-        If a value is not finite, a standard deviation not above zero, or there are too few points for the coverage.
-
-    References
-    ----------
-    arXiv:1604.04173, split conformal prediction with a normalised score.
+    Without one it is 1e-4 of the root mean square of `reference` over those that are not such zeros.
     """
-    e, _, s = _checked(reference=error, mean=np.zeros_like(np.asarray(error, dtype=np.float64)), std=std)
-    if not 0.0 < coverage < 1.0:
-        raise InputError(f"`coverage` must lie between 0 and 1, got {coverage}; use 0.95, for example.")
-    if (s == 0.0).any():
-        raise InputError(
-            f"`std` must be above zero, got 0 at index {np.flatnonzero(s == 0.0)[0]}; leave such points out."
-        )
-    # The small number undoes the rounding of products such as 0.95 * 20.
-    rank = int(np.ceil((len(e) + 1) * coverage - 1e-9))
-    if rank > len(e):
-        raise InputError(
-            f"`error` must have at least {int(np.ceil(coverage / (1.0 - coverage) - 1e-9))} points for a coverage of "
-            f"{coverage}, got {len(e)}; add points or lower the coverage."
-        )
-    return float(np.sort(np.abs(e) / s)[rank - 1])
+    size = np.maximum(np.abs(np.asarray(mean, dtype=np.float64)), np.asarray(std, dtype=np.float64))
+    if resolution is not None:
+        return np.asarray(size <= resolution)
+    y = np.asarray(reference, dtype=np.float64)
+    zero = np.zeros(y.shape, dtype=bool)
+    while not zero.all():
+        found = size <= RESOLUTION * float(np.sqrt((y[~zero] ** 2).mean()))
+        if (found <= zero).all():
+            break
+        zero |= found
+    return zero
 
 
-def alpha_squared(
-    z_squared: Array, *, n_members: int, method: Method = "student_t", weights: Array | None = None
-) -> float:
-    """alpha^2 by either estimator, negative where the members scatter more than the errors explain.
-
-    Parameters
-    ----------
-    z_squared
-        (S,), squared error of the mean over squared raw spread.
-    n_members
-        M.
-    method
-        `"student_t"` or `"moment"`.
-    weights
-        (S,), how often each structure counts.
-
-    References
-    ----------
-    arXiv:2011.08828, Eq. 6 for `"moment"`.
-    """
-    if method == "student_t":
-        return student_t_scale(z_squared, dof=n_members - 1, weights=weights) ** 2 - 1.0 / n_members
-    mean = float(np.average(z_squared, weights=weights))
-    return (n_members - 3.0) / (n_members - 1.0) * mean - 1.0 / n_members
+def _resolved(s: Array, centre: Array, y: Array, resolution: float | None, values: str) -> NDArray[np.bool_]:
+    positive = s[s > 0.0]
+    typical = float(np.median(positive)) if len(positive) else 0.0
+    if resolution is not None or values == "structures":
+        zero = zero_by_symmetry(mean=centre, std=s, resolution=resolution or 0.0)
+    else:
+        zero = zero_by_symmetry(mean=centre, std=s, reference=y)
+    return np.asarray((s > NEGLIGIBLE_SPREAD * typical) & ~zero)
 
 
-def student_t_scale(z_squared: Array, *, dof: int, weights: Array | None = None) -> float:
-    """Maximum-likelihood scale c of Student's t variables z, whose squares are given; zero if most of them are zero.
-
-    Parameters
-    ----------
-    z_squared
-        (S,).
-    dof
-        Degrees of freedom.
-    weights
-        (S,), how often each value counts.
-
-    References
-    ----------
-    Lange, Little and Taylor (1989): mean of (dof + 1) u^2 / (dof + u^2) = 1 with u = z / c.
-    """
-    w = np.ones_like(z_squared) if weights is None else weights
-    shares = w / w.sum()
-    # An error fifteen digits below the largest is zero to rounding.
-    positive = (z_squared > 1e-30 * z_squared.max()) & (w > 0.0)
-    # As c -> 0 every value above zero contributes dof + 1: with a total below one the peak is at c = 0.
-    if (dof + 1.0) * shares[positive].sum() <= 1.0 + 1e-9:
-        return 0.0
-    values, shares = z_squared[positive], shares[positive]
-
-    def excess(log_c_squared: float) -> float:
-        return float(shares @ ((dof + 1.0) * values / (dof * np.exp(log_c_squared) + values))) - 1.0
-
-    # The sum falls strictly with c, and is below one at the largest value: widen downwards until the root is inside.
-    low, high = np.log(values.min()), np.log(values.max()) + 1e-6
-    while excess(low) < 0.0:
-        low -= 5.0
-    return float(np.exp(0.5 * brentq(excess, low, high, xtol=1e-12, rtol=1e-14)))
+def _clamped(scale_squared: float, share: float) -> float:
+    return float(np.sqrt(max(scale_squared - share, ALPHA_FLOOR**2 * scale_squared, 1e-300)))
 
 
-def _clamp(alpha_squared: float) -> float:
-    return float(np.sqrt(max(alpha_squared, ALPHA_FLOOR**2)))
-
-
-def _bootstrap(
-    z_squared: Array, labels: NDArray[np.intp], *, n_members: int, method: Method, seed: int
+def _variance_of_log_scale(
+    z: Array,
+    labels: NDArray[np.intp],
+    weights: Array,
+    deviations: Array | None,
+    correlated: float,
+    *,
+    dof: float,
+    method: Method,
+    seed: int,
 ) -> float | None:
     present, member_of = np.unique(labels, return_inverse=True)
     n_groups = len(present)
@@ -314,58 +333,63 @@ def _bootstrap(
         return None
     rng = np.random.default_rng(seed)
     drawn = [np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups) for _ in range(N_BOOTSTRAP)]
-    values = [
-        _clamp(alpha_squared(z_squared, n_members=n_members, method=method, weights=counts[member_of].astype(float)))
-        for counts in drawn
-    ]
-    return float(np.std(values, ddof=1))
+    whole = np.sqrt(scale_squared(z**2, dof=dof, method=method, weights=weights))
+    found = [scale_squared(z**2, dof=dof, method=method, weights=weights * counts[member_of]) for counts in drawn]
+    variance = correlated * float(np.var(np.sqrt(found) / max(whole, 1e-300), ddof=1))
+    # Weights below 1 count the constants that were taken out.
+    variance *= len(weights) / float(weights.sum())
+    if deviations is None:
+        return variance
+    n = effective_number(deviations, weights=weights, exact=np.isinf(dof))
+    return max(variance, scale_variance(n, dof=dof))
 
 
-def _warnings(
-    z: Array,
-    *,
-    squares: Mapping[Method, float],
-    method: Method,
-    n_members: int,
-    std_error: float | None,
-    n_masked: int,
-    values: str,
-) -> Iterator[str]:
-    alpha = {name: _clamp(value) for name, value in squares.items()}
-    if squares[method] < ALPHA_FLOOR**2:
-        yield (
-            f"The members scatter more than the errors explain (alpha^2 = {squares[method]:.3g}); alpha was set to its "
-            f"floor {ALPHA_FLOOR}. Are the validation structures part of the training set?"
-        )
-    if n_masked:
-        yield f"{n_masked} of {n_masked + len(z)} {values} have no spread between members and were left out."
-    if std_error is None:
-        yield "All structures are of one group, so alpha has no error bar."
-    elif std_error > POORLY_KNOWN * alpha[method]:
-        yield (
-            f"alpha = {alpha[method]:.2f} is known to ± {std_error:.2f} only; more independent validation structures "
-            "would help."
-        )
-    if method == "moment" and n_members < 6:
-        yield f"With {n_members} members the moment estimate has no finite error bar; use the Student's t fit."
-    n_one_sided = int(max((z > 0).sum(), (z < 0).sum()))
-    if n_one_sided >= ONE_SIDED * len(z) and len(z) >= 2 * MIN_STRUCTURES:
-        yield (
-            f"{n_one_sided} of {len(z)} errors have the same sign: an offset is being calibrated as if it were "
-            "noise. Check the zero of the labels, and the domain."
-        )
-    if n_members >= 6 and max(alpha.values()) > DISAGREEMENT * min(alpha.values()):
-        yield (
-            f"The two estimates of alpha differ ({alpha['student_t']:.2f} from the t fit, {alpha['moment']:.2f} from "
-            f"the moment): one factor does not describe all of these {values}."
-        )
+def _error_of_alpha(scale_squared: float, share: float, variance: float) -> float:
+    """Half of the larger distance from alpha to the ends of its interval of two standard errors."""
+    alpha, k = _clamped(scale_squared, share), relative_error(max(variance, 1e-12))
+    ends = [_clamped(scale_squared * max(1.0 + sign * 2.0 * k, 0.0) ** 2, share) for sign in (1.0, -1.0)]
+    # Where alpha is at its floor, the ratio of errors to spread is what is known.
+    return max(ends[0] - alpha, alpha - ends[1], 2.0 * k * alpha) / 2.0
 
 
-def _checked(*, reference: ArrayLike, mean: ArrayLike, std: ArrayLike) -> tuple[Array, Array, Array]:
-    arrays = {
-        name: np.asarray(value, dtype=np.float64)
-        for name, value in (("reference", reference), ("mean", mean), ("std", std))
-    }
+def _in_order(z: Array, kinds: Mapping[str, NDArray[Any]], dof: float) -> float:
+    """Inefficiency in the order of the file; of a file sorted by kind only what is left inside of kinds."""
+    labels = next(iter(kinds.values()), np.zeros(len(z)))
+    parts = [z[labels == label] for label in np.unique(labels)]
+    return float(np.average([inefficiency_in_order(part, dof=dof) for part in parts], weights=[len(p) for p in parts]))
+
+
+def _inputs(
+    reference: ArrayLike,
+    mean: ArrayLike | None,
+    std: ArrayLike | None,
+    members: ArrayLike | None,
+    n_members: int | None,
+) -> tuple[Array, Array, Array, Array | None, int]:
+    if members is None:
+        if mean is None or std is None or n_members is None:
+            raise InputError("`mean`, `std` and `n_members` must be given where `members` are not; pass either.")
+        y, centre, s = checked_values(reference=reference, mean=mean, std=std)
+        return y, centre, s, None, int(n_members)
+    e = np.asarray(members, dtype=np.float64)
+    if e.ndim != 2 or len(e) < 2:
+        raise InputError(f"`members` must have the shape (M, S) with M at least 2, got {e.shape}; members come first.")
+    centre = e.sum(axis=0) / len(e) if mean is None else np.asarray(mean, dtype=np.float64)
+    deviations = e - e.sum(axis=0) / len(e)
+    spread = np.sqrt((deviations**2).sum(axis=0) / (len(e) - 1))
+    y, centre, s = checked_values(reference=reference, mean=centre, std=spread)
+    return y, centre, s, deviations, len(e)
+
+
+def checked_values(**given: ArrayLike) -> tuple[Array, ...]:
+    """Finite float64 arrays (S,) of equal length; one named `std` must not be negative.
+
+    Raises
+    ------
+    InputError
+        That names the argument.
+    """
+    arrays = {name: np.asarray(value, dtype=np.float64) for name, value in given.items()}
     for name, values in arrays.items():
         if values.ndim != 1 or values.shape != arrays["std"].shape:
             raise InputError(
@@ -380,7 +404,7 @@ def _checked(*, reference: ArrayLike, mean: ArrayLike, std: ArrayLike) -> tuple[
         raise InputError(
             f"`std` must not be negative, got {arrays['std'][bad[0]]} at index {bad[0]}; give standard deviations."
         )
-    return arrays["reference"], arrays["mean"], arrays["std"]
+    return tuple(arrays.values())
 
 
 def _group_indices(groups: Sequence[Any] | None, n: int) -> NDArray[np.intp]:
@@ -393,6 +417,4 @@ def _group_indices(groups: Sequence[Any] | None, n: int) -> NDArray[np.intp]:
     return np.unique(np.array([str(label) for label in groups]), return_inverse=True)[1]
 
 
-def _typical(std: Array) -> float:
-    positive = std[std > 0.0]
-    return float(np.median(positive)) if len(positive) else 0.0
+__all__ = ["MIN_MEMBERS", "MIN_STRUCTURES", "Calibration", "calibrate", "student_t_scale", "zero_by_symmetry"]

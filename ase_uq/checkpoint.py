@@ -7,7 +7,7 @@ entry        content
 ===========  ==========================================================================
 format       "ase_uq"
 version      1
-description  JSON: architecture, alpha and what it was fitted on, training, versions
+description  JSON: architecture, calibration factors and what they were fitted on, training, versions
 state        name -> tensor
 hash         SHA-256 over the description and the tensors
 ===========  ==========================================================================
@@ -52,7 +52,9 @@ def _variational(config: Mapping[str, Any]) -> VariationalPotential:
 BUILDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "EquivariantPotential": lambda config: EquivariantPotential(**config),
     "ShallowEnsemble": lambda config: ShallowEnsemble(
-        EquivariantPotential(**config["potential"]), n_members=config["n_members"]
+        EquivariantPotential(**config["potential"]),
+        n_members=config["n_members"],
+        exact_spread=config.get("exact_spread", False),
     ),
     "VariationalEnsemble": lambda config: VariationalEnsemble(
         _variational(config["potential"]), config["n_members"], seed=config["seed"]
@@ -88,6 +90,8 @@ def save(model: MemberUncertainty, path: str | Path) -> None:
             "potential": type(potential).__name__,
             "config": potential.config(),
             "alpha": model.alpha,
+            "alpha_forces": model.alpha_forces,
+            "alpha_stress": model.alpha_stress,
             "calibration": model.calibration,
             "training": model.training,
             "versions": {"ase_uq": version("ase-uq"), "torch": torch.__version__},
@@ -155,6 +159,9 @@ def load(path: str | Path, **evaluation: Any) -> MemberUncertainty:
     return MemberUncertainty(
         potential,
         alpha=description["alpha"],
+        # Files of earlier versions have one factor for everything.
+        alpha_forces=description.get("alpha_forces"),
+        alpha_stress=description.get("alpha_stress"),
         calibration=description["calibration"],
         training=description["training"],
         **evaluation,

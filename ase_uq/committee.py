@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, all_changes
 
 from ase_uq.calculator import ON_REQUEST, STANDARD, UNCERTAINTY
 from ase_uq.errors import InputError
-from ase_uq.prediction import Prediction
+from ase_uq.prediction import Prediction, checked_factor
 from ase_uq.structure import is_periodic
 
 
@@ -27,6 +26,8 @@ class CommitteeUncertainty:
         them gives it.
     alpha
         Calibration factor of the deviations from the mean; 1 when uncalibrated.
+    alpha_forces, alpha_stress
+        Factors of the variances of forces and stress, where they have their own; `alpha`, and that of the forces, else.
 
     Raises
     ------
@@ -54,9 +55,17 @@ class CommitteeUncertainty:
     (2, (4, 3), (6,))
     """
 
-    def __init__(self, calculators: Sequence[BaseCalculator], *, alpha: float = 1.0) -> None:
+    def __init__(
+        self,
+        calculators: Sequence[BaseCalculator],
+        *,
+        alpha: float = 1.0,
+        alpha_forces: float | None = None,
+        alpha_stress: float | None = None,
+    ) -> None:
         self.calculators = tuple(calculators)
-        self.alpha = float(alpha)
+        given = {"alpha": alpha, "alpha_forces": alpha_forces, "alpha_stress": alpha_stress}
+        self._factors = {name: checked_factor(name, value) for name, value in given.items() if value is not None}
         if len(self.calculators) < 2:
             raise InputError(
                 "`calculators` must hold at least 2 members to have a variance, "
@@ -71,14 +80,34 @@ class CommitteeUncertainty:
                     f"`calculators[{i}]` must implement energy and forces, {type(calculator).__name__} lacks "
                     f"{' and '.join(sorted(missing))}; pass ASE calculators."
                 )
-        if not (np.isfinite(self.alpha) and self.alpha > 0):
-            raise InputError(f"`alpha` must be a positive number, got {alpha}; use 1.0 when uncalibrated.")
         self._has_stress = all("stress" in calculator.implemented_properties for calculator in self.calculators)
 
     @property
     def n_members(self) -> int:
         """M."""
         return len(self.calculators)
+
+    @property
+    def alpha(self) -> float:
+        """Calibration factor of the members."""
+        return self._factors["alpha"]
+
+    @property
+    def mean_share(self) -> float:
+        """Share of the members' variance that their mean carries, 1/M: they are taken to be independent."""
+        return 1.0 / self.n_members
+
+    def calibrated(
+        self,
+        alpha: float,
+        calibration: Mapping[str, Any] | None = None,  # noqa: ARG002
+        *,
+        alpha_forces: float | None = None,
+        alpha_stress: float | None = None,
+    ) -> CommitteeUncertainty:
+        """Return the same members under other calibration factors; there is no file to keep `calibration` in."""
+        factors = {"alpha_forces": alpha_forces, "alpha_stress": alpha_stress}
+        return CommitteeUncertainty(self.calculators, alpha=alpha, **factors)
 
     @property
     def implemented_properties(self) -> tuple[str, ...]:
@@ -90,7 +119,7 @@ class CommitteeUncertainty:
     def model_hash(self) -> str:
         """SHA-256 of the names and parameters of the members."""
         described = [(calculator.name, calculator.todict()) for calculator in self.calculators]
-        return hashlib.sha256(json.dumps([self.alpha, described], default=str).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self._factors, described], default=str).encode()).hexdigest()
 
     def predict(self, atoms: Atoms, properties: Collection[str]) -> Prediction:  # noqa: ARG002
         """Evaluate every member once.
@@ -108,7 +137,7 @@ class CommitteeUncertainty:
             energies=[value["energy"] for value in values],
             forces=[value["forces"] for value in values],
             stresses=[value["stress"] for value in values] if "stress" in names else None,
-            alpha=self.alpha,
+            **self._factors,
         )
 
 

@@ -62,6 +62,12 @@ class Averaged(Protocol):
     def noise(self) -> float: ...  # noqa: D102
 
 
+class HasInterval(Protocol):
+    """What has an interval at any level."""
+
+    def interval(self, level: float = ...) -> tuple[float, float]: ...  # noqa: D102
+
+
 def model_unresolved(average: Averaged) -> bool:
     """Whether the spread between members is no more than sampling noise makes it, so that it is an upper bound only."""
     return 0 < average.std_model_naive**2 <= 2.0 * average.noise
@@ -72,6 +78,25 @@ def round_average(average: Averaged) -> RoundedResult:
     unresolved = model_unresolved(average)
     model = average.std_model_naive if unresolved else average.std_model
     return round_result(average.mean, average.std_sampling, model, model_is_bound=unresolved)
+
+
+def format_interval(average: HasInterval, unit: str | None = None, *, level: float = 0.95) -> str:
+    """Write what a standard deviation does not say: the interval that holds the true average, for so few members.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> average = SimpleNamespace(std_total=0.01, interval=lambda level: (1.0123, 1.0456))
+    >>> format_interval(average, "Å")
+    '95 % interval 1.012 to 1.046 Å'
+    """
+    low, high = average.interval(level)
+    width = high - low
+    if not math.isfinite(width) or width <= 0:
+        return ""
+    decimals = _places_for(width, _DIGITS_OF_SMALLER)
+    ends = f"{format_fixed(low, decimals)} to {format_fixed(high, decimals)}"
+    return f"{100 * level:g} % interval {ends}{f' {unit}' if unit else ''}"
 
 
 def format_result(

@@ -84,7 +84,8 @@ class LLPRUncertainty(MemberUncertainty):
     ) -> None:
         n_members = potential.n_features + 1 if n_members is None else n_members
         deviations = posterior_members(covariance, n_members, seed=seed)
-        ensemble = ShallowEnsemble(potential, n_members, deviations=deviations)
+        exact = n_members > potential.n_features
+        ensemble = ShallowEnsemble(potential, n_members, deviations=deviations, exact_spread=exact)
         super().__init__(ensemble, alpha=alpha, calibration=calibration, training=training, **evaluation)
         self.covariance = covariance
 

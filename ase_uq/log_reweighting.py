@@ -33,6 +33,7 @@ from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.result import ReweightResult
 from ase_uq.runlog import OpenLog, alike
+from ase_uq.spread import SpreadLaw
 
 Array = NDArray[np.float64]
 
@@ -216,7 +217,7 @@ def _pass(sources: Mapping[str, _Source], parts: Sequence[LogPart], settings: _S
         question = replace(
             each.question,
             function=sources[name].function,
-            alpha=float(parts[0].log.attributes.get("alpha", 1.0)),
+            law=SpreadLaw.of_log(parts[0].log.attributes),
             biased=settings.bias is not None,
         )
         results[name] = average(sums.columns(slice(start, start + each.n)), question)

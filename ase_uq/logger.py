@@ -283,7 +283,7 @@ class UncertaintyLogger:
             "driver": getattr(calc, "driver", "model"),
             "n_members": calc.prediction.n_members or 0,
             "ddof": 1,
-            "alpha": calc.prediction.alpha,
+            **_law(calc.prediction),
             "model": calc.parameters.get("model") or "",
             "model_hash": calc.parameters.get("model_hash") or "",
             "forces_var": calc.parameters.get("forces_var") or "",
@@ -348,6 +348,13 @@ def _calculator(atoms: Atoms) -> PredictionCalculator:
             "UQCalculator(model) or WeightedBaseline(...) itself, not a sum around it."
         )
     return atoms.calc
+
+
+def _law(prediction: Prediction) -> dict[str, float]:
+    """How the spread of the members is to be read; what a model without members does not know is left out."""
+    names = ("alpha", "alpha_forces", "alpha_stress", "mean_share", "dof")
+    values = {name: getattr(prediction, name) for name in names}
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def _predicted(prediction: Prediction, calc: PredictionCalculator) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ase_uq.evaluator import Evaluator
 from ase_uq.force_variance import ForceVariance
 from ase_uq.graph import Graph, Neighbours, build_graph, collate
 from ase_uq.potentials import Potential
-from ase_uq.prediction import Prediction
+from ase_uq.prediction import Prediction, checked_factor
 
 Array = NDArray[np.float64]
 
@@ -35,8 +35,10 @@ class MemberUncertainty:
         is a copy: make a new `MemberUncertainty` after training it further.
     alpha
         Calibration factor of the deviations from the mean.
+    alpha_forces, alpha_stress
+        Factors of the variances of forces and stress, where they have their own; `alpha`, and that of the forces, else.
     calibration
-        What `alpha` was fitted on, JSON-able, stored with the model.
+        What the factors were fitted on, JSON-able, stored with the model.
     training
         How the members were trained, JSON-able, stored with the model.
     skin
@@ -61,6 +63,8 @@ class MemberUncertainty:
         potential: Potential,
         *,
         alpha: float = 1.0,
+        alpha_forces: float | None = None,
+        alpha_stress: float | None = None,
         calibration: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
         skin: float = 1.0,
@@ -74,19 +78,29 @@ class MemberUncertainty:
                 "join several in DeepEnsemble([...]), or draw them with sample_members."
             )
         self.potential = potential
-        self.alpha = _checked_alpha(alpha)
+        self._set_factors(alpha, alpha_forces, alpha_stress)
         self.calibration = None if calibration is None else dict(calibration)
         self.training = None if training is None else dict(training)
         if isinstance(potential, torch.nn.Module):
             potential.eval().requires_grad_(False)
         self._evaluator = Evaluator(potential, device=device, compile=compile, memory_limit=memory_limit)
         self._neighbours = Neighbours(potential.cutoff, skin=skin)
-        self._hash = _hash(potential, self.alpha)
+        self._hash = _hash(potential, self._factors)
 
     @property
     def n_members(self) -> int:
         """M."""
         return self.potential.n_members
+
+    @property
+    def mean_share(self) -> float:
+        """Share of the members' variance that their mean carries: 1/M, or 0 where members are pinned to their mean."""
+        return 0.0 if getattr(self.potential, "pinned_mean", False) else 1.0 / self.n_members
+
+    @property
+    def dof(self) -> float:
+        """Degrees of freedom of the spread: M - 1, or infinite where the members have an exact covariance."""
+        return np.inf if getattr(self.potential, "exact_spread", False) else self.n_members - 1.0
 
     @property
     def elements(self) -> tuple[str, ...] | None:
@@ -107,15 +121,38 @@ class MemberUncertainty:
 
     @property
     def model_hash(self) -> str:
-        """SHA-256 of the weights and `alpha`; the same model gives the same hash on every machine."""
+        """SHA-256 of the weights and the calibration factors; the same model gives the same hash on every machine."""
         return self._hash
 
-    def calibrated(self, alpha: float, calibration: Mapping[str, Any]) -> Self:
-        """Return the same members under another calibration factor, with what it was fitted on."""
+    def calibrated(
+        self,
+        alpha: float,
+        calibration: Mapping[str, Any],
+        *,
+        alpha_forces: float | None = None,
+        alpha_stress: float | None = None,
+    ) -> Self:
+        """Return the same members under other calibration factors, with what they were fitted on."""
         twin = copy.copy(self)
-        twin.alpha, twin.calibration = _checked_alpha(alpha), dict(calibration)
-        twin._hash = _hash(self.potential, twin.alpha)
+        twin._set_factors(alpha, alpha_forces, alpha_stress)
+        twin.calibration = dict(calibration)
+        twin._hash = _hash(self.potential, twin._factors)
         return twin
+
+    def _set_factors(self, alpha: float, alpha_forces: float | None, alpha_stress: float | None) -> None:
+        self.alpha = checked_factor("alpha", alpha)
+        self.alpha_forces = None if alpha_forces is None else checked_factor("alpha_forces", alpha_forces)
+        self.alpha_stress = None if alpha_stress is None else checked_factor("alpha_stress", alpha_stress)
+
+    @property
+    def _factors(self) -> dict[str, float]:
+        given = {"alpha": self.alpha, "alpha_forces": self.alpha_forces, "alpha_stress": self.alpha_stress}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def _law(self) -> dict[str, Any]:
+        """What the spread of the members means, for `Prediction`."""
+        return {**self._factors, "mean_share": self.mean_share, "dof": self.dof}
 
     def predict(self, atoms: Atoms, properties: Collection[str] = ()) -> Prediction:  # noqa: ARG002
         """Evaluate all members of one structure: energies, forces and, for periodic cells, stress."""
@@ -147,7 +184,7 @@ class MemberUncertainty:
             stress=None if stresses is None else stresses[0],
             forces_var=forces_var.variance(forces[1:]) if len(chosen) else None,
             stress_var=forces_var.variance(stresses[1:]) if len(chosen) and stresses is not None else None,
-            alpha=self.alpha,
+            **self._law,
         )
 
     def predict_many(self, structures: Sequence[Atoms], *, forces_var: bool = True) -> list[Prediction]:
@@ -171,7 +208,7 @@ class MemberUncertainty:
                 energies=energies[:, s],
                 forces=forces[ends[s] : ends[s + 1]],
                 stress=stresses[s] if stresses is not None and bool(graph.periodic[s]) else None,
-                alpha=self.alpha,
+                **self._law,
             )
             for s in range(graph.n_structures)
         ]
@@ -187,7 +224,7 @@ class MemberUncertainty:
                 energies=energies[:, s],
                 forces=forces[:, ends[s] : ends[s + 1]],
                 stresses=stresses[:, s] if stresses is not None and bool(graph.periodic[s]) else None,
-                alpha=self.alpha,
+                **self._law,
             )
             for s in range(graph.n_structures)
         ]
@@ -204,19 +241,13 @@ class MemberUncertainty:
             )
 
 
-def _hash(potential: Potential, alpha: float) -> str:
-    digest = hashlib.sha256(json.dumps({"alpha": alpha}).encode())
+def _hash(potential: Potential, factors: Mapping[str, float]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(factors)).encode())
     if isinstance(potential, torch.nn.Module):
         for name, value in sorted(potential.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _checked_alpha(alpha: float) -> float:
-    if not (np.isfinite(alpha) and alpha > 0):
-        raise InputError(f"`alpha` must be a positive number, got {alpha}; use 1.0 when uncalibrated.")
-    return float(alpha)
 
 
 def _array(tensor: torch.Tensor) -> Array:

@@ -31,6 +31,7 @@ from ase_uq.reweighting.columns import Columns, check_method, columns_for
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.result import ReweightResult
+from ase_uq.spread import SpreadLaw
 
 Array = NDArray[np.float64]
 Observable = Callable[[Atoms], Any]
@@ -69,7 +70,7 @@ class OnlineReweighter:
         Function of the atoms: logarithm of the weight of a frame, U_bias/kT, in a biased run.
     alpha
         Calibration factor inside the members; widens intervals by the error of the members' mean. By default what the
-        calculator says.
+        calculator says, which knows, too, whether its members are pinned to their mean.
 
     Raises
     ------
@@ -105,7 +106,8 @@ class OnlineReweighter:
         self._observables = {
             name: given[0] if isinstance(given, tuple) else given for name, given in observables.items()
         }
-        self._method, self._log_weight, self._alpha = method, log_weight, alpha
+        self._method, self._log_weight = method, log_weight
+        self._law = None if alpha is None else SpreadLaw(alpha)
         self._blocks: FrameBlocks | None = None
         self._places: dict[str, _Place] = {}
         self._waiting: list[tuple[Array, Array, float]] = []
@@ -138,8 +140,8 @@ class OnlineReweighter:
                 "attach the observer to a dynamics or call atoms.get_forces() first."
             )
         prediction: Prediction = calculator.prediction
-        if self._alpha is None:
-            self._alpha = prediction.alpha
+        if self._law is None:
+            self._law = SpreadLaw(prediction.alpha, prediction.mean_share, prediction.dof)
         self.update(
             float(calculator.results["energy"]),
             prediction.require("energy_members", "OnlineReweighter"),
@@ -200,7 +202,7 @@ class OnlineReweighter:
             raise InputError("`results` needs at least one frame, got none; run the dynamics first.")
         self._settle()
         sums = self._blocks.result()
-        more: dict[str, Any] = {"alpha": self._alpha or 1.0, "biased": self._weighted}
+        more: dict[str, Any] = {"law": self._law or SpreadLaw(), "biased": self._weighted}
         return {
             name: average(sums.columns(place.where), replace(place.columns.question, **more))
             for name, place in self._places.items()

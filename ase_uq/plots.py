@@ -156,8 +156,8 @@ def evaluation_figure(
     *,
     energy_error: ArrayLike,
     energy_std: ArrayLike | None,
-    force_error_norm: ArrayLike,
-    force_std_norm: ArrayLike | None,
+    force_error: ArrayLike,
+    force_std: ArrayLike | None,
     coverage: Mapping[str, tuple[ArrayLike, ArrayLike]],
 ) -> Figure:
     """Everything `ase-uq evaluate` shows, side by side: energies, forces, reliability.
@@ -165,11 +165,12 @@ def evaluation_figure(
     Parameters
     ----------
     energy_error, energy_std
-        (S,), eV per atom. `None` for a method without energy uncertainty leaves the panel out.
-    force_error_norm, force_std_norm
-        (atoms,), eV/Å: norm of the force error of each atom and norm of its three component standard deviations.
+        (S,), meV per atom, without what is constant within a composition. `None` for a method without energy
+        uncertainty leaves the panel out.
+    force_error, force_std
+        (n,), meV/Å: components of the force errors and their standard deviations, as the table has them.
     coverage
-        Name (`"energy"`, `"forces"`) -> (expected, observed); empty leaves the panel out.
+        Name (`"centred energy"`, `"forces"`) -> (expected, observed); empty leaves the panel out.
 
     Raises
     ------
@@ -179,15 +180,15 @@ def evaluation_figure(
     scatters = [
         (error, std, quantity, unit)
         for error, std, quantity, unit in (
-            (energy_error, energy_std, "energy per atom", "eV"),
-            (force_error_norm, force_std_norm, "force on an atom", "eV/Å"),
+            (energy_error, energy_std, "energy, centred", "meV/atom"),
+            (force_error, force_std, "force components", "meV/Å"),
         )
         if std is not None
     ]
     n_panels = len(scatters) + bool(coverage)
     if n_panels == 0:
         raise InputError(
-            "`energy_std`, `force_std_norm` and `coverage` must not all be missing, got none of the three; "
+            "`energy_std`, `force_std` and `coverage` must not all be missing, got none of the three; "
             "evaluate a model with an uncertainty."
         )
     with mpl.rc_context(STYLE):
@@ -232,29 +233,31 @@ def _draw_error_vs_std(ax: Axes, *, error: ArrayLike, std: ArrayLike, quantity: 
     bins = binned_errors(error=e, std=s)
     limits = _log_limits(x, y)
     _draw_cloud(ax, x, y, limits)
-    ax.set_xlim(limits[:2])
-    ax.set_ylim(limits[2:])
+    ax.set_xlim(limits)
+    ax.set_ylim(limits)
+    ax.set_aspect("equal")
     # Last, because drawing the cloud replaces the scales together with their labels.
     plain_log_axis(ax, "x")
     plain_log_axis(ax, "y")
-    diagonal = np.array(limits[:2])
-    ax.plot(diagonal, diagonal, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="RMS error = RMS deviation")
+    ax.plot(limits, limits, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="RMS error = std")
     drawn = (bins.std > 0) & (bins.error > 0)
     ax.plot(bins.std[drawn], bins.error[drawn], "o-", color=MODEL, markersize=4, label="tenths of the set, RMS")
     ax.legend(loc="upper left")
 
 
-def _log_limits(x: Array, y: Array) -> tuple[float, float, float, float]:
-    # Errors reach down to zero by chance; a tail of 1 % does not decide the scale. Above is room for the legend.
-    return float(x.min() / 1.3), float(x.max() * 1.3), float(np.quantile(y, 0.01) / 1.5), float(y.max() * 8.0)
+def _log_limits(x: Array, y: Array) -> tuple[float, float]:
+    # The same for both axes, so that the diagonal goes from corner to corner. Errors reach down to zero by chance: a
+    # tail of 2 % does not decide the scale. Above is room for the legend.
+    low = min(float(np.quantile(x, 0.005)), float(np.quantile(y, 0.02)))
+    return low / 1.5, 6.0 * max(float(x.max()), float(y.max()))
 
 
-def _draw_cloud(ax: Axes, x: Array, y: Array, limits: tuple[float, float, float, float]) -> None:
+def _draw_cloud(ax: Axes, x: Array, y: Array, limits: tuple[float, float]) -> None:
     if len(x) <= _LARGEST_SCATTER:
         ax.plot(x, y, ".", color=SAMPLING, markersize=3, alpha=0.45, markeredgewidth=0, rasterized=True)
         return
-    extent = tuple(np.log10(limits))
-    inside = y >= limits[2]
+    extent = (*np.log10(limits), *np.log10(limits))
+    inside = (y >= limits[0]) & (x >= limits[0])
     colours = mpl.colors.LinearSegmentedColormap.from_list("counts", ["#dbe8f2", SAMPLING, "#06304f"])
     ax.hexbin(
         x[inside],

@@ -7,9 +7,10 @@ symbol             variable
 =================  ==========================================================
 E_i, f_i           raw member energies and forces, `energies[i]`, `forces[i]`
 Ebar               `energy`, the member mean
-alpha              `alpha`, the calibration factor
-V_i                `energy_members[i]` = Ebar + alpha (E_i - Ebar)
-alpha^2 s^2        `energy_var_epistemic`
+alpha              `alpha`, the calibration factor of the energies, and so of the members
+alpha_F, alpha_S   `alpha_forces`, `alpha_stress`: factors of the variances of forces and stress
+V_i, F_i           `energy_members[i]` = Ebar + alpha (E_i - Ebar), and its gradient, alpha as well
+alpha^2 s^2        `energy_var_epistemic`; alpha_F^2 s_F^2: `forces_var_epistemic`
 =================  ==========================================================
 
 References
@@ -50,11 +51,19 @@ class Prediction:
     energy_members, forces_members, stress_members
         (M,), (M, N, 3), (M, 6): calibrated members, mean + alpha (member - mean).
     energy_var_epistemic, forces_var_epistemic, stress_var_epistemic
-        Scalar, (N, 3), (6,): variance of the calibrated members with divisor M-1, squared units.
+        Scalar, (N, 3), (6,): variance of the raw members with divisor M-1, times the square of the factor of each of
+        the three, squared units.
     energy_var_aleatoric, forces_var_aleatoric, stress_var_aleatoric
         Noise variance of the labels, for methods that model it; squared units.
-    alpha
-        Calibration factor already inside the members and the epistemic variances.
+    alpha, alpha_forces, alpha_stress
+        Calibration factors: `alpha` is inside all members and the variance of the energy, the others inside the
+        variances of forces and stress. One factor is not right for all three, and a member has one: its forces are the
+        gradient of its energy.
+    mean_share
+        Share of the members' variance that their mean carries as its own error: 1/M for M independent members, 0 where
+        the mean is pinned by construction; `None` without members.
+    dof
+        Degrees of freedom of the spread: M - 1, or infinite where the covariance of the members is exact.
 
     References
     ----------
@@ -74,6 +83,10 @@ class Prediction:
     forces_var_aleatoric: Array | None = None
     stress_var_aleatoric: Array | None = None
     alpha: float = 1.0
+    alpha_forces: float = 1.0
+    alpha_stress: float = 1.0
+    mean_share: float | None = None
+    dof: float | None = None
 
     @classmethod
     def from_members(
@@ -83,6 +96,10 @@ class Prediction:
         forces: ArrayLike,
         stresses: ArrayLike | None = None,
         alpha: float = 1.0,
+        alpha_forces: float | None = None,
+        alpha_stress: float | None = None,
+        mean_share: float | None = None,
+        dof: float | None = None,
     ) -> Prediction:
         """Take the moments of raw members.
 
@@ -92,6 +109,10 @@ class Prediction:
             Raw members, shapes (M,), (M, N, 3) and (M, 6).
         alpha
             Calibration factor, applied once, around the mean, to all three.
+        alpha_forces, alpha_stress
+            Factors of the variances of forces and of stress; `alpha`, and that of the forces, if not given.
+        mean_share, dof
+            As the attributes: 1/M and M - 1 if not given.
 
         Raises
         ------
@@ -114,9 +135,11 @@ class Prediction:
                 "look for overlapping atoms or a broken member."
             )
         s = None if stresses is None else np.array(stresses, dtype=np.float64)
-        e_mean, e_members, e_var = _moments(e, alpha)
-        f_mean, f_members, f_var = _moments(f, alpha)
-        s_mean, s_members, s_var = (None, None, None) if s is None else _moments(s, alpha)
+        of_forces = alpha if alpha_forces is None else alpha_forces
+        of_stress = of_forces if alpha_stress is None else alpha_stress
+        e_mean, e_members, e_var = _moments(e, alpha, alpha)
+        f_mean, f_members, f_var = _moments(f, alpha, of_forces)
+        s_mean, s_members, s_var = (None, None, None) if s is None else _moments(s, alpha, of_stress)
         return cls(
             energy=float(e_mean),
             forces=f_mean,
@@ -128,6 +151,10 @@ class Prediction:
             forces_var_epistemic=f_var,
             stress_var_epistemic=s_var,
             alpha=float(alpha),
+            alpha_forces=float(of_forces),
+            alpha_stress=float(of_stress),
+            mean_share=1.0 / len(e) if mean_share is None else mean_share,
+            dof=len(e) - 1.0 if dof is None else dof,
         )
 
     @classmethod
@@ -140,6 +167,10 @@ class Prediction:
         forces_var: Array | None = None,
         stress_var: Array | None = None,
         alpha: float = 1.0,
+        alpha_forces: float | None = None,
+        alpha_stress: float | None = None,
+        mean_share: float | None = None,
+        dof: float | None = None,
     ) -> Prediction:
         """Take the moments of raw member energies; forces and stress come ready, with their variances or without.
 
@@ -150,9 +181,9 @@ class Prediction:
         forces, stress
             (N, 3) and (6,): of the mean, or of whichever combination of members was asked for.
         forces_var, stress_var
-            Epistemic variances of the **raw** members; `alpha` is applied here.
-        alpha
-            Calibration factor.
+            Epistemic variances of the **raw** members; their factors are applied here.
+        alpha, alpha_forces, alpha_stress, mean_share, dof
+            As for `from_members`.
 
         Raises
         ------
@@ -164,16 +195,22 @@ class Prediction:
             raise InputError(
                 f"the model returned an energy or force that is not finite (energies {e}); look for overlapping atoms."
             )
-        mean, members, variance = _moments(e, alpha)
+        of_forces = alpha if alpha_forces is None else alpha_forces
+        of_stress = of_forces if alpha_stress is None else alpha_stress
+        mean, members, variance = _moments(e, alpha, alpha)
         return cls(
             energy=float(mean),
             forces=forces,
             stress=stress,
             energy_members=members,
             energy_var_epistemic=float(variance),
-            forces_var_epistemic=None if forces_var is None else alpha**2 * forces_var,
-            stress_var_epistemic=None if stress_var is None else alpha**2 * stress_var,
+            forces_var_epistemic=None if forces_var is None else of_forces**2 * forces_var,
+            stress_var_epistemic=None if stress_var is None else of_stress**2 * stress_var,
             alpha=float(alpha),
+            alpha_forces=float(of_forces),
+            alpha_stress=float(of_stress),
+            mean_share=1.0 / len(e) if mean_share is None else mean_share,
+            dof=len(e) - 1.0 if dof is None else dof,
         )
 
     @property
@@ -239,8 +276,9 @@ class Prediction:
 class UncertaintyModel(Protocol):
     """Anything that predicts a structure with its uncertainty.
 
-    Two optional attributes are read where a model has them: `implemented_properties`, the result keys it can fill
-    (default: all of DESIGN 2.2), and `model_hash`, which identifies it in logs. `CombiningModel` is an ability on top.
+    Optional attributes are read where a model has them: `implemented_properties`, the result keys it can fill (default:
+    all of them), and `model_hash`, which identifies it in logs. Whether its mean is that of independent members,
+    `mean_share`, stands in every `Prediction`. `CombiningModel` is an ability on top.
     """
 
     def predict(self, atoms: Atoms, properties: Collection[str]) -> Prediction:
@@ -267,6 +305,13 @@ class CombiningModel(UncertaintyModel, Protocol):
         ...
 
 
+def checked_factor(name: str, value: float) -> float:
+    """Return a calibration factor; refuse one that is not a positive number."""
+    if not (np.isfinite(value) and value > 0):
+        raise InputError(f"`{name}` must be a positive number, got {value}; use 1.0 when uncalibrated.")
+    return float(value)
+
+
 def _checked_energies(energies: ArrayLike) -> Array:
     e = np.array(energies, dtype=np.float64)
     if e.ndim != 1 or len(e) < 2:
@@ -276,11 +321,12 @@ def _checked_energies(energies: ArrayLike) -> Array:
     return e
 
 
-def _moments(members: Array, alpha: float) -> tuple[Any, Array, Any]:
+def _moments(members: Array, alpha: float, of_variance: float) -> tuple[Any, Array, Any]:
     # Deviations are formed from the raw members, so that a large common offset costs no digits of the variance.
     mean = members.sum(axis=0) / len(members)
-    deviations = alpha * (members - mean)
-    return mean, mean + deviations, (deviations**2).sum(axis=0) / (len(members) - 1)
+    deviations = members - mean
+    variance = of_variance**2 * (deviations**2).sum(axis=0) / (len(members) - 1)
+    return mean, mean + alpha * deviations, variance
 
 
 Moment = TypeVar("Moment", float, Array)

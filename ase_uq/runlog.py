@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
 from ase_uq.framefile import FORMAT, FORMAT_VERSION, PER_ATOM, Column
+from ase_uq.spread import MemberSeries, SpreadLaw
 from ase_uq.superblock import SIGNATURE, VERSION, UnclosedFile
 
 Array = NDArray[np.float64]
@@ -47,9 +48,9 @@ class RunLog:
     path
         The file.
     attributes
-        Root attributes: `temperature_K`, `timestep_fs`, `ensemble`, `n_members`, `ddof`, `alpha`, `model` (in
-        words), `model_hash`, `driver`, `forces_var` (its estimator), versions, `numbers`; with a baseline also
-        `sigma_baseline`, `energy_offsets` (JSON).
+        Root attributes: `temperature_K`, `timestep_fs`, `ensemble`, `n_members`, `ddof`, `alpha`, `alpha_forces`,
+        `mean_share`, `dof`, `model` (in words), `model_hash`, `driver`, `forces_var` (its estimator), versions,
+        `numbers`; with a baseline also `sigma_baseline`, `energy_offsets` (JSON).
     step
         (T,), int64, steps of the dynamics, increasing.
     time_fs
@@ -61,7 +62,8 @@ class RunLog:
     energy_var
         (T,), eV^2: the model's variance.
     energy_members
-        (T, M), eV: calibrated members of the potential that drove the run.
+        (T, M), eV: calibrated members of the potential that drove the run. The array remembers how their spread is to
+        be read (`ase_uq.spread`), for `reweight`.
     energy_members_minus_energy
         (T, M), eV: the same minus `energy`, as stored, without the digits a large energy costs.
     force_std_max, force_std_mean
@@ -150,8 +152,10 @@ def read_log(path: str | os.PathLike[str], *, per_atom: bool = True, members: bo
             name.removeprefix("observables/") for name, d in log.datasets.items() if d.attrs.get("members", False)
         )
         attributes, log_path = log.attributes, log.path
+    law = SpreadLaw.of_log(attributes)
+    if (differences := columns.get("energy_members_minus_energy")) is not None:
+        columns["energy_members_minus_energy"] = MemberSeries(differences, law)
     fields = {name: values for name, values in columns.items() if name in RunLog.__dataclass_fields__}
-    differences = columns.get("energy_members_minus_energy")
     return RunLog(
         path=log_path,
         attributes=attributes,
@@ -159,7 +163,7 @@ def read_log(path: str | os.PathLike[str], *, per_atom: bool = True, members: bo
         units=units,
         axes=axes,
         observables_of_members=own,
-        energy_members=None if differences is None else columns["energy"][:, None] + differences,
+        energy_members=None if differences is None else MemberSeries(columns["energy"][:, None] + differences, law),
         **fields,
     )
 

@@ -6,29 +6,32 @@ symbol                             variable
 e                                  `error`, prediction minus reference
 alpha^2 s^2                        `var_epistemic`, as in `Prediction`: calibrated, divisor M-1
 v                                  `var_aleatoric`, noise variance of the labels
-sigma^2 = alpha^2 s^2 + v          what results report, `energy_var`; ranks are taken against it
-t^2 = (alpha^2 + 1/M) s^2 + v      `predictive_scale` squared: the error of a mean of M members carries 1/M of s^2 more
+sigma^2 = alpha^2 s^2 + v          what results report, `energy_var`
+t                                  `Predictive.scale`, of the intervals
 p                                  expected coverage; the central interval is e within t Q((1 + p)/2)
 =================================  ==============================================================
 
-Conventions, the same for energies and forces:
+There are two readings of an uncertainty, and every score belongs to one of them:
 
-* Intervals (coverage, miscalibration area) take Q from Student's t with M-1 degrees of freedom, because s is itself
-  estimated from M members; from the normal distribution for a method without members. With label noise the sum is
-  treated as one t variable of scale t: exact without noise, too wide in the tails where noise dominates.
-* NLL is that of a normal distribution with variance t^2, with the 2 pi term, averaged: per structure for the *total*
-  energy in eV, per component for forces in eV/Å. It is the score to compare methods by, not an interval.
-* `mae`, `rmse` and ranks of energies are per atom; those of forces are per component, ranks per atom (norm of the
-  error against norm of the component stds).
-* Pooling structures of different size or origin raises a rank correlation although nothing is learnt about which
-  structure of a kind is worse: large cells have both larger errors and larger spreads. Hence `spearman_within`.
+* *One sigma*, as users read sqrt(energy_var) and sqrt(forces_var): `within_1_sigma`, `within_196_sigma`, `sigma` and
+  `nll`, that of a normal distribution with this variance, with the 2 pi term, averaged: per structure for the *total*
+  energy in eV, per component for forces in eV/Å. Ranks are taken against sigma, too.
+* *Intervals*, which know that s comes from M members and that their mean has an error of its own: `coverage_68`,
+  `coverage_95`, `miscalibration_area`, `crps` and `nll_interval`, of Student's t (`ase_uq.predictive`). A sigma from
+  four members holds 56 % of what an interval of 68 % holds.
+
+`mae`, `rmse`, `sigma`, `crps` and ranks of energies are per atom; those of forces and stress per component, ranks of
+forces per atom (norm of the error against norm of the component stds). Values that symmetry makes zero are `left_out`
+of everything but `mae` and `rmse`.
+
+Pooling structures of different size or origin raises a rank correlation although nothing is learnt about which
+structure of a kind is worse: large cells have both larger errors and larger spreads. Hence `within`.
 
 References
 ----------
 Kuleshov, Fenner and Ermon, arXiv:1807.00263: expected against observed coverage.
 Tran et al., Mach. Learn.: Sci. Technol. 1, 025006 (2020), arXiv:1912.10066: miscalibration area.
 Gneiting and Raftery, J. Am. Stat. Assoc. 102, 359 (2007): scoring rules.
-arXiv:2011.08828: alpha; the 1/M term is the sampling error of the mean in its appendix A.
 """
 
 from __future__ import annotations
@@ -39,9 +42,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata, t
+from scipy.stats import norm, rankdata
 
 from ase_uq.errors import InputError
+from ase_uq.predictive import Predictive
 
 Array = NDArray[np.float64]
 
@@ -54,22 +58,26 @@ N_CURVE = 101
 
 
 @dataclass(frozen=True, slots=True)
-class GroupRank:
-    """Rank correlation inside one group of points.
+class GroupScore:
+    """Scores inside one group of points.
 
     Attributes
     ----------
     group
         Such as `"config_type=md_300K"`.
     n
-        Points in it.
+        Points in it: structures for energies, atoms for forces.
     spearman
         `None` with fewer than three points or without variation.
+    coverage_68, coverage_95
+        As for all points; `None` without a variance.
     """
 
     group: str
     n: int
     spearman: float | None
+    coverage_68: float | None
+    coverage_95: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,53 +87,133 @@ class Scores:
     Attributes
     ----------
     n
-        Structures for energies, atoms for forces.
+        Structures for energies and stress, atoms for forces.
     mae, rmse
-        eV per atom, or eV/Å per component.
+        eV per atom, or eV/Å per component, or eV/Å^3.
+    sigma
+        Root mean square of the reported standard deviation, same unit: what `rmse` is when sigma has the right size.
     nll
-        Mean Gaussian negative log-likelihood; `None` where a point with an error has no spread at all.
+        Mean Gaussian negative log-likelihood of sigma; `None` where a point with an error has no spread at all.
+    within_1_sigma, within_196_sigma
+        Share of errors within 1 and 1.96 sigma: 68.3 and 95 % for a normal distribution of the right size.
     coverage_68, coverage_95
         Share of points inside the central 68.27 % and 95 % intervals.
     miscalibration_area
         Area between the reliability curve and the diagonal, 0 (perfect) to 0.5.
+    crps
+        Continuous ranked probability score of the intervals' distribution, in the unit of `mae`, which it becomes
+        without any width; `None` for two members, whose distribution has no mean.
+    nll_interval
+        Mean negative log-likelihood of the same distribution.
     spearman
-        Rank correlation of |error| with std over all points.
-    spearman_within
-        The same inside each group.
-    n_exact
-        Points left out of `nll` because error and spread are both zero to rounding.
+        Rank correlation of |error| with sigma over all points.
+    within
+        Ranks and coverage inside each group.
+    n_left_out
+        Values left out because symmetry makes them zero.
     reliability
-        (expected, observed) coverage, for plots.
+        (expected, observed) coverage of the intervals, for plots.
     """
 
     n: int
     mae: float
     rmse: float
+    sigma: float | None = None
     nll: float | None = None
+    within_1_sigma: float | None = None
+    within_196_sigma: float | None = None
     coverage_68: float | None = None
     coverage_95: float | None = None
     miscalibration_area: float | None = None
+    crps: float | None = None
+    nll_interval: float | None = None
     spearman: float | None = None
-    spearman_within: tuple[GroupRank, ...] = ()
-    n_exact: int = 0
+    within: tuple[GroupScore, ...] = ()
+    n_left_out: int = 0
     reliability: tuple[Array, Array] | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers for JSON, without the curve."""
-        names = ("mae", "rmse", "nll", "coverage_68", "coverage_95", "miscalibration_area", "spearman", "n_exact")
-        within = [{"group": rank.group, "n": rank.n, "spearman": rank.spearman} for rank in self.spearman_within]
-        return {**{name: getattr(self, name) for name in names}, "spearman_within": within}
+        names = {name: name for name in _JSON} | {"within_1.96_sigma": "within_196_sigma"}
+        within = {
+            each.group: {"n": each.n, **{name: getattr(each, name) for name in _JSON_OF_GROUPS}} for each in self.within
+        }
+        return {**{key: getattr(self, name) for key, name in names.items()}, "within": within}
+
+
+_JSON = (
+    *("mae", "rmse", "sigma", "nll", "within_1_sigma", "coverage_68", "coverage_95", "miscalibration_area"),
+    *("crps", "nll_interval", "spearman", "n_left_out"),
+)
+_JSON_OF_GROUPS = ("spearman", "coverage_68", "coverage_95")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """The uncertainty of each error; a part a method does not have is `None`.
+
+    Attributes
+    ----------
+    var_epistemic, var_aleatoric
+        As in `Prediction`, of the shape of the errors, squared unit.
+    alpha
+        The calibration factor inside `var_epistemic`.
+    n_members
+        M; `None` for a method without members, whose intervals are normal.
+    mean_share, dof
+        As in `Prediction`; 1/M and M - 1 by default.
+    """
+
+    var_epistemic: ArrayLike | None = None
+    var_aleatoric: ArrayLike | None = None
+    alpha: float = 1.0
+    n_members: int | None = None
+    mean_share: float | None = None
+    dof: float | None = None
+
+    def checked(self, shape: tuple[int, ...]) -> tuple[Array, Predictive] | None:
+        """sigma^2 and the distribution of the errors, or `None` where nothing is known.
+
+        Raises
+        ------
+        InputError
+            For a shape that is not `shape`, a value that is not finite, a negative variance or a bad factor.
+        """
+        if self.var_epistemic is None and self.var_aleatoric is None:
+            return None
+        if not (np.isfinite(self.alpha) and self.alpha > 0.0):
+            raise InputError(f"`alpha` must be a positive number, got {self.alpha}; use 1.0 when uncalibrated.")
+        if self.n_members is not None and self.n_members < 2:
+            raise InputError(
+                f"`n_members` must be at least 2, got {self.n_members}; use None for a method without members."
+            )
+        # Noise alone has no members behind it: its intervals are normal.
+        members = None if self.var_epistemic is None else self.n_members
+        share, dof = (0.0, np.inf) if members is None else (1.0 / members, members - 1.0)
+        parts = {"var_epistemic": self.var_epistemic, "var_aleatoric": self.var_aleatoric}
+        values = {
+            name: np.zeros(shape) if given is None else _values(name, given, shape=shape)
+            for name, given in parts.items()
+        }
+        for name, part in values.items():
+            if (part < 0.0).any():
+                raise InputError(f"`{name}` must not be negative, got {part.min()}; give variances.")
+        law = Predictive.of(
+            **values,
+            alpha=self.alpha,
+            mean_share=share if members is None or self.mean_share is None else self.mean_share,
+            dof=dof if members is None or self.dof is None else self.dof,
+        )
+        return values["var_epistemic"] + values["var_aleatoric"], law
 
 
 def energy_scores(
     *,
     error: ArrayLike,
     n_atoms: ArrayLike,
-    var_epistemic: ArrayLike | None = None,
-    var_aleatoric: ArrayLike | None = None,
-    alpha: float = 1.0,
-    n_members: int | None = None,
     groups: Mapping[str, Sequence[Any]] | None = None,
+    used: ArrayLike | None = None,
+    **spread: Any,
 ) -> Scores:
     """Score total energies.
 
@@ -135,14 +223,12 @@ def energy_scores(
         (S,), predicted minus reference total energy, eV.
     n_atoms
         (S,), atoms of each structure.
-    var_epistemic, var_aleatoric
-        (S,), the two variances of the total energy as in `Prediction`, eV^2; `None` where a method has none.
-    alpha
-        The calibration factor inside `var_epistemic`.
-    n_members
-        M; `None` for a method without members, whose intervals are normal.
     groups
         Name of a grouping -> (S,) labels, such as `{"config_type": [...], "composition": [...]}`.
+    used
+        (S,), which structures count; all by default.
+    **spread
+        The fields of `Spread`.
 
     Raises
     ------
@@ -162,19 +248,19 @@ def energy_scores(
             f"`error` and `n_atoms` must have one value per structure, the latter at least 1, got shapes {e.shape} and "
             f"{sizes.shape}; give arrays of equal length."
         )
-    spread = _Spread.of(e.shape, epistemic=var_epistemic, aleatoric=var_aleatoric, alpha=alpha, n_members=n_members)
-    std = None if spread is None else np.sqrt(spread.var) / sizes
-    return _scores(e, per_atom=e / sizes, rank_error=np.abs(e) / sizes, std=std, spread=spread, groups=groups)
+    found = Spread(**spread).checked(e.shape)
+    if found is not None:
+        found = found[0][:, None], Predictive(found[1].scale[:, None], found[1].dof)
+    columns = None if used is None else np.asarray(used, dtype=bool)[:, None]
+    return _scores(e[:, None], unit=sizes[:, None], spread=found, groups=groups, used=columns)
 
 
 def force_scores(
     *,
     error: ArrayLike,
-    var_epistemic: ArrayLike | None = None,
-    var_aleatoric: ArrayLike | None = None,
-    alpha: float = 1.0,
-    n_members: int | None = None,
     groups: Mapping[str, Sequence[Any]] | None = None,
+    used: ArrayLike | None = None,
+    **spread: Any,
 ) -> Scores:
     """Score forces; the atoms of all structures stand below one another.
 
@@ -182,12 +268,12 @@ def force_scores(
     ----------
     error
         (N, 3), predicted minus reference force, eV/Å.
-    var_epistemic, var_aleatoric
-        (N, 3), the two variances of each component as in `Prediction`, (eV/Å)^2; `None` where a method has none.
-    alpha, n_members
-        As in `energy_scores`.
     groups
         Name of a grouping -> (N,) labels, such as `{"config_type": [...], "element": [...]}`.
+    used
+        (N, 3), which components count: those that symmetry makes zero tell nothing.
+    **spread
+        The fields of `Spread`.
 
     Raises
     ------
@@ -197,46 +283,15 @@ def force_scores(
     e = _values("error", error)
     if e.ndim != 2 or e.shape[1] != 3:
         raise InputError(f"`error` must have the shape (N, 3), got {e.shape}; stack the atoms of all structures.")
-    spread = _Spread.of(e.shape, epistemic=var_epistemic, aleatoric=var_aleatoric, alpha=alpha, n_members=n_members)
-    std = None if spread is None else np.sqrt(spread.var.sum(axis=1))
-    return _scores(e, per_atom=e, rank_error=np.linalg.norm(e, axis=1), std=std, spread=spread, groups=groups)
+    return _scores(e, unit=np.ones((1, 1)), spread=Spread(**spread).checked(e.shape), groups=groups, used=used)
 
 
-def predictive_scale(
-    *,
-    var_epistemic: ArrayLike,
-    var_aleatoric: ArrayLike | None = None,
-    alpha: float = 1.0,
-    n_members: int | None = None,
-) -> Array:
-    """Scale of the error of a prediction: sqrt((alpha^2 + 1/M) s^2 + v), same shape and unit as a std.
-
-    Parameters
-    ----------
-    var_epistemic, var_aleatoric, alpha, n_members
-        alpha^2 s^2; v; the factor inside the former; M, or `None` to leave the 1/M out.
-    """
-    inflation = 1.0 if n_members is None else 1.0 + 1.0 / (n_members * alpha**2)
-    noise = 0.0 if var_aleatoric is None else np.asarray(var_aleatoric, dtype=np.float64)
-    return np.asarray(np.sqrt(inflation * np.asarray(var_epistemic, dtype=np.float64) + noise), dtype=np.float64)
-
-
-def interval_confidence(*, error: ArrayLike, scale: ArrayLike, n_members: int | None = None) -> Array:
-    """Level p of the smallest central interval that contains each error, in [0, 1], flattened.
-
-    For a calibrated model the values are uniform. A point without scale has level 0 if it is exact and 1 if not.
-
-    Parameters
-    ----------
-    error, scale
-        Same shape; `scale` from `predictive_scale`.
-    n_members
-        M, for Student's t with M-1 degrees of freedom; `None` for the normal distribution.
-    """
-    e, s = np.abs(np.asarray(error, dtype=np.float64)).ravel(), np.asarray(scale, dtype=np.float64).ravel()
-    z = np.divide(e, s, out=np.where(e > 0.0, np.inf, 0.0), where=s > 0.0)
-    upper = norm.sf(z) if n_members is None else t.sf(z, df=n_members - 1)
-    return np.asarray(1.0 - 2.0 * upper, dtype=np.float64)
+def stress_scores(*, error: ArrayLike, used: ArrayLike | None = None, **spread: Any) -> Scores:
+    """Score stress, (S, 6), eV/Å^3; arguments as for `force_scores`, ranks per structure."""
+    e = _values("error", error)
+    if e.ndim != 2 or e.shape[1] != 6:
+        raise InputError(f"`error` must have the shape (S, 6), got {e.shape}; stack the stress of all structures.")
+    return _scores(e, unit=np.ones((1, 1)), spread=Spread(**spread).checked(e.shape), groups=None, used=used)
 
 
 def reliability_curve(confidence: ArrayLike, *, n_points: int = N_CURVE) -> tuple[Array, Array]:
@@ -245,7 +300,7 @@ def reliability_curve(confidence: ArrayLike, *, n_points: int = N_CURVE) -> tupl
     Parameters
     ----------
     confidence
-        (n,), from `interval_confidence`.
+        (n,), from `Predictive.confidence`.
     n_points
         Length of the two arrays returned, from 0 to 1 inclusive.
 
@@ -264,7 +319,7 @@ def miscalibration_area(confidence: ArrayLike) -> float:
     Parameters
     ----------
     confidence
-        (n,), from `interval_confidence`.
+        (n,), from `Predictive.confidence`.
 
     Examples
     --------
@@ -291,81 +346,71 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Spread:
-    var: Array  # sigma^2, what results report
-    scale: Array  # t, what intervals and the NLL use
-    n_members: int | None
-
-    @classmethod
-    def of(
-        cls,
-        shape: tuple[int, ...],
-        *,
-        epistemic: ArrayLike | None,
-        aleatoric: ArrayLike | None,
-        alpha: float,
-        n_members: int | None,
-    ) -> _Spread | None:
-        if epistemic is None and aleatoric is None:
-            return None
-        if not (np.isfinite(alpha) and alpha > 0.0):
-            raise InputError(f"`alpha` must be a positive number, got {alpha}; use 1.0 when uncalibrated.")
-        if n_members is not None and n_members < 2:
-            raise InputError(f"`n_members` must be at least 2, got {n_members}; use None for a method without members.")
-        # Noise alone has no members behind it: its intervals are normal.
-        members = None if epistemic is None else n_members
-        model = np.zeros(shape) if epistemic is None else _values("var_epistemic", epistemic, shape=shape)
-        noise = np.zeros(shape) if aleatoric is None else _values("var_aleatoric", aleatoric, shape=shape)
-        for name, values in (("var_epistemic", model), ("var_aleatoric", noise)):
-            if (values < 0.0).any():
-                raise InputError(f"`{name}` must not be negative, got {values.min()}; give variances.")
-        scale = predictive_scale(var_epistemic=model, var_aleatoric=noise, alpha=alpha, n_members=members)
-        return cls(var=model + noise, scale=scale, n_members=members)
-
-
 def _scores(
     error: Array,
     *,
-    per_atom: Array,
-    rank_error: Array,
-    std: Array | None,
-    spread: _Spread | None,
+    unit: Array,
+    spread: tuple[Array, Predictive] | None,
     groups: Mapping[str, Sequence[Any]] | None,
+    used: ArrayLike | None,
 ) -> Scores:
-    n, mae, rmse = len(error), float(np.abs(per_atom).mean()), float(np.sqrt((per_atom**2).mean()))
-    if spread is None or std is None:
+    """Scores of errors (n, d); a score of error is divided by `unit`, which broadcasts against it."""
+    scaled = error / unit
+    n, mae, rmse = len(error), float(np.abs(scaled).mean()), _rms(scaled)
+    if spread is None:
         return Scores(n=n, mae=mae, rmse=rmse)
-    confidence = interval_confidence(error=error, scale=spread.scale, n_members=spread.n_members)
-    nll, n_exact = _gaussian_nll(error.ravel(), spread.scale.ravel())
+    var, law = spread
+    sigma = np.sqrt(var)
+    counted = _counted(error, sigma, used)
+    e, s, u = error[counted], sigma[counted], np.broadcast_to(unit, error.shape)[counted]
+    inner = Predictive(law.scale[counted], law.dof)
+    confidence = np.full(error.shape, np.nan)
+    confidence[counted] = inner.confidence(e)
+    levels = confidence[counted]
+    n_left_out = int((~counted).sum())
+    if len(e) == 0:
+        return Scores(n=n, mae=mae, rmse=rmse, n_left_out=n_left_out)
+    # Norms over what counts; a point of which nothing counts has no rank.
+    ranked = np.asarray(counted.any(axis=1))
+    norms = [np.sqrt((np.where(counted, x / unit, 0.0) ** 2).sum(axis=1)) for x in (error, sigma)]
     return Scores(
         n=n,
         mae=mae,
         rmse=rmse,
-        nll=nll,
-        coverage_68=float((confidence <= LEVEL_68).mean()),
-        coverage_95=float((confidence <= LEVEL_95).mean()),
-        miscalibration_area=miscalibration_area(confidence),
-        spearman=spearman(rank_error, std),
-        spearman_within=_within(rank_error, std, groups or {}),
-        n_exact=n_exact,
-        reliability=reliability_curve(confidence),
+        sigma=_rms(s / u),
+        nll=Predictive(s).nll(e),
+        within_1_sigma=float((np.abs(e) <= s).mean()),
+        within_196_sigma=float((np.abs(e) <= 1.96 * s).mean()),
+        coverage_68=float((levels <= LEVEL_68).mean()),
+        coverage_95=float((levels <= LEVEL_95).mean()),
+        miscalibration_area=miscalibration_area(levels),
+        crps=inner.crps(e, unit=u),
+        nll_interval=inner.nll(e),
+        spearman=spearman(norms[0][ranked], norms[1][ranked]),
+        within=_within(norms[0], norms[1], ranked, confidence, groups or {}),
+        n_left_out=n_left_out,
+        reliability=reliability_curve(levels),
     )
 
 
-def _gaussian_nll(error: Array, scale: Array) -> tuple[float | None, int]:
-    exact = (np.abs(error) <= NEGLIGIBLE * _rms(error)) & (scale <= NEGLIGIBLE * _rms(scale))
-    e, s = error[~exact], scale[~exact]
-    n_exact = int(exact.sum())
-    # Without spread an error is infinitely surprising, which is no number.
-    if len(e) == 0 or (s == 0.0).any():
-        return None, n_exact
-    value = float((0.5 * np.log(2.0 * np.pi) + np.log(s) + 0.5 * (e / s) ** 2).mean())
-    return (value if np.isfinite(value) else None), n_exact
+def _counted(error: Array, sigma: Array, used: ArrayLike | None) -> NDArray[np.bool_]:
+    exact = (np.abs(error) <= NEGLIGIBLE * _rms(error)) & (sigma <= NEGLIGIBLE * _rms(sigma))
+    if used is None:
+        return np.asarray(~exact)
+    given = np.asarray(used, dtype=bool)
+    if given.shape != error.shape:
+        raise InputError(f"`used` must have the shape of the errors, {error.shape}, got {given.shape}; say for each.")
+    return np.asarray(given & ~exact)
 
 
-def _within(error: Array, std: Array, groups: Mapping[str, Sequence[Any]]) -> tuple[GroupRank, ...]:
-    ranks = []
+def _within(
+    error: Array,
+    sigma: Array,
+    ranked: NDArray[np.bool_],
+    confidence: Array,
+    groups: Mapping[str, Sequence[Any]],
+) -> tuple[GroupScore, ...]:
+    scores = []
     for grouping, given in groups.items():
         labels = np.array([str(label) for label in given])
         if len(labels) != len(error):
@@ -374,10 +419,12 @@ def _within(error: Array, std: Array, groups: Mapping[str, Sequence[Any]]) -> tu
                 "add the missing ones."
             )
         for label in np.unique(labels):
-            inside = labels == label
-            value = spearman(error[inside], std[inside])
-            ranks.append(GroupRank(group=f"{grouping}={label}", n=int(inside.sum()), spearman=value))
-    return tuple(ranks)
+            inside = (labels == label) & ranked
+            levels = confidence[inside][np.isfinite(confidence[inside])]
+            covered = [float((levels <= p).mean()) if len(levels) else None for p in (LEVEL_68, LEVEL_95)]
+            rank = spearman(error[inside], sigma[inside])
+            scores.append(GroupScore(f"{grouping}={label}", int((labels == label).sum()), rank, *covered))
+    return tuple(scores)
 
 
 def _rms(x: Array) -> float:

@@ -164,7 +164,11 @@ def _check_moments(prediction: Prediction) -> None:
             continue
         size = max(1.0, float(np.abs(members).max()))
         assert np.allclose(members.mean(axis=0), mean, rtol=0, atol=1e-10 * size), f"{name} must be the member mean"
-        spread = members.var(axis=0, ddof=1)
+        # A member has one factor, its energy's; the variance of its forces may have another.
+        factor = {"energy": prediction.alpha, "forces": prediction.alpha_forces, "stress": prediction.alpha_stress}[
+            name
+        ]
+        spread = (factor / prediction.alpha) ** 2 * members.var(axis=0, ddof=1)
         assert np.allclose(spread, variance, rtol=1e-6, atol=1e-12 * size**2), f"{name}_var must have divisor M-1"
 
 

@@ -11,12 +11,11 @@ from scipy.stats import t
 from ase_uq.calibration import (
     ALPHA_FLOOR,
     Calibration,
-    alpha_squared,
     calibrate,
-    conformal_multiplier,
-    student_t_scale,
 )
+from ase_uq.conformal import conformal_multiplier
 from ase_uq.errors import InputError
+from ase_uq.student_t import scale_squared, student_t_scale
 
 
 def committee(*, n_members, n_structures, alpha, seed, n_repeats=None):
@@ -27,9 +26,10 @@ def committee(*, n_members, n_structures, alpha, seed, n_repeats=None):
     return alpha * rng.normal(size=shape), members.mean(axis=0), members.std(axis=0, ddof=1)
 
 
-def fit(*, n_members=8, n_structures=200, alpha=2.0, seed=1, **options):
+def fit(*, n_members=8, n_structures=200, alpha=2.0, seed=1, scale=1.0, **options):
+    """Errors are `scale` times what they are, the spread is not."""
     reference, mean, std = committee(n_members=n_members, n_structures=n_structures, alpha=alpha, seed=seed)
-    return calibrate(reference=reference, mean=mean, std=std, n_members=n_members, **options)
+    return calibrate(reference=scale * reference, mean=scale * mean, std=std, n_members=n_members, **options)
 
 
 # Mean and standard deviation over repeats with 200 structures and alpha = 2.
@@ -47,7 +47,9 @@ def test_estimators_scatter_as_published(method, n_members, mean, sd):
     n_repeats = 500
     y, centre, s = committee(n_members=n_members, n_structures=200, alpha=2.0, seed=4, n_repeats=n_repeats)
     z_squared = ((y - centre) / s) ** 2
-    alphas = np.array([np.sqrt(alpha_squared(row, n_members=n_members, method=method)) for row in z_squared])
+    alphas = np.array(
+        [np.sqrt(scale_squared(row, dof=n_members - 1, method=method) - 1 / n_members) for row in z_squared]
+    )
     # The moment at M = 4 and 5 has no finite variance, so that its scatter is a property of the draw.
     loose = method == "moment" and n_members < 6
     assert alphas.mean() == pytest.approx(mean, abs=0.05 if loose else 0.025)
@@ -56,8 +58,11 @@ def test_estimators_scatter_as_published(method, n_members, mean, sd):
 
 def test_forgetting_the_share_of_the_mean_would_be_seen():
     z = np.array([1.0, -1.0, 2.0, 0.5] * 5)
-    assert alpha_squared(z**2, n_members=5, method="moment") == pytest.approx(-0.2 + 0.5 * 1.5625)
-    assert alpha_squared(z**2, n_members=5) == pytest.approx(student_t_scale(z**2, dof=4) ** 2 - 0.2)
+    assert scale_squared(z**2, dof=4, method="moment") - 0.2 == pytest.approx(-0.2 + 0.5 * 1.5625)
+    s = np.ones(20)
+    assert calibrate(reference=z, mean=0 * z, std=s, n_members=5).alpha_moment == pytest.approx(
+        np.sqrt(-0.2 + 0.5 * 1.5625)
+    )
 
 
 @pytest.mark.parametrize("dof", [3, 5, 15])
@@ -115,7 +120,7 @@ def test_energies_in_other_units_and_with_an_offset_give_the_same_alpha():
 
 def test_bootstrap_error_is_the_scatter_over_new_sets():
     y, centre, s = committee(n_members=8, n_structures=200, alpha=2.0, seed=5, n_repeats=200)
-    scatter = np.std([np.sqrt(alpha_squared(row, n_members=8)) for row in ((y - centre) / s) ** 2], ddof=1)
+    scatter = np.std([np.sqrt(scale_squared(row, dof=7) - 1 / 8) for row in ((y - centre) / s) ** 2], ddof=1)
     assert np.mean([fit(seed=k).alpha_std_error for k in range(5)]) == pytest.approx(scatter, rel=0.2)
 
 
@@ -123,11 +128,16 @@ def test_bootstrap_over_groups_sees_through_repeated_frames():
     reference, mean, std = committee(n_members=8, n_structures=60, alpha=2.0, seed=2)
     repeated = {"reference": np.repeat(reference, 9), "mean": np.repeat(mean, 9), "std": np.repeat(std, 9)}
     once = calibrate(reference=reference, mean=mean, std=std, n_members=8)
-    blind = calibrate(**repeated, n_members=8)
+    shuffled = np.random.default_rng(0).permutation(540)
+    blind = calibrate(**{name: value[shuffled] for name, value in repeated.items()}, n_members=8)
+    in_order = calibrate(**repeated, n_members=8)
     grouped = calibrate(**repeated, n_members=8, groups=[f"run {i // 9}" for i in range(540)])
     assert grouped.alpha == pytest.approx(once.alpha, rel=1e-9)
     assert blind.alpha_std_error == pytest.approx(once.alpha_std_error / 3.0, rel=0.2)
     assert grouped.alpha_std_error == pytest.approx(once.alpha_std_error, rel=0.2)
+    # Frames in the order of a trajectory show it by themselves.
+    assert in_order.alpha_std_error == pytest.approx(once.alpha_std_error, rel=0.4)
+    assert any("one trajectory" in text for text in in_order.warnings)
 
 
 def test_one_group_has_no_error_bar():
@@ -143,8 +153,12 @@ def test_the_same_seed_gives_the_same_error_bar():
 
 def test_members_that_scatter_too_much_are_clamped_with_a_warning():
     calibration = fit(alpha=0.0)
-    assert calibration.alpha == ALPHA_FLOOR
+    # Relative to the ratio of errors to spread, 1/sqrt(8), and nothing that is known without an error.
+    assert calibration.alpha == pytest.approx(ALPHA_FLOOR / np.sqrt(8.0), rel=0.1)
+    assert calibration.alpha_std_error > 0.3 * calibration.alpha
     assert any("floor" in text for text in calibration.warnings)
+    scaled = fit(alpha=0.0, scale=1e-3)
+    assert scaled.alpha == pytest.approx(1e-3 * calibration.alpha, rel=1e-6)
 
 
 def test_structures_without_spread_are_masked_and_counted():
@@ -258,3 +272,112 @@ def test_conformal_multiplier_covers_new_points_whatever_the_distribution():
 def test_conformal_multiplier_refuses(change, message):
     with pytest.raises(InputError, match=message):
         conformal_multiplier(**{"error": [1.0, 2.0], "std": [1.0, 1.0], "coverage": 0.5, **change})
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.15, 0.4, 1.0, 3.0])
+@pytest.mark.parametrize("exact", [False, True])
+def test_members_pinned_to_their_mean_have_alpha_equal_to_the_ratio(alpha, exact):
+    rng = np.random.default_rng(3)
+    n_members, dof = 6, np.inf if exact else None
+    scale = rng.uniform(0.5, 2.0, size=2000)
+    members = scale * rng.normal(size=(n_members, 2000))
+    members -= members.mean(axis=0)
+    if exact:
+        members *= scale / members.std(axis=0, ddof=1)
+    reference = alpha * scale * rng.normal(size=2000)
+    fitted = calibrate(reference=reference, members=members, mean_share=0.0, dof=dof)
+    assert fitted.alpha == pytest.approx(alpha, rel=0.05)
+    assert abs(fitted.alpha - alpha) < 3.0 * fitted.alpha_std_error
+    # Six members with an exact covariance are functions in five directions.
+    assert bool(fitted.warnings) == exact
+    independent = calibrate(reference=reference, members=members, dof=dof)
+    assert independent.alpha**2 == pytest.approx(max(alpha**2 - 1 / 6, 0.01 * alpha**2), rel=0.15)
+
+
+@pytest.mark.parametrize(("of_members", "of_labels"), [(0.0, 0.0), (20.0, 0.0), (0.0, 20.0), (20.0, 20.0)])
+@pytest.mark.parametrize("n_compositions", [1, 7])
+def test_constants_of_a_composition_change_nothing(of_members, of_labels, n_compositions):
+    rng = np.random.default_rng(11)
+    n_members, n_structures = 5, 350
+    labels = rng.integers(n_compositions, size=n_structures)
+    fluctuation = rng.normal(size=(n_members, n_structures))
+    constants = of_members * rng.normal(size=(n_members, n_compositions))[:, labels]
+    error = 2.0 * rng.normal(size=n_structures)
+    plain = {"reference": error, "members": fluctuation}
+    shifted = {
+        "reference": error + of_labels * rng.normal(size=n_compositions)[labels] - 1e5,
+        "members": fluctuation + constants,
+    }
+    compositions = [f"C{label}" for label in labels]
+    here, there = (calibrate(**each, compositions=compositions) for each in (plain, shifted))
+    assert there.alpha == pytest.approx(here.alpha, rel=1e-6)
+    assert there.alpha == pytest.approx(2.0, abs=3.0 * there.alpha_std_error)
+    assert there.centred == "composition"
+    assert there.alpha_std_error == pytest.approx(here.alpha_std_error, rel=1e-6)
+    assert any("differ by constants" in text for text in there.warnings)
+
+
+def test_compositions_that_never_repeat_are_centred_by_element():
+    rng = np.random.default_rng(2)
+    counts = rng.integers(1, 40, size=(300, 3))
+    assert len(np.unique(counts, axis=0)) > 295
+    members = rng.normal(size=(6, 300)) + (rng.normal(size=(6, 3)) * 5.0) @ counts.T
+    fitted = calibrate(reference=1.5 * rng.normal(size=300), members=members, compositions=counts)
+    assert fitted.centred == "element"
+    assert fitted.alpha == pytest.approx(1.5, abs=3.0 * fitted.alpha_std_error)
+    assert fitted.alpha_raw < 0.3
+
+
+def test_members_that_differ_in_two_directions_do_not_pretend_to_know_alpha():
+    """Truth and members are draws of a x + b x^2: 400 structures are two numbers."""
+    inside = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=400)
+        shapes = np.stack([x, x**2 - 1.0])
+        members, truth = rng.normal(size=(8, 2)) @ shapes, rng.normal(size=2) @ shapes
+        fitted = calibrate(reference=truth, members=members, compositions=["Ar2"] * 400)
+        inside.append(abs(fitted.alpha - 1.0) < 2.0 * fitted.alpha_std_error)
+        assert fitted.alpha_std_error > 0.3 * fitted.alpha
+    assert np.mean(inside) >= 0.9
+
+
+@pytest.mark.parametrize(("zeros", "noise"), [(0.44, 1e-6), (0.8, 3e-6), (0.1, 0.0)])
+def test_zeros_that_symmetry_forces_do_not_decide_alpha(zeros, noise):
+    """Members agree there to the precision of the evaluation, labels to their own: their ratio means nothing."""
+    rng = np.random.default_rng(1)
+    n = 4000
+    forced = rng.random(n) < zeros
+    s = np.where(forced, noise, 0.05)
+    members = rng.normal(size=(4, n)) * s
+    reference = np.where(forced, 1e-4, 0.1) * rng.normal(size=n)
+    fitted = calibrate(
+        reference=reference, mean=members.mean(0), std=members.std(0, ddof=1), n_members=4, values="force components"
+    )
+    assert fitted.alpha == pytest.approx(2.0, rel=0.15)
+    assert fitted.n_masked == forced.sum()
+
+
+def test_kinds_that_want_different_factors_are_named_with_four_members():
+    rng = np.random.default_rng(5)
+    kinds = np.repeat(["bulk", "surface"], 100)
+    members = rng.normal(size=(4, 200))
+    reference = np.where(kinds == "bulk", 1.0, 5.0) * rng.normal(size=200)
+    fitted = calibrate(reference=reference, members=members, kinds={"config_type": kinds})
+    assert any("config_type" in text and "surface" in text and "bulk" in text for text in fitted.warnings)
+    same = calibrate(reference=rng.normal(size=200), members=members, kinds={"config_type": kinds})
+    assert same.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"members": None}, "`mean`, `std` and `n_members` must be given"),
+        ({"compositions": ["H2O"] * 3}, "`compositions` must have one entry a structure, 20, got 3"),
+        ({"members": np.zeros(20)}, r"`members` must have the shape \(M, S\)"),
+    ],
+)
+def test_bad_members_are_refused(change, message):
+    members = np.random.default_rng(0).normal(size=(5, 20))
+    with pytest.raises(InputError, match=message):
+        calibrate(**{"reference": np.arange(20.0), "members": members, **change})

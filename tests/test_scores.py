@@ -11,12 +11,11 @@ from scipy.integrate import quad
 from scipy.stats import norm, spearmanr, t
 
 from ase_uq.errors import InputError
+from ase_uq.predictive import Predictive, crps
 from ase_uq.scores import (
     energy_scores,
     force_scores,
-    interval_confidence,
     miscalibration_area,
-    predictive_scale,
     reliability_curve,
     spearman,
 )
@@ -84,22 +83,25 @@ def test_a_simulated_committee_is_covered_and_would_not_be_without_the_correctio
     assert energies(error, var_epistemic=variance).coverage_95 < 0.88
 
 
-def test_nll_takes_the_predictive_variance_of_the_total_energy():
+def test_nll_is_of_what_users_read_as_one_sigma_of_the_total_energy():
     error, variance, noise = np.array([0.3, -0.1]), np.array([0.04, 0.01]), np.array([0.02, 0.0])
     scores = energy_scores(
         error=error, n_atoms=[10, 20], var_epistemic=variance, var_aleatoric=noise, alpha=2.0, n_members=4
     )
-    predictive = (1.0 + 1.0 / 16.0) * variance + noise
-    assert scores.nll == pytest.approx(-norm.logpdf(error, scale=np.sqrt(predictive)).mean(), rel=1e-12)
+    assert scores.nll == pytest.approx(-norm.logpdf(error, scale=np.sqrt(variance + noise)).mean(), rel=1e-12)
+    predictive = np.sqrt((1.0 + 1.0 / 16.0) * variance + noise)
+    assert scores.nll_interval == pytest.approx(-t.logpdf(error, df=3, scale=predictive).mean(), rel=1e-12)
+    assert scores.crps == pytest.approx((crps(error, predictive, dof=3.0) / [10, 20]).mean())
+    assert scores.sigma == pytest.approx(math.sqrt((0.06 / 100 + 0.01 / 400) / 2.0))
     assert scores.mae == pytest.approx((0.03 + 0.005) / 2.0)
     assert scores.rmse == pytest.approx(math.sqrt((0.03**2 + 0.005**2) / 2.0))
 
 
 def test_predictive_scale_is_the_contract():
     s, alpha = 0.3, 1.5
-    scale = predictive_scale(var_epistemic=(alpha * s) ** 2, var_aleatoric=0.04, alpha=alpha, n_members=5)
-    assert scale == pytest.approx(math.sqrt((alpha**2 + 0.2) * s**2 + 0.04))
-    assert predictive_scale(var_epistemic=0.09) == pytest.approx(0.3)
+    law = Predictive.of(var_epistemic=(alpha * s) ** 2, var_aleatoric=0.04, alpha=alpha, mean_share=0.2)
+    assert law.scale == pytest.approx(math.sqrt((alpha**2 + 0.2) * s**2 + 0.04))
+    assert Predictive.of(var_epistemic=0.09).scale == pytest.approx(0.3)
 
 
 def test_noise_alone_has_normal_intervals_even_with_members_named():
@@ -162,18 +164,18 @@ def test_pooling_kinds_of_structures_inflates_the_rank_correlation():
     kinds = {"composition": ["H2"] * 400 + ["H20"] * 400, "config_type": [7] * 800}
     scores = energies(error, var_epistemic=std**2, groups=kinds)
     assert scores.spearman > 0.5
-    assert [(rank.group, rank.n) for rank in scores.spearman_within] == [
+    assert [(rank.group, rank.n) for rank in scores.within] == [
         ("composition=H2", 400),
         ("composition=H20", 400),
         ("config_type=7", 800),
     ]
-    assert all(abs(rank.spearman) < 0.15 for rank in scores.spearman_within[:2])
-    assert scores.spearman_within[2].spearman == scores.spearman
+    assert all(abs(rank.spearman) < 0.15 for rank in scores.within[:2])
+    assert scores.within[2].spearman == scores.spearman
 
 
 def test_a_group_that_is_too_small_has_no_rank():
-    scores = energies(np.arange(5.0), var_epistemic=np.arange(5.0), groups={"kind": list("aaabb")})
-    assert [rank.spearman for rank in scores.spearman_within] == [pytest.approx(1.0), None]
+    scores = energies(np.arange(1.0, 6.0), var_epistemic=np.arange(1.0, 6.0), groups={"kind": list("aaabb")})
+    assert [rank.spearman for rank in scores.within] == [pytest.approx(1.0), None]
 
 
 def test_without_any_variance_only_errors_are_given():
@@ -189,9 +191,11 @@ def test_json_has_the_keys_of_the_contract():
     content = energies(GAUSSIAN[:50], var_epistemic=UNIT[:50], groups={"kind": ["a"] * 50}).to_dict()
     again = json.loads(json.dumps(content, allow_nan=False))
     contract = {"mae", "rmse", "nll", "coverage_68", "coverage_95", "miscalibration_area", "spearman"}
+    contract |= {"crps", "within_1_sigma", "within_1.96_sigma"}
     assert contract <= set(again)
     # A constant spread ranks nothing.
-    assert again["spearman_within"] == [{"group": "kind=a", "n": 50, "spearman": None}]
+    assert again["within"]["kind=a"]["spearman"] is None
+    assert again["within"]["kind=a"]["coverage_95"] == again["coverage_95"]
 
 
 def test_an_error_without_any_spread_is_outside_every_interval():
@@ -206,8 +210,35 @@ def test_components_that_are_zero_by_symmetry_do_not_decide_the_likelihood():
     whole = force_scores(error=error, var_epistemic=variance)
     exact = np.full((5, 3), 1e-12), np.full((5, 3), 1e-30)
     more = force_scores(error=np.vstack([error, exact[0]]), var_epistemic=np.vstack([variance, exact[1]]))
-    assert (whole.n_exact, more.n_exact) == (0, 15)
+    assert (whole.n_left_out, more.n_left_out) == (0, 15)
     assert more.nll == pytest.approx(whole.nll)
+
+
+def test_one_sigma_of_four_members_holds_what_is_known_and_intervals_hold_what_they_say():
+    s = 0.2
+    error = math.sqrt(1.0 + 0.25) * s * t.ppf(LEVELS, df=3)
+    scores = energies(error, var_epistemic=s**2 * UNIT, n_members=4)
+    assert scores.within_1_sigma == pytest.approx(1.0 - 2.0 * t.sf(1.0 / math.sqrt(1.25), df=3), abs=1e-4)
+    assert scores.within_1_sigma == pytest.approx(0.56, abs=0.01)
+    assert scores.coverage_68 == pytest.approx(0.6827, abs=1e-4)
+    pinned = energies(s * GAUSSIAN, var_epistemic=s**2 * UNIT, n_members=4, mean_share=0.0, dof=np.inf)
+    assert pinned.within_1_sigma == pytest.approx(0.6827, abs=1e-4)
+    assert pinned.coverage_95 == pytest.approx(0.95, abs=1e-4)
+
+
+@pytest.mark.parametrize("dof", [2.0, 3.0, 7.5, math.inf])
+@pytest.mark.parametrize("z", [-2.5, 0.0, 0.4, 30.0])
+def test_crps_is_the_integral_of_its_definition(dof, z):
+    law = norm if math.isinf(dof) else t(df=dof)
+    below, _ = quad(lambda x: law.cdf(x) ** 2, -np.inf, z)
+    above, _ = quad(lambda x: law.sf(x) ** 2, z, np.inf)
+    found = crps(np.array([3.0 * z]), np.array([3.0]), dof=dof)[0]
+    assert found == pytest.approx(3.0 * (below + above), rel=1e-6)
+    assert crps(np.array([z]), np.array([0.0]), dof=dof)[0] == abs(z)
+
+
+def test_two_members_have_no_crps():
+    assert energies(GAUSSIAN, var_epistemic=UNIT, n_members=2).crps is None
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=20))
@@ -220,7 +251,7 @@ def test_area_is_the_integral_of_the_curve(levels):
 
 def test_curve_counts_points_inside_each_interval():
     error, scale = np.array([0.1, -1.0, 2.0, 0.0]), np.array([1.0, 1.0, 1.0, 0.0])
-    expected, observed = reliability_curve(interval_confidence(error=error, scale=scale, n_members=5), n_points=11)
+    expected, observed = reliability_curve(Predictive(scale, 4.0).confidence(error), n_points=11)
     half_width = t.ppf(0.5 * (1.0 + expected), df=4)
     inside = np.abs(error[:3]) <= half_width[:, None] * scale[:3]
     assert observed == pytest.approx((inside.sum(axis=1) + 1) / 4)

@@ -19,6 +19,7 @@ from ase_uq.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from ase_uq.calibration import Calibration
     from ase_uq.members import MemberUncertainty
 
 NAME = "calibrate"
@@ -35,34 +36,52 @@ def run(
     estimator: Annotated[
         str, typer.Option(help="student_t (maximum likelihood) or moment (arXiv:2011.08828, Eq. 6).")
     ] = "student_t",
-    on: Annotated[str, typer.Option(help="Whose errors alpha is fitted to: energy or forces.")] = "energy",
     energy_key: ENERGY_KEY = None,
     forces_key: FORCES_KEY = None,
     stress_key: STRESS_KEY = None,
     max_force: MAX_FORCE = 300.0,
     as_json: JSON = False,
 ) -> None:
-    """Fit the calibration factor alpha of a committee to its errors, and write the calibrated model."""
+    """Fit the factors of a model to its errors, alpha of energies and those of forces and stress; write the result.
+
+    alpha of the energies is that of the members, and so of averages and of the weight of a baseline. It is fitted to
+    errors and members without what is constant within a composition. Forces, and stress where DATA has it, get factors
+    of their own for their variances.
+    """
     from ase_uq.checkpoint import load, save
     from ase_uq.commands.progress import predict_with_progress
+    from ase_uq.evaluation import with_factors
     from ase_uq.training.data import read_frames
 
     loaded = load(model) if llpr is None else _llpr(load(model), llpr)
     frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force)
-    fitted = predict_with_progress(loaded, frames).calibrate(on=on, method=estimator)
-    described = {**fitted.to_dict(), "data": data.name, "on": on}
-    calibrated = loaded.calibrated(fitted.alpha, described)
+    fitted = predict_with_progress(loaded, frames).factors(method=estimator)
+    calibrated = with_factors(loaded, fitted, data=data.name)
     save(calibrated, out)
     if as_json:
-        print_json({"model": str(out), "model_hash": calibrated.model_hash, **described})
+        print_json({"model": str(out), "model_hash": calibrated.model_hash, **(calibrated.calibration or {})})
         return
-    for warning in fitted.warnings:
-        typer.echo(f"warning: {warning}")
-    error = "" if fitted.alpha_std_error is None else f" ± {fitted.alpha_std_error:.2g}"
-    typer.echo(
-        f"alpha = {fitted.alpha:.4g}{error} from the {on} of {len(frames)} structures, {fitted.n_members} members"
-    )
+    for name, each in fitted.items():
+        for warning in each.warnings:
+            typer.echo(f"warning, {name}: {warning}")
+    for name, each in fitted.items():
+        typer.echo(f"{_LABELS[name]:13} = {_with_error(each)}{_of_what(each)}")
+    typer.echo(f"from {len(frames)} structures, {fitted['energy'].n_members} members")
     console.print(f"wrote [bold]{out}[/bold]")
+
+
+_LABELS = {"energy": "alpha", "forces": "alpha, forces", "stress": "alpha, stress"}
+
+
+def _with_error(fitted: Calibration) -> str:
+    error = "" if fitted.alpha_std_error is None else f" ± {fitted.alpha_std_error:.2g}"
+    return f"{fitted.alpha:.4g}{error}"
+
+
+def _of_what(fitted: Calibration) -> str:
+    if fitted.alpha_raw is None:
+        return ""
+    return f", without the constants of each {fitted.centred}; with them {fitted.alpha_raw:.4g}"
 
 
 def _llpr(model: MemberUncertainty, path: Path) -> MemberUncertainty:

@@ -68,7 +68,7 @@ def _train(data: Path, path: Path, *, members: int, epochs: int, seed: int) -> M
 
     from ase_uq.checkpoint import save
     from ase_uq.commands.progress import training_progress
-    from ase_uq.evaluation import residuals
+    from ase_uq.evaluation import residuals, with_factors
     from ase_uq.members import MemberUncertainty
     from ase_uq.training import FitSettings, read_frames, train_members
 
@@ -89,9 +89,10 @@ def _train(data: Path, path: Path, *, members: int, epochs: int, seed: int) -> M
             on_epoch=on_epoch,
         )
     raw = MemberUncertainty(ensemble, training={"method": "deep", "data": "ammonia (bundled)", "epochs": epochs})
-    fitted = residuals(raw, calibrating).calibrate()
-    console.print(f"[bold]2 calibrate[/bold]  alpha = {fitted.alpha:.2f} from {fitted.n_structures} frames")
-    model = raw.calibrated(fitted.alpha, {**fitted.to_dict(), "data": "ammonia/valid.xyz (bundled)"})
+    fitted = residuals(raw, calibrating).factors()
+    factors = f"alpha = {fitted['energy'].alpha:.2f}, of forces {fitted['forces'].alpha:.2f}"
+    console.print(f"[bold]2 calibrate[/bold]  {factors}, from {len(calibrating)} frames")
+    model = with_factors(raw, fitted, data="ammonia/valid.xyz (bundled)")
     save(model, path)
     return model
 

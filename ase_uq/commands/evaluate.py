@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +13,10 @@ from ase_uq.commands.options import ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, MOD
 if TYPE_CHECKING:
     from ase_uq.evaluation import Residuals
     from ase_uq.scores import Scores
+    from ase_uq.yardsticks import Yardstick
 
 NAME = "evaluate"
-FIELDS = ("mae", "rmse", "nll", "coverage_68", "coverage_95", "miscalibration_area", "spearman")
+_OFFSET = 2.0  # ratio of the errors with and without their constants from which on it is said
 
 
 def run(
@@ -36,77 +38,133 @@ def run(
     loaded = load(model)
     frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force)
     found = predict_with_progress(loaded, frames)
-    energy, forces = found.energy_scores(), found.force_scores()
+    columns = {
+        "energy": found.energy_scores(),
+        "centred energy": found.energy_scores(centred=True),
+        "forces": found.force_scores(),
+    }
+    if (stress := found.stress_scores()) is not None:
+        columns["stress"] = stress
+    widths = {"energy": found.energy_yardsticks(), "forces": found.force_yardsticks()}
     if plot is not None:
-        write_png(evaluation_figure(**_panels(found, energy, forces)), plot)
+        write_png(evaluation_figure(**_panels(found, columns)), plot)
+    first = found.predictions[0]
     if as_json:
         print_json(
             {
-                "n_structures": energy.n,
+                "n_structures": len(frames),
                 "n_atoms": int(found.n_atoms.sum()),
-                "alpha": loaded.alpha,
-                "energy": _numbers(energy),
-                "forces": _numbers(forces),
+                "alpha": first.alpha,
+                "alpha_forces": first.alpha_forces,
+                "mean_share": first.mean_share,
+                **{name.replace("centred energy", "energy_centred"): s.to_dict() for name, s in columns.items()},
+                "widths": {name: {each.name: each.to_dict() for each in found} for name, found in widths.items()},
+                "warnings": list(_warnings(columns, widths)),
             }
         )
         return
-    calibrated = f"alpha {loaded.alpha:.3g}" if loaded.calibration else "not calibrated"
+    factors = f"alpha {first.alpha:.3g}, of forces {first.alpha_forces:.3g}"
     size = f"{len(frames)} structures, {found.n_atoms.sum()} atoms"
-    typer.echo(f"{data.name}: {size}; {loaded.n_members} members, {calibrated}")
-    _print_table(energy, forces)
+    typer.echo(
+        f"{data.name}: {size}; {loaded.n_members} members, {factors if loaded.calibration else 'not calibrated'}"
+    )
+    _print_table(columns)
+    _print_widths(widths)
+    for warning in _warnings(columns, widths):
+        typer.echo(f"warning: {warning}")
     if plot is not None:
         typer.echo(f"wrote {plot}")
 
 
-def _numbers(scores: Scores) -> dict[str, Any]:
-    within = {rank.group: {"n": rank.n, "spearman": rank.spearman} for rank in scores.spearman_within}
-    return {**{name: getattr(scores, name) for name in FIELDS}, "spearman_within": within}
+_UNITS = {"energy": "meV/atom", "centred energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 
 
-def _print_table(energy: Scores, forces: Scores) -> None:
+def _print_table(columns: dict[str, Scores]) -> None:
     rows = [
-        ("MAE", _scaled(energy.mae, "meV/atom"), _scaled(forces.mae, "meV/Å")),
-        ("RMSE", _scaled(energy.rmse, "meV/atom"), _scaled(forces.rmse, "meV/Å")),
-        ("NLL", _number(energy.nll, "per structure"), _number(forces.nll, "per component")),
-        ("coverage of 68.3 %", _percent(energy.coverage_68), _percent(forces.coverage_68)),
-        ("coverage of 95 %", _percent(energy.coverage_95), _percent(forces.coverage_95)),
-        ("miscalibration area", _number(energy.miscalibration_area), _number(forces.miscalibration_area)),
-        ("Spearman |error|, std", _number(energy.spearman), _number(forces.spearman)),
+        ("MAE", *(_scaled(s.mae, _UNITS[name]) for name, s in columns.items())),
+        ("RMSE", *(_scaled(s.rmse, _UNITS[name]) for name, s in columns.items())),
+        ("one sigma, as in energy_var, forces_var:",),
+        ("  its root mean square", *(_scaled(s.sigma, _UNITS[name]) for name, s in columns.items())),
+        ("  errors within 1 (68.3 %)", *(_percent(s.within_1_sigma) for s in columns.values())),
+        ("  errors within 1.96 (95 %)", *(_percent(s.within_196_sigma) for s in columns.values())),
+        ("  NLL, normal", *(_number(s.nll) for s in columns.values())),
+        ("  Spearman |error|, sigma", *(_number(s.spearman) for s in columns.values())),
+        ("intervals, with the error of the mean of the members:",),
+        ("  coverage of 68.3 %", *(_percent(s.coverage_68) for s in columns.values())),
+        ("  coverage of 95 %", *(_percent(s.coverage_95) for s in columns.values())),
+        ("  miscalibration area", *(_number(s.miscalibration_area) for s in columns.values())),
+        ("  NLL, Student's t", *(_number(s.nll_interval) for s in columns.values())),
+        ("  CRPS", *(_scaled(s.crps, _UNITS[name]) for name, s in columns.items())),
+        ("left out, zero by symmetry", *(str(s.n_left_out) for s in columns.values())),
     ]
-    ranks, force_ranks = (
-        {rank.group: rank.spearman for rank in scores.spearman_within if rank.spearman is not None}
-        for scores in (energy, forces)
-    )
-    rows += [
-        (f"  within {group}", _number(ranks.get(group)), _number(force_ranks.get(group)))
-        for group in sorted({*ranks, *force_ranks})
-    ]
-    width = max(len(row[0]) for row in rows)
-    typer.echo(f"{'':{width}}  {'energy':>20}  {'forces':>20}")
-    for name, left, right in rows:
-        typer.echo(f"{name:{width}}  {left:>20}  {right:>20}")
+    _print_rows("", list(columns), rows)
+    groups = {name: {each.group: each for each in s.within} for name, s in columns.items()}
+    names = sorted({group for found in groups.values() for group in found})
+    if names:
+        rows = [
+            (group, *(_of_group(found[group]) if group in found else "" for found in groups.values()))
+            for group in names
+        ]
+        _print_rows("Spearman; coverage of 68.3 and 95 %, within", list(columns), rows)
 
 
-def _panels(found: Residuals, energy: Scores, forces: Scores) -> dict[str, Any]:
+def _print_widths(widths: dict[str, tuple[Yardstick, ...]]) -> None:
+    rows = [
+        (f"{name}: {each.name}", f"{1e3 * each.crps:.2f}", _percent(each.coverage_68), _percent(each.coverage_95))
+        for name, found in widths.items()
+        for each in found
+    ]
+    _print_rows("widths, each with its best factor", ["CRPS (meV, meV/Å)", "within 1", "within 1.96"], rows)
+
+
+def _print_rows(title: str, header: list[str], rows: Sequence[tuple[str, ...]]) -> None:
+    left = max(len(title), *(len(row[0]) for row in rows if len(row) > 1))
+    typer.echo("")
+    typer.echo(f"{title:{left}}" + "".join(f"  {name:>17}" for name in header))
+    for name, *cells in rows:
+        typer.echo((f"{name:{left}}" + "".join(f"  {cell:>17}" for cell in cells)).rstrip())
+
+
+def _warnings(columns: dict[str, Scores], widths: dict[str, tuple[Yardstick, ...]]) -> Iterator[str]:
+    from ase_uq.yardsticks import sentence
+
+    energy, centred = columns["energy"], columns["centred energy"]
+    if energy.rmse > _OFFSET * centred.rmse:
+        yield (
+            f"most of the energies' error is constant within a composition ({1e3 * energy.rmse:.2f} meV/atom with, "
+            f"{1e3 * centred.rmse:.2f} without): it cancels in forces and averages, not in energies themselves."
+        )
+    for name, found in widths.items():
+        yield from sentence(found, name)
+
+
+def _panels(found: Residuals, columns: dict[str, Scores]) -> dict[str, Any]:
     import numpy as np
 
-    energy_var, forces_var = found.stacked("energy_var"), found.stacked("forces_var")
-    curves = {"energy": energy.reliability, "forces": forces.reliability}
+    energy_error, energy_var = found.centred_energies()
+    forces_var, used = found.stacked("forces_var"), found.counted_forces
+    curves = {name: scores.reliability for name, scores in columns.items() if name != "energy"}
+    sizes = found.n_atoms / 1e3
     return {
-        "energy_error": found.energy_error / found.n_atoms,
-        "energy_std": None if energy_var is None else np.sqrt(energy_var) / found.n_atoms,
-        "force_error_norm": np.linalg.norm(found.force_error, axis=1),
-        "force_std_norm": None if forces_var is None else np.sqrt(forces_var.sum(axis=1)),
+        "energy_error": energy_error / sizes,
+        "energy_std": None if energy_var is None else np.sqrt(energy_var) / sizes,
+        "force_error": 1e3 * found.force_error[used],
+        "force_std": None if forces_var is None else 1e3 * np.sqrt(forces_var[used]),
         "coverage": {name: curve for name, curve in curves.items() if curve is not None},
     }
 
 
-def _scaled(value: float, unit: str) -> str:
-    return f"{1e3 * value:.2f} {unit}"
+def _of_group(group: Any) -> str:
+    covered = "" if group.coverage_68 is None else f"; {100 * group.coverage_68:.0f}, {100 * group.coverage_95:.0f}"
+    return f"{_number(group.spearman)}{covered}"
 
 
-def _number(value: float | None, unit: str = "") -> str:
-    return "-" if value is None else f"{value:.3f} {unit}".rstrip()
+def _scaled(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{1e3 * value:.2f} {unit}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _percent(value: float | None) -> str:

@@ -149,10 +149,12 @@ def _print_json(name: str, unit: str, axis: Axis | None, result: ReweightResult,
 def _print(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> None:
     import numpy as np
 
-    from ase_uq.formatting import format_result, round_average
+    from ase_uq.formatting import format_interval, format_result, round_average
 
     if np.ndim(result.mean) == 0:
         typer.echo(f"{name} = {round_average(result).text(unit)}")
+        if interval := format_interval(result, unit):
+            typer.echo(f"± is one standard deviation; {interval}")
     else:
         heading = f"{axis.axis_name} ({axis.axis_unit})" if axis is not None and axis.axis_unit else "entry"
         typer.echo(f"{heading:>12}  {name}{f' ({unit})' if unit not in ('', '1') else ''}")
@@ -163,6 +165,7 @@ def _print(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> N
         rows = zip(centres, *map(np.ravel, (result.mean, result.std_sampling, model, bounds)), strict=True)
         for x, mean, sampling, bar, is_bound in rows:
             typer.echo(f"{x:12.4g}  {format_result(mean, sampling, bar, model_is_bound=bool(is_bound))}")
+        typer.echo("± is one standard deviation")
     varies = np.asarray(result.std_sampling) > 0
     frames = float(np.median(np.asarray(result.ess)[varies])) if varies.any() else result.n_frames
     typer.echo(f"{result.n_frames} frames, effective sample size {frames:.0f}, method {result.method}")

@@ -42,6 +42,8 @@ class ShallowEnsemble(nn.Module):
         Of the initial heads, which scatter by as much as the last layer of the body is large.
     deviations
         (F, M), eV: heads to start from instead, as what each adds to the last layer of the body.
+    exact_spread
+        Whether the heads have the covariance of infinitely many, as `ase_uq.llpr` makes them with M > F.
 
     Raises
     ------
@@ -60,11 +62,20 @@ class ShallowEnsemble(nn.Module):
     """
 
     shares_body = True
+    pinned_mean = True
+    """The mean over heads is the body, and carries nothing of their scatter."""
 
     def __init__(
-        self, potential: FeaturePotential, n_members: int = 8, *, seed: int = 0, deviations: Tensor | None = None
+        self,
+        potential: FeaturePotential,
+        n_members: int = 8,
+        *,
+        seed: int = 0,
+        deviations: Tensor | None = None,
+        exact_spread: bool = False,
     ) -> None:
         super().__init__()
+        self.exact_spread = exact_spread
         if n_members < 2:
             raise InputError(f"`n_members` must be at least 2 to have a variance, got {n_members}; 8 or more is usual.")
         if not isinstance(potential, FeaturePotential):
@@ -119,4 +130,5 @@ class ShallowEnsemble(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Return what is needed to build the same architecture."""
-        return {"potential": self.potential.config(), "n_members": self.n_members}
+        exact = {"exact_spread": True} if self.exact_spread else {}
+        return {"potential": self.potential.config(), "n_members": self.n_members, **exact}

@@ -27,6 +27,9 @@ class VariationalEnsemble(nn.Module):
     scatters, while theta is what was trained. The variance over members is that of the draws.
     """
 
+    pinned_mean = True
+    """The mean over draws is the potential of the mean weights, and carries nothing of their scatter."""
+
     def __init__(self, potential: VariationalPotential, n_members: int = 8, *, seed: int = 0) -> None:
         super().__init__()
         if n_members < 2:

@@ -17,6 +17,7 @@ from ase_uq.report.figures import RunningAverage
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult, reweight
 from ase_uq.run_checks import target_temperature
 from ase_uq.runlog import Axis, RunLog
+from ase_uq.spread import MemberSeries, SpreadLaw
 from ase_uq.statistics import standard_error
 
 Array = NDArray[np.float64]
@@ -67,7 +68,7 @@ class _Frames:
     values: Array  # (T, ...)
     deviations: Array  # (T, M), eV
     temperature_K: float
-    alpha: float
+    law: SpreadLaw
     paired: bool
 
 
@@ -143,7 +144,7 @@ def _frames(run: RunLog, name: str, skip_fs: float) -> _Frames:
         values=run.observables[name][keep],
         deviations=run.energy_members_minus_energy[keep],
         temperature_K=np.nan if target is None else target,
-        alpha=float(run.attributes.get("alpha", 1.0)),
+        law=SpreadLaw.of_log(run.attributes),
         paired=name in run.observables_of_members,
     )
 
@@ -169,11 +170,10 @@ def _reweight(frames: _Frames, part: slice) -> ReweightResult:
     values = frames.values[part]
     return reweight(
         values,
-        energy_members=frames.deviations[part],
+        energy_members=MemberSeries(frames.deviations[part], frames.law),
         energy_reference=np.zeros(len(values)),
         temperature_K=frames.temperature_K,
         observable_members="paired" if frames.paired else None,
-        alpha=frames.alpha,
     )
 
 

@@ -160,7 +160,10 @@ def _facts(run: RunLog) -> Iterator[tuple[str, str]]:
     yield "Model hash", str(a.get("model_hash", ""))[:_HASH_CHARACTERS]
     yield "Members", str(a.get("n_members", ""))
     if np.isfinite(alpha):
-        yield "Calibration α", "1, not calibrated" if alpha == 1 else f"{format_significant(alpha)}, calibrated"
+        yield "Calibration α", _calibration(alpha, float(a.get("alpha_forces", alpha)))
+    if "mean_share" in a:
+        pinned = float(a["mean_share"]) == 0.0
+        yield "Mean of the members", "pinned to them, no error of its own" if pinned else "of independent members"
     yield "Driven by", _driver(run)
     yield "Width of the baseline", f"{sigma:g} eV" if np.isfinite(sigma) else ""
     yield "Ensemble", str(a.get("ensemble", "")).upper()
@@ -171,6 +174,12 @@ def _facts(run: RunLog) -> Iterator[tuple[str, str]]:
     yield "Simulated time", _duration(run)
     names = (("ase_uq_version", "ase_uq"), ("ase_version", "ASE"))
     yield "Versions", ", ".join(f"{name} {a[key]}" for key, name in names if key in a)
+
+
+def _calibration(alpha: float, forces: float) -> str:
+    if alpha == 1 and forces == 1:
+        return "1, not calibrated"
+    return f"{format_significant(alpha)}, of the variance of forces {format_significant(forces)}"
 
 
 def _energy_section(run: RunLog) -> str:

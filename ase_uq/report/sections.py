@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_uq.formatting import format_fixed, format_significant, model_unresolved, round_average, round_result
+from ase_uq.formatting import (
+    format_fixed,
+    format_interval,
+    format_significant,
+    model_unresolved,
+    round_average,
+    round_result,
+)
 from ase_uq.profiles import profile_figure
 from ase_uq.report.averages import Average, reduced_deviations
 from ase_uq.report.checks import checks_table
@@ -29,7 +36,8 @@ _WHAT_THE_BARS_MEAN = (
     'The <span class="sampling">sampling error</span> is what a longer run would reduce. The <span class="model">model '
     "error</span> is the spread between the averages that the members would have given, free of sampling noise; only a "
     "better model reduces it. It contains neither the error of the reference method nor what all members get wrong "
-    "together. Both are one standard deviation."
+    "together. Both are one standard deviation, which holds less than 68 % where members or independent frames are few; "
+    "the interval knows how many there are, and what error the mean of the members has of its own."
 )
 _HOW_TO_READ_RUNNING = (
     f"Each point is the average over the run up to that time, from the first {MIN_FRAMES} frames on. Bands are one "
@@ -133,7 +141,9 @@ def _below_profile(result: ReweightResult) -> str:
         return text("The observable does not change along the run.")
     sampling, model, ess = (float(np.median(x[varies])) for x in (result.std_sampling, result.std_model, result.ess))
     frames = f"{ess:.0f} independent of {count(result.n_frames, 'frame')} (median over entries that vary)"
-    return text(f"{_limiting(sampling, model)} Method: {_METHODS.get(result.method, result.method)}, {frames}.")
+    return text(
+        f"± is one standard deviation. {_limiting(sampling, model)} Method: {_METHODS.get(result.method, result.method)}, {frames}."
+    )
 
 
 def _headline(result: ReweightResult, unit: str) -> str:
@@ -154,7 +164,10 @@ def _below_headline(result: ReweightResult, unit: str) -> str:
     if model_unresolved(result):
         return text(f"The run is too short to tell the model error from sampling noise. {method}")
     total = f"Both together ± {format_significant(result.std_total, 2)} {unit}".rstrip()
-    return text(f"{total}. {_limiting(result.std_sampling, result.std_model)} {method}")
+    interval = format_interval(result, unit)
+    return text(
+        f"{total}{f', {interval}' if interval else ''}. {_limiting(result.std_sampling, result.std_model)} {method}"
+    )
 
 
 def _limiting(sampling: float, model: float) -> str:

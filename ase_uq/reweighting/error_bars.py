@@ -180,7 +180,7 @@ def _result(
         max_std_h=max_std_h,
         n_members=full.value.shape[-1],
         n_blocks=n_blocks,
-        alpha=q.alpha,
+        law=q.law,
         **{name: shaped(values) for name, values in entries.items()},
     )
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ase_uq.errors import InputError
 from ase_uq.reweighting import estimators
 from ase_uq.reweighting.frame_blocks import Sums
+from ase_uq.spread import UNCALIBRATED, SpreadLaw
 
 Array = NDArray[np.float64]
 
@@ -47,8 +48,8 @@ class Question:
         with what lies outside of it as the last column.
     function
         Of the averages, an array of `shape`, or `None`.
-    alpha
-        Calibration factor inside the members.
+    law
+        How the spread of the members is to be read.
     energy_step
         Resolution of the energies handed in, kT.
     biased
@@ -61,7 +62,7 @@ class Question:
     own_members: str | None = None
     binned: bool = False
     function: Callable[[Any], Any] | None = None
-    alpha: float = 1.0
+    law: SpreadLaw = UNCALIBRATED
     energy_step: float = 0.0
     biased: bool = False
 

@@ -27,6 +27,7 @@ from scipy import stats
 
 from ase_uq.errors import InputError
 from ase_uq.reweighting.gates import Gate
+from ase_uq.spread import UNCALIBRATED, SpreadLaw
 
 Array = NDArray[np.float64]
 Value = Any  # float for a scalar observable, float64 array of its shape for any other
@@ -74,8 +75,8 @@ class ReweightResult:
         g of the influence series of the mean.
     max_std_h
         Largest standard deviation of h_i along the run, kT.
-    n_members, n_blocks, alpha
-        M, number of blocks of the jackknife, and the calibration factor inside the members, for intervals.
+    n_members, n_blocks, law
+        M, number of blocks of the jackknife, and how the spread of members is to be read, for intervals.
     source, transform
         Where the result is a function of another one entry by entry (`mapped`): that one, and the function.
     """
@@ -98,15 +99,21 @@ class ReweightResult:
     max_std_h: float
     n_members: int
     n_blocks: int
-    alpha: float = 1.0
+    law: SpreadLaw = UNCALIBRATED
     source: ReweightResult | None = None
     transform: Callable[[Any], Any] | None = None
+
+    @property
+    def alpha(self) -> float:
+        """Calibration factor inside the members."""
+        return self.law.alpha
 
     def interval(self, level: float = 0.68) -> tuple[Value, Value]:
         """Interval that holds the average under the true potential, seen as one more draw from the members' family.
 
-        Half its width is t sqrt(sigma_stat^2 + (1 + 1/(M alpha^2)) sigma_model^2), Student's t at the degrees of
-        freedom of Welch and Satterthwaite: M - 1 for the model part, one less than the blocks for the sampling part.
+        Half its width is t sqrt(sigma_stat^2 + (1 + m/alpha^2) sigma_model^2), Student's t at the degrees of freedom of
+        Welch and Satterthwaite: M - 1 for the model part, one less than the blocks for the sampling part. m is 1/M, the
+        error of the mean of M members; 0, and the model part normal, where members are made so (`SpreadLaw`).
 
         Parameters
         ----------
@@ -129,9 +136,10 @@ class ReweightResult:
             ends = [_applied(self.transform, end) for end in self.source.interval(level)]
             return _scalar(np.minimum(*ends)), _scalar(np.maximum(*ends))
         sampling = np.square(self.std_sampling)
-        model = (1.0 + 1.0 / (self.n_members * self.alpha**2)) * np.square(self.std_model)
+        inflation, dof = self.law.of_members(self.n_members)
+        model = inflation * np.square(self.std_model)
         total = sampling + model
-        spread = sampling**2 / max(self.n_blocks - 1, 1) + model**2 / (self.n_members - 1)
+        spread = sampling**2 / max(self.n_blocks - 1, 1) + model**2 / dof
         degrees = np.divide(total**2, spread, out=np.full_like(total, np.inf), where=spread > 0)
         half = stats.t.ppf(0.5 + 0.5 * level, degrees) * np.sqrt(total)
         return _scalar(self.mean - half), _scalar(self.mean + half)

@@ -32,6 +32,7 @@ from ase_uq.reweighting.columns import check_method, columns_for, within_groups
 from ase_uq.reweighting.error_bars import MIN_FRAMES, average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.result import ReweightResult
+from ase_uq.spread import SpreadLaw
 
 Array = NDArray[np.float64]
 
@@ -60,7 +61,9 @@ def reweight(
     function: Callable[[Any], Any] | None = None,
     log_weights: ArrayLike | None = None,
     runs: ArrayLike | None = None,
-    alpha: float = 1.0,
+    alpha: float | None = None,
+    mean_share: float | None = None,
+    dof: float | None = None,
 ) -> ReweightResult:
     """Average `observable` under every member of a committee.
 
@@ -90,8 +93,10 @@ def reweight(
     runs
         (T,): number of the run each frame belongs to, frames of a run together. With 8 runs or more the sampling error
         is what runs differ by.
-    alpha
-        Calibration factor inside the members; widens intervals by the error of the members' mean.
+    alpha, mean_share, dof
+        Calibration factor inside the members, the share of their variance that their mean carries (1/M, or 0 where it
+        is pinned to them), and the degrees of freedom of their spread (M - 1, or infinite where it is exact): for
+        intervals. By default what `energy_members` remembers, as those of `read_log` do, else 1, 1/M and M - 1.
 
     Returns
     -------
@@ -150,11 +155,17 @@ def reweight(
         replace(
             columns.question,
             function=function,
-            alpha=alpha,
+            law=_law(energy_members, alpha, mean_share, dof),
             energy_step=frames.energy_step,
             biased=frames.log_weights is not None,
         ),
     )
+
+
+def _law(energy_members: ArrayLike, alpha: float | None, mean_share: float | None, dof: float | None) -> SpreadLaw:
+    remembered = getattr(energy_members, "law", None) or SpreadLaw()
+    given = {"alpha": alpha, "mean_share": mean_share, "dof": dof}
+    return replace(remembered, **{name: value for name, value in given.items() if value is not None})
 
 
 def inverse_temperature(temperature_K: float) -> float:

@@ -1,0 +1,81 @@
+"""What the spread of members says about the error of their mean, and member energies that carry it along.
+
+=========  ======================================================================
+symbol     variable
+=========  ======================================================================
+alpha      calibration factor inside the members
+m          `mean_share`: 1/M for M independent members, 0 where the mean is pinned
+nu         `dof`: M - 1, or infinite for an exact covariance
+=========  ======================================================================
+
+References
+----------
+arXiv:2011.08828, appendix A: the mean of M members carries 1/M of their variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadLaw:
+    """How the spread of M members stands to the error of their mean.
+
+    Attributes
+    ----------
+    alpha
+        Calibration factor inside the members.
+    mean_share
+        Share of the raw variance that the mean carries; `None` for 1/M.
+    dof
+        Degrees of freedom; `None` for M - 1.
+    """
+
+    alpha: float = 1.0
+    mean_share: float | None = None
+    dof: float | None = None
+
+    @classmethod
+    def of_log(cls, attributes: Mapping[str, Any]) -> SpreadLaw:
+        """From the root attributes of a log; those of earlier versions say `alpha` only."""
+        found = {name: float(attributes[name]) for name in ("alpha", "mean_share", "dof") if name in attributes}
+        return cls(**found)
+
+    def of_members(self, n_members: int) -> tuple[float, float]:
+        """Return (1 + m/alpha^2, nu) for M members."""
+        share = 1.0 / n_members if self.mean_share is None else self.mean_share
+        return 1.0 + share / self.alpha**2, n_members - 1.0 if self.dof is None else self.dof
+
+
+UNCALIBRATED = SpreadLaw()
+
+
+class MemberSeries(np.ndarray):
+    """Energies of members, (T, M), eV, that remember how their spread is to be read, `law`.
+
+    An ordinary array in every other respect; parts of it remember, too. So what `read_log` gives can be handed to
+    `reweight` as it is, and intervals come out right.
+    """
+
+    law: SpreadLaw | None
+
+    def __new__(cls, values: ArrayLike, law: SpreadLaw) -> Self:
+        """Take values of any shape, eV."""
+        own = np.asarray(values, dtype=np.float64).view(cls)
+        own.law = law
+        return own
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.law = getattr(source, "law", None)
+
+    def __reduce__(self) -> Any:
+        """Pickle with the law."""
+        return MemberSeries, (np.asarray(self), self.law)
