@@ -34,10 +34,10 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.alignment import fit_offsets, offset_energy
-from ase_uq.blend import Blend, BlendTarget, Target
+from ase_uq.blend import Blend, BlendTarget, ShiftedTarget, Target
 from ase_uq.calculator import (
     DERIVATIVE_UNCERTAINTY,
     ON_REQUEST,
@@ -56,6 +56,7 @@ Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
+_FEWEST_TO_ALIGN_MEMBERS = 5
 _EXTRA = ("weight", "energy_baseline", "sigma_baseline")
 
 
@@ -81,6 +82,10 @@ class WeightedBaseline(PredictionCalculator):
     offsets
         Energy in eV added to the baseline per atom of each element, so that its zero is the model's; see
         `WeightedBaseline.aligned`. `None` takes the baseline as it is.
+    member_offsets
+        Energy in eV per atom of each element by which each member differs from their mean, (M,) each: constants of a
+        composition, which cancel in every force and average and say nothing about where the model is lost. They are
+        taken out before anything is weighed; see `WeightedBaseline.aligned`.
     members
         Also publish `forces_members`, (M, N, 3).
     aliases
@@ -105,7 +110,8 @@ class WeightedBaseline(PredictionCalculator):
                                    gives no stress
     energy_members      (M,)       U_i = V_b + w (V_i - V_b), the same w(r) for every member; mean = U
     forces_members      (M, N, 3)  -dU_i/dr, with `members=True`; mean = forces
-    energy_var          float      of the **model**: alpha^2 s^2 (plus noise where modelled), not of U
+    energy_var          float      of the **model**: alpha^2 s^2 (plus noise where modelled), not of U;
+                                   without the constants of `member_offsets`
     forces_var          (N, 3)     of the model
     stress_var          (6,)       of the model
     weight              float      w in [0, 1]; 1 = the model
@@ -146,6 +152,7 @@ class WeightedBaseline(PredictionCalculator):
         sigma_baseline: float | None = None,
         sigma_baseline_per_atom: float | None = None,
         offsets: Mapping[str, float] | None = None,
+        member_offsets: Mapping[str, ArrayLike] | None = None,
         members: bool = False,
         aliases: Family | None = None,
     ) -> None:
@@ -179,6 +186,9 @@ class WeightedBaseline(PredictionCalculator):
             sigma_baseline=sigma_baseline,
             sigma_baseline_per_atom=sigma_baseline_per_atom,
             offsets=None if offsets is None else {symbol: float(value) for symbol, value in offsets.items()},
+            member_offsets=None
+            if member_offsets is None
+            else {symbol: np.asarray(values, dtype=np.float64).tolist() for symbol, values in member_offsets.items()},
         )
 
     @classmethod
@@ -193,7 +203,8 @@ class WeightedBaseline(PredictionCalculator):
             As for the constructor. Both are evaluated once on every frame.
         frames
             Structures, best from the training set. With a single composition only the offset of that composition is
-            determined; see `ase_uq.alignment.fit_offsets`.
+            determined; see `ase_uq.alignment.fit_offsets`. From 5 on the constants by which members differ are fitted
+            as well, and taken out; from fewer they cannot be told from what members do not know.
         **options
             The other arguments of the constructor, without `offsets`.
 
@@ -203,14 +214,16 @@ class WeightedBaseline(PredictionCalculator):
             As the constructor; also for no frames or an energy that is not finite.
         """
         _check_parts(uq, baseline)
-        names = ["energy", "forces"]
+        predictions = [uq.model.predict(atoms, ["energy", "forces"]) for atoms in frames]
         offsets = fit_offsets(
             frames,
-            model_energies=[uq.model.predict(atoms, names).energy for atoms in frames],
+            model_energies=[prediction.energy for prediction in predictions],
             baseline_energies=[plain_values(baseline, atoms.copy(), with_stress=False).energy for atoms in frames],
         )
         shown = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in offsets.items())
         logger.info("baseline aligned on %d frames, offsets in eV per atom: %s", len(frames), shown)
+        if len(frames) >= _FEWEST_TO_ALIGN_MEMBERS:
+            options = {"member_offsets": _member_offsets(frames, predictions), **options}
         return cls(uq, baseline, offsets=offsets, **options)
 
     @property
@@ -250,16 +263,44 @@ class WeightedBaseline(PredictionCalculator):
         sigma_b = self.sigma_baseline(len(atoms))
 
         # One evaluation, and a single backward pass where the model can: with the coefficients of the blend.
+        shift = self._member_shift(atoms)
         target = self._target(v_b, sigma_b)
+        if shift is not None:
+            target = ShiftedTarget(target, shift)
         model, shown = self.uq.evaluate(atoms, properties, combine=target)
         found = target.blend(model.require("energy_members", "WeightedBaseline"))
         if not self.uq.combines:
             model.require("forces_members", "WeightedBaseline")
             if own.stress is not None and model.stress is not None:
                 model.require("stress_members", "WeightedBaseline")
+        if shift is not None:
+            model = _without(model, shift)
         prediction = _blended(model, PlainValues(v_b, own.forces, own.stress), found)
         extra = {"weight": found.weight, "energy_baseline": v_b, "sigma_baseline": sigma_b}
         return prediction if shown else prediction.without_force_variance(), extra
+
+    def _member_shift(self, atoms: Atoms) -> Array | None:
+        """What each member of this composition differs by from their mean, (M,), eV."""
+        of_element = self.parameters["member_offsets"]
+        if of_element is None:
+            return None
+        n_members = len(next(iter(of_element.values())))
+        shift = [offset_energy(atoms, {symbol: v[i] for symbol, v in of_element.items()}) for i in range(n_members)]
+        return np.array(shift, dtype=np.float64) - float(np.mean(shift))
+
+
+def _member_offsets(frames: Sequence[Atoms], predictions: Sequence[Prediction]) -> dict[str, list[float]]:
+    """Constants of each element by which members differ, least squares over frames; (M,) for each element."""
+    members = np.array([prediction.require("energy_members", "WeightedBaseline") for prediction in predictions])
+    deviations = members - members.mean(axis=1, keepdims=True)
+    zero = np.zeros(len(frames))
+    fits = [fit_offsets(frames, model_energies=row, baseline_energies=zero) for row in deviations.T]
+    return {symbol: [fit[symbol] for fit in fits] for symbol in fits[0]}
+
+
+def _without(model: Prediction, shift: Array) -> Prediction:
+    members = model.require("energy_members", "WeightedBaseline") - shift
+    return replace(model, energy_members=members, energy_var_epistemic=float(members.var(ddof=1)))
 
 
 def _blended(model: Prediction, own: PlainValues, blend: Blend) -> Prediction:

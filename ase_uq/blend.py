@@ -72,6 +72,22 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ShiftedTarget:
+    """A target that sees members without the constants they differ by: `shift`, (M,) with zero sum, eV."""
+
+    target: Target
+    shift: Array
+
+    def __call__(self, energy_members: Array) -> Array:
+        """Return the coefficients (M,) for calibrated members (M,), eV."""
+        return self.target(energy_members - self.shift)
+
+    def blend(self, energy_members: Array) -> Blend:
+        """Return the blend for calibrated members (M,), eV."""
+        return self.target.blend(energy_members - self.shift)
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchTarget:
     """The model where its standard deviation stays within a threshold, eV, and the baseline elsewhere."""
 

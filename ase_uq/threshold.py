@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ase.calculators.calculator import BaseCalculator
+from numpy.typing import ArrayLike
 
 from ase_uq.baseline import WeightedBaseline
 from ase_uq.blend import SwitchTarget, Target
@@ -21,7 +22,7 @@ class ThresholdSwitch(WeightedBaseline):
 
     Parameters
     ----------
-    uq, baseline, offsets, members, aliases
+    uq, baseline, offsets, member_offsets, members, aliases
         As for `WeightedBaseline`; `ThresholdSwitch.aligned(uq, baseline, frames, threshold=...)` fits the offsets.
     threshold
         Standard deviation of the total energy, calibrated and epistemic, up to which the model is followed, eV.
@@ -63,6 +64,7 @@ class ThresholdSwitch(WeightedBaseline):
         threshold: float | None = None,
         threshold_per_atom: float | None = None,
         offsets: Mapping[str, float] | None = None,
+        member_offsets: Mapping[str, ArrayLike] | None = None,
         members: bool = False,
         aliases: Family | None = None,
     ) -> None:
@@ -76,7 +78,8 @@ class ThresholdSwitch(WeightedBaseline):
                 raise InputError(
                     f"`{name}` must be a positive number of eV, got {value}; look at `energy_var` of a run."
                 )
-        options: dict[str, Any] = {"offsets": offsets, "members": members, "aliases": aliases}
+        zeros: dict[str, Any] = {"offsets": offsets, "member_offsets": member_offsets}
+        options: dict[str, Any] = {**zeros, "members": members, "aliases": aliases}
         super().__init__(uq, baseline, sigma_baseline=threshold, sigma_baseline_per_atom=threshold_per_atom, **options)
 
     def _target(self, energy_baseline: float, sigma_baseline: float) -> Target:  # noqa: ARG002

@@ -562,6 +562,35 @@ def test_aligned_calculator_removes_a_shift_of_the_baseline():
     assert np.mean(gaps) == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.parametrize("size", [0.0, 0.5, 10.0])
+def test_constants_of_members_do_not_hand_over_to_the_baseline(size):
+    """They cancel in every force and average; the weight must not see them."""
+    frames = [rattled_copper(seed=s) for s in range(12)]
+    constants = size * np.array([1.0, -0.4, 0.1, -0.7])
+    members = [LennardJones(sigma=2.28, epsilon=e, rc=5.0, smooth=True) for e in (0.38, 0.40, 0.41, 0.42)]
+    found = {}
+    for name, shifts in (("plain", np.zeros(4)), ("shifted", constants)):
+        committee = [Shifted(calc, constant=c) for calc, c in zip(members, shifts, strict=True)]
+        calc = WeightedBaseline.aligned(
+            UQCalculator(CommitteeUncertainty(committee)), EMT(), frames, sigma_baseline_per_atom=0.02
+        )
+        atoms = rattled_copper(seed=21)
+        atoms.calc = calc
+        atoms.get_forces()
+        results = calc.results
+        deviations = results["energy_members"] - results["energy"]
+        found[name] = np.concatenate(
+            [
+                [results["weight"], results["energy_var"], atoms.get_potential_energy()],
+                deviations,
+                atoms.get_forces()[0],
+            ]
+        )
+        np.testing.assert_allclose(atoms.get_forces()[:2], calculate_numerical_forces(atoms, 1e-4, [0, 1]), atol=1e-5)
+    np.testing.assert_allclose(found["shifted"], found["plain"], rtol=1e-7, atol=1e-8)
+    assert 0.05 < found["plain"][0] < 0.999
+
+
 @pytest.mark.parametrize("missing", ["forces_members", "stress_members"])
 def test_a_model_that_turns_out_to_have_no_members_is_refused(missing):
     """Its mean force must not be taken for the force of the blend."""

@@ -36,8 +36,8 @@ _WHAT_THE_BARS_MEAN = (
     'The <span class="sampling">sampling error</span> is what a longer run would reduce. The <span class="model">model '
     "error</span> is the spread between the averages that the members would have given, free of sampling noise; only a "
     "better model reduces it. It contains neither the error of the reference method nor what all members get wrong "
-    "together. Both are one standard deviation, which holds less than 68 % where members or independent frames are few; "
-    "the interval knows how many there are, and what error the mean of the members has of its own."
+    "together. Both are one standard deviation, which holds less than 68 % where members or independent frames are "
+    "few; the interval knows how many there are, and what error the mean of the members has of its own."
 )
 _HOW_TO_READ_RUNNING = (
     f"Each point is the average over the run up to that time, from the first {MIN_FRAMES} frames on. Bands are one "
@@ -141,9 +141,8 @@ def _below_profile(result: ReweightResult) -> str:
         return text("The observable does not change along the run.")
     sampling, model, ess = (float(np.median(x[varies])) for x in (result.std_sampling, result.std_model, result.ess))
     frames = f"{ess:.0f} independent of {count(result.n_frames, 'frame')} (median over entries that vary)"
-    return text(
-        f"± is one standard deviation. {_limiting(sampling, model)} Method: {_METHODS.get(result.method, result.method)}, {frames}."
-    )
+    method = f"Method: {_METHODS.get(result.method, result.method)}, {frames}."
+    return text(f"± is one standard deviation. {_limiting(sampling, model)} {method}")
 
 
 def _headline(result: ReweightResult, unit: str) -> str:
