@@ -36,9 +36,11 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ase_uq.calibration_inputs import calibration_inputs, group_indices
 from ase_uq.calibration_warnings import Findings, sentences
 from ase_uq.centring import Centring
 from ase_uq.errors import InputError
+from ase_uq.resolution import zero_by_symmetry
 from ase_uq.student_t import (
     Method,
     effective_number,
@@ -56,8 +58,6 @@ MIN_STRUCTURES = 10  # alpha is then known to about 30 % at best
 ALPHA_FLOOR = 0.1  # of c: the smallest alpha ever returned
 # A spread this far below the typical one is rounding noise around a zero that symmetry or a shared constant forces.
 NEGLIGIBLE_SPREAD = 1e-6
-# Of the root mean square of the reference: what a model resolves in values that symmetry makes zero.
-RESOLUTION = 1e-4
 N_BOOTSTRAP = 200
 
 
@@ -208,7 +208,7 @@ def calibrate(
     """
     if method not in get_args(Method):
         raise InputError(f"`method` must be one of {', '.join(get_args(Method))}, got {method!r}; choose one of them.")
-    y, centre, s, deviations, m = _inputs(reference, mean, std, members, n_members)
+    y, centre, s, deviations, m = calibration_inputs(reference, mean, std, members, n_members)
     share, nu = 1.0 / m if mean_share is None else float(mean_share), m - 1.0 if dof is None else float(dof)
     if m < MIN_MEMBERS and not np.isinf(nu):
         raise InputError(
@@ -221,7 +221,7 @@ def calibrate(
         raise InputError(
             f"`compositions` must have one entry a structure, {len(y)}, got {len(np.asarray(compositions))}."
         )
-    labels = _group_indices(groups, len(y))
+    labels = group_indices(groups, len(y))
     centring = Centring.none(len(y)) if compositions is None else Centring.within(compositions, fewest=MIN_STRUCTURES)
     error, raw_error, raw_s = centring.of(y - centre), y - centre, s
     if deviations is not None:
@@ -282,26 +282,6 @@ def calibrate(
     )
 
 
-def zero_by_symmetry(
-    *, mean: ArrayLike, std: ArrayLike, resolution: float | None = None, reference: ArrayLike | None = None
-) -> NDArray[np.bool_]:
-    """Whether each value is a zero that symmetry forces: mean and spread both at most `resolution`, in their unit.
-
-    Without one it is 1e-4 of the root mean square of `reference` over those that are not such zeros.
-    """
-    size = np.maximum(np.abs(np.asarray(mean, dtype=np.float64)), np.asarray(std, dtype=np.float64))
-    if resolution is not None:
-        return np.asarray(size <= resolution)
-    y = np.asarray(reference, dtype=np.float64)
-    zero = np.zeros(y.shape, dtype=bool)
-    while not zero.all():
-        found = size <= RESOLUTION * float(np.sqrt((y[~zero] ** 2).mean()))
-        if (found <= zero).all():
-            break
-        zero |= found
-    return zero
-
-
 def _resolved(s: Array, centre: Array, y: Array, resolution: float | None, values: str) -> NDArray[np.bool_]:
     positive = s[s > 0.0]
     typical = float(np.median(positive)) if len(positive) else 0.0
@@ -359,62 +339,4 @@ def _in_order(z: Array, kinds: Mapping[str, NDArray[Any]], dof: float) -> float:
     return float(np.average([inefficiency_in_order(part, dof=dof) for part in parts], weights=[len(p) for p in parts]))
 
 
-def _inputs(
-    reference: ArrayLike,
-    mean: ArrayLike | None,
-    std: ArrayLike | None,
-    members: ArrayLike | None,
-    n_members: int | None,
-) -> tuple[Array, Array, Array, Array | None, int]:
-    if members is None:
-        if mean is None or std is None or n_members is None:
-            raise InputError("`mean`, `std` and `n_members` must be given where `members` are not; pass either.")
-        y, centre, s = checked_values(reference=reference, mean=mean, std=std)
-        return y, centre, s, None, int(n_members)
-    e = np.asarray(members, dtype=np.float64)
-    if e.ndim != 2 or len(e) < 2:
-        raise InputError(f"`members` must have the shape (M, S) with M at least 2, got {e.shape}; members come first.")
-    centre = e.sum(axis=0) / len(e) if mean is None else np.asarray(mean, dtype=np.float64)
-    deviations = e - e.sum(axis=0) / len(e)
-    spread = np.sqrt((deviations**2).sum(axis=0) / (len(e) - 1))
-    y, centre, s = checked_values(reference=reference, mean=centre, std=spread)
-    return y, centre, s, deviations, len(e)
-
-
-def checked_values(**given: ArrayLike) -> tuple[Array, ...]:
-    """Finite float64 arrays (S,) of equal length; one named `std` must not be negative.
-
-    Raises
-    ------
-    InputError
-        That names the argument.
-    """
-    arrays = {name: np.asarray(value, dtype=np.float64) for name, value in given.items()}
-    for name, values in arrays.items():
-        if values.ndim != 1 or values.shape != arrays["std"].shape:
-            raise InputError(
-                f"`{name}` must have one value per structure, got shape {values.shape} beside {arrays['std'].shape}; "
-                "give one-dimensional arrays of equal length."
-            )
-        if len(bad := np.flatnonzero(~np.isfinite(values))):
-            raise InputError(
-                f"`{name}` must be finite, got {values[bad[0]]} at index {bad[0]}; remove that structure or its label."
-            )
-    if len(bad := np.flatnonzero(arrays["std"] < 0.0)):
-        raise InputError(
-            f"`std` must not be negative, got {arrays['std'][bad[0]]} at index {bad[0]}; give standard deviations."
-        )
-    return tuple(arrays.values())
-
-
-def _group_indices(groups: Sequence[Any] | None, n: int) -> NDArray[np.intp]:
-    if groups is None:
-        return np.arange(n)
-    if len(groups) != n:
-        raise InputError(
-            f"`groups` must have one label per structure, got {len(groups)} for {n}; add the missing ones."
-        )
-    return np.unique(np.array([str(label) for label in groups]), return_inverse=True)[1]
-
-
-__all__ = ["MIN_MEMBERS", "MIN_STRUCTURES", "Calibration", "calibrate", "student_t_scale", "zero_by_symmetry"]
+__all__ = ["MIN_MEMBERS", "MIN_STRUCTURES", "Calibration", "calibrate", "student_t_scale"]

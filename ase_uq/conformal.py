@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ase_uq.calibration import checked_values
+from ase_uq.calibration_inputs import checked_values
 from ase_uq.errors import InputError
 
 

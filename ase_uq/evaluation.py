@@ -10,10 +10,11 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from ase_uq.calibration import MIN_STRUCTURES, Calibration, calibrate, zero_by_symmetry
+from ase_uq.calibration import MIN_STRUCTURES, Calibration, calibrate
 from ase_uq.centring import Centring
 from ase_uq.errors import InputError
 from ase_uq.prediction import Prediction, UncertaintyModel
+from ase_uq.resolution import zero_by_symmetry
 from ase_uq.scores import Scores, energy_scores, force_scores, stress_scores
 from ase_uq.training.data import Frame
 from ase_uq.yardsticks import Yardstick, yardsticks

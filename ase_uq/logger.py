@@ -24,6 +24,7 @@ from ase_uq.errors import InputError
 from ase_uq.framefile import PER_ATOM, UNITS, Column, FrameWriter
 from ase_uq.prediction import Prediction
 from ase_uq.runlog import check_same_run, last_step, n_to_keep, open_log
+from ase_uq.spread import attributes_of
 
 ENSEMBLES = ("nve", "nvt", "npt")
 
@@ -283,7 +284,7 @@ class UncertaintyLogger:
             "driver": getattr(calc, "driver", "model"),
             "n_members": calc.prediction.n_members or 0,
             "ddof": 1,
-            **_law(calc.prediction),
+            **attributes_of(calc.prediction),
             "model": calc.parameters.get("model") or "",
             "model_hash": calc.parameters.get("model_hash") or "",
             "forces_var": calc.parameters.get("forces_var") or "",
@@ -348,13 +349,6 @@ def _calculator(atoms: Atoms) -> PredictionCalculator:
             "UQCalculator(model) or WeightedBaseline(...) itself, not a sum around it."
         )
     return atoms.calc
-
-
-def _law(prediction: Prediction) -> dict[str, float]:
-    """How the spread of the members is to be read; what a model without members does not know is left out."""
-    names = ("alpha", "alpha_forces", "alpha_stress", "mean_share", "dof")
-    values = {name: getattr(prediction, name) for name in names}
-    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def _predicted(prediction: Prediction, calc: PredictionCalculator) -> dict[str, Any]:

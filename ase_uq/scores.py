@@ -29,8 +29,6 @@ structure of a kind is worse: large cells have both larger errors and larger spr
 
 References
 ----------
-Kuleshov, Fenner and Ermon, arXiv:1807.00263: expected against observed coverage.
-Tran et al., Mach. Learn.: Sci. Technol. 1, 025006 (2020), arXiv:1912.10066: miscalibration area.
 Gneiting and Raftery, J. Am. Stat. Assoc. 102, 359 (2007): scoring rules.
 """
 
@@ -46,6 +44,7 @@ from scipy.stats import norm, rankdata
 
 from ase_uq.errors import InputError
 from ase_uq.predictive import Predictive
+from ase_uq.reliability import miscalibration_area, reliability_curve
 
 Array = NDArray[np.float64]
 
@@ -54,7 +53,6 @@ LEVEL_95 = 0.95
 # A point whose error and scale are both this far below the root mean square is exact by symmetry: 0/0.
 NEGLIGIBLE = 1e-6
 MIN_RANKED = 3
-N_CURVE = 101
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,49 +290,6 @@ def stress_scores(*, error: ArrayLike, used: ArrayLike | None = None, **spread: 
     if e.ndim != 2 or e.shape[1] != 6:
         raise InputError(f"`error` must have the shape (S, 6), got {e.shape}; stack the stress of all structures.")
     return _scores(e, unit=np.ones((1, 1)), spread=Spread(**spread).checked(e.shape), groups=None, used=used)
-
-
-def reliability_curve(confidence: ArrayLike, *, n_points: int = N_CURVE) -> tuple[Array, Array]:
-    """Expected and observed coverage of central intervals.
-
-    Parameters
-    ----------
-    confidence
-        (n,), from `Predictive.confidence`.
-    n_points
-        Length of the two arrays returned, from 0 to 1 inclusive.
-
-    References
-    ----------
-    arXiv:1807.00263.
-    """
-    u = np.sort(np.asarray(confidence, dtype=np.float64).ravel())
-    expected = np.linspace(0.0, 1.0, n_points)
-    return expected, np.searchsorted(u, expected, side="right") / len(u)
-
-
-def miscalibration_area(confidence: ArrayLike) -> float:
-    """Area between the reliability curve and the diagonal, integrated exactly over the steps of the curve.
-
-    Parameters
-    ----------
-    confidence
-        (n,), from `Predictive.confidence`.
-
-    Examples
-    --------
-    >>> miscalibration_area([0.0, 0.0]), miscalibration_area([0.25, 0.75])
-    (0.5, 0.125)
-    """
-    u = np.sort(np.asarray(confidence, dtype=np.float64).ravel())
-    edges = np.concatenate([[0.0], u, [1.0]])
-    observed = np.arange(len(u) + 1) / len(u)
-
-    # The integral of |observed - p| over a step has the antiderivative (p - observed) |p - observed| / 2.
-    def antiderivative(p: Array) -> Array:
-        return 0.5 * (p - observed) * np.abs(p - observed)
-
-    return float((antiderivative(edges[1:]) - antiderivative(edges[:-1])).sum())
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float | None:

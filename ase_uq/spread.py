@@ -58,6 +58,13 @@ class SpreadLaw:
 UNCALIBRATED = SpreadLaw()
 
 
+def attributes_of(prediction: Any) -> dict[str, float]:
+    """How the spread of a `Prediction` is to be read, for the attributes of a log; nothing of what it does not know."""
+    names = ("alpha", "alpha_forces", "alpha_stress", "mean_share", "dof")
+    values = {name: getattr(prediction, name) for name in names}
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
 class MemberSeries(np.ndarray):
     """Energies of members, (T, M), eV, that remember how their spread is to be read, `law`.
 

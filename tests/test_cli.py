@@ -68,17 +68,22 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_calibration_on_forces_makes_force_errors_as_large_as_expected(folder):
-    good("calibrate", "model.pt", "valid.xyz", "--on", "forces", "--out", "forces.pt", cwd=folder)
-    fitted = load(folder / "forces.pt")
-    assert fitted.calibration["on"] == "forces"
-    assert fitted.calibration["n_structures"] == 30
-    assert fitted.alpha != load(folder / "calibrated.pt").alpha
-    coverage = {}
-    for name in ("calibrated.pt", "forces.pt"):
-        scores = json.loads(good("evaluate", name, "valid.xyz", "--json", cwd=folder).stdout)
-        coverage[name] = scores["forces"]["coverage_68"]
-    assert abs(coverage["forces.pt"] - 0.683) < min(0.08, abs(coverage["calibrated.pt"] - 0.683) + 0.02)
+def test_forces_get_a_factor_of_their_own_and_errors_are_as_large_as_expected(folder):
+    fitted = load(folder / "calibrated.pt")
+    assert fitted.alpha_forces not in (None, fitted.alpha)
+    assert fitted.calibration["alpha_forces"] == fitted.alpha_forces
+    assert fitted.calibration["forces"]["n_structures"] == 30
+    assert fitted.calibration["centred"] == "composition"
+    scores = json.loads(good("evaluate", "calibrated.pt", "valid.xyz", "--json", cwd=folder).stdout)
+    assert (scores["alpha"], scores["alpha_forces"]) == (fitted.alpha, fitted.alpha_forces)
+    for part in ("energy_centred", "forces"):
+        assert scores[part]["coverage_68"] == pytest.approx(0.683, abs=0.15)
+    atoms = read(folder / "valid.xyz", 0)
+    both = [load(folder / name).predict(atoms) for name in ("model.pt", "calibrated.pt")]
+    np.testing.assert_allclose(both[1].forces_var, fitted.alpha_forces**2 * both[0].forces_var, rtol=1e-9)
+    # A member has the factor of its energy, so that its forces stay the gradient of it.
+    deviations = [p.forces_members - p.forces for p in both]
+    np.testing.assert_allclose(deviations[1], fitted.alpha * deviations[0], atol=1e-9)
 
 
 def test_a_shallow_ensemble_goes_the_whole_way(folder):
@@ -152,12 +157,20 @@ def test_evaluate_prints_the_contract(folder):
     result = json.loads(good("evaluate", "calibrated.pt", "valid.xyz", "--json", "--plot", "e.png", cwd=folder).stdout)
     assert (result["n_structures"], result["n_atoms"]) == (30, 120)
     for part in ("energy", "forces"):
-        for name in ("mae", "rmse", "nll", "coverage_68", "coverage_95", "miscalibration_area", "spearman"):
+        names = ("mae", "rmse", "nll", "coverage_68", "coverage_95", "miscalibration_area", "spearman", "crps")
+        for name in (*names, "within_1_sigma", "within_1.96_sigma"):
             assert isinstance(result[part][name], float), (part, name)
     assert (folder / "e.png").read_bytes().startswith(b"\x89PNG")
     table = good("evaluate", "calibrated.pt", "valid.xyz", cwd=folder).stdout
     assert f"{1e3 * result['forces']['rmse']:.2f} meV/Å" in table
     assert f"{1e3 * result['energy']['mae']:.2f} meV/atom" in table
+    # What is compared with nothing tells nothing.
+    assert {"model", "constant", "a + b |F|"} == set(result["widths"]["forces"])
+    for name, width in result["widths"]["forces"].items():
+        assert f"forces: {name}" in table
+        assert f"{1e3 * width['crps']:.2f}" in table
+    for words in ("one sigma", "intervals", "zero by symmetry"):
+        assert words in table
 
 
 def test_evaluate_agrees_with_the_model_in_python(folder):
@@ -325,7 +338,6 @@ MISTAKES = [
     (["evaluate", "cut.pt", "train.xyz"], "could not be read as a model file"),
     (["evaluate", "model.pt", "silver.xyz"], "got Ag"),
     (["calibrate", "two.pt", "valid.xyz", "--out", "x.pt"], "at least 4"),
-    (["calibrate", "model.pt", "valid.xyz", "--on", "stress", "--out", "x.pt"], "`on` must be"),
     (["md", "model.pt", "silver.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5"], "got Ag"),
     (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5", "--baseline", "emt",
       "--sigma-baseline", 0], "sigma_baseline"),

@@ -30,8 +30,8 @@ def evaluation(**changes):
     arguments = {
         "energy_error": energy["error"],
         "energy_std": energy["std"],
-        "force_error_norm": np.abs(force["error"]),
-        "force_std_norm": force["std"],
+        "force_error": force["error"],
+        "force_std": force["std"],
         "coverage": {"energy": (LEVELS, LEVELS**0.8), "forces": (LEVELS, LEVELS**1.3)},
     }
     return evaluation_figure(**(arguments | changes))
@@ -60,12 +60,14 @@ def test_every_axis_of_the_evaluation_has_its_unit():
     figure = evaluation()
     xy = [(ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes]
     assert all(label.endswith(")") for pair in xy for label in pair)
-    assert [x.split("(")[1] for x, _ in xy] == ["eV)", "eV/Å)", "fraction)"]
+    assert [x.split("(")[1] for x, _ in xy] == ["meV/atom)", "meV/Å)", "fraction)"]
 
 
 def test_both_axes_of_a_scatter_are_logarithmic_however_many_points_there_are():
     for ax in evaluation().axes[:2]:
         assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+        # The diagonal goes from corner to corner.
+        assert ax.get_xlim() == ax.get_ylim()
 
 
 def test_a_quantity_without_uncertainty_has_no_panel():
@@ -73,7 +75,7 @@ def test_a_quantity_without_uncertainty_has_no_panel():
     assert len(figure.axes) == 2
     assert not any("energy" in label for label in labels(figure))
     with pytest.raises(InputError, match="must not all be missing"):
-        evaluation(energy_std=None, force_std_norm=None, coverage={})
+        evaluation(energy_std=None, force_std=None, coverage={})
 
 
 def test_the_reliability_curve_is_what_was_given():

@@ -103,7 +103,7 @@ def test_what_was_run_is_told(sound_page):
     page = Page(sound_page)
     assert page.fact("Atoms") == "H18N6"
     assert page.fact("Model hash") == "9f2c4e17ab03"
-    assert page.fact("Calibration α") == "1.84, calibrated"
+    assert page.fact("Calibration α") == "1.84, of the variance of forces 1.84"
     assert page.fact("Driven by") == "the model on a weighted baseline"
     assert page.fact("Width of the baseline") == "0.2 eV"
     assert page.fact("Ensemble") == "NVT"

@@ -12,11 +12,10 @@ from scipy.stats import norm, spearmanr, t
 
 from ase_uq.errors import InputError
 from ase_uq.predictive import Predictive, crps
+from ase_uq.reliability import miscalibration_area, reliability_curve
 from ase_uq.scores import (
     energy_scores,
     force_scores,
-    miscalibration_area,
-    reliability_curve,
     spearman,
 )
 
