@@ -26,7 +26,7 @@ import torch
 from scipy.stats import mannwhitneyu
 from systems import DEFAULT_ROOT
 
-from ase_uq.evaluation import Residuals, residuals
+from ase_uq.evaluation import Residuals, residuals, with_factors
 from ase_uq.force_variance import Off
 from ase_uq.members import MemberUncertainty
 from ase_uq.potentials import DeepEnsemble, EquivariantPotential, make_variational
@@ -171,8 +171,9 @@ def scored(task: Task, ensemble: Any, seconds: float, *, widths: bool = True) ->
     row: dict[str, Any] = {"seconds": seconds}
     model = MemberUncertainty(ensemble)
     if widths:
-        row["alpha"] = residuals(model, task.valid).calibrate(on="forces").alpha
-        model = MemberUncertainty(ensemble, alpha=row["alpha"])
+        factors = residuals(model, task.valid).factors()
+        row["alpha"] = factors["forces"].alpha
+        model = with_factors(model, factors)
     of_frames = {}
     for name, frames in (("near", task.near), ("far", task.far)):
         found = residuals(model, frames)

@@ -68,23 +68,20 @@ def measure(task: Task, root: Path, out: Path, *, quick: bool) -> list[dict[str,
         ase_uq("train", shown, "--valid", held_out, *method, *minutes, *size, *small, "--out", raw["shallow"])
     models = {}
     for name in ("deep", "shallow", "llpr"):
-        for on in ("energy", "forces"):
-            models[name, on] = out / f"{task.name}_{name}_{on}.pt"
-            source = ("--llpr", shown) if name == "llpr" else ()
-            made = ("--on", on, "--out", models[name, on])
-            ase_uq("calibrate", raw.get(name, raw["deep"]), held_out, *source, *made)
+        models[name] = out / f"{task.name}_{name}_calibrated.pt"
+        source = ("--llpr", shown) if name == "llpr" else ()
+        ase_uq("calibrate", raw.get(name, raw["deep"]), held_out, *source, "--out", models[name])
     return [
         {
             "dataset": task.name,
             "method": name,
-            "alpha_of": on,
             "test": test.name.split(".")[0],
             "minutes": training_minutes(load(path)),
             **step_times(load(path), test),
             **json.loads(ase_uq("evaluate", path, test, "--json")),
         }
         for test in tests
-        for (name, on), path in models.items()
+        for name, path in models.items()
     ]
 
 
@@ -115,21 +112,29 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
         (
-            "| test | method | alpha of | training (min) | ms a step: energy variance, force variance "
-            "| RMSE energy (meV/atom), forces (meV/Å) | NLL energy, forces | coverage of energies, forces "
-            "| Spearman of forces |"
+            "| test | method | alpha of energies, forces | training (min) | ms a step: energy variance, force variance "
+            "| RMSE energy (meV/atom), forces (meV/Å) | NLL energy, forces | within 1, 1.96 sigma: centred energies; "
+            "forces | coverage of 68, 95 %: the same | CRPS of forces: model, constant (meV/Å) | Spearman of forces |"
         ),
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        energy, forces = row["energy"], row["forces"]
+        energy, forces, centred = row["energy"], row["forces"], row["energy_centred"]
+        widths = row["widths"]["forces"]
         lines.append(
-            f"| {row['dataset']} {row['test']} | {row['method']} | {row['alpha_of']} | {row['minutes']:.0f} "
+            f"| {row['dataset']} {row['test']} | {row['method']} | {row['alpha']:.2f}, {row['alpha_forces']:.2f} "
+            f"| {row['minutes']:.0f} "
             f"| {row['ms_off']:.1f}, {row['ms_exact']:.1f} "
             f"| {1e3 * energy['rmse']:.2f}, {1e3 * forces['rmse']:.1f} | {energy['nll']:.2f}, {forces['nll']:.2f} "
-            f"| {_coverage(energy)}; {_coverage(forces)} | {forces['spearman']:.2f} |"
+            f"| {_within(centred)}; {_within(forces)} | {_coverage(centred)}; {_coverage(forces)} "
+            f"| {1e3 * widths['model']['crps']:.1f}, {1e3 * widths['constant']['crps']:.1f} "
+            f"| {forces['spearman']:.2f} |"
         )
     return "\n".join(lines)
+
+
+def _within(scores: dict[str, Any]) -> str:
+    return f"{100 * scores['within_1_sigma']:.0f}, {100 * scores['within_1.96_sigma']:.0f}"
 
 
 def _coverage(scores: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from ase.io import read
 
-from ase_uq.evaluation import residuals
+from ase_uq.evaluation import residuals, with_factors
 from ase_uq.members import MemberUncertainty
 from ase_uq.training import FitSettings, read_frames
 from ase_uq.training.variational import train_variational
@@ -20,8 +20,8 @@ train, valid = (read_frames(data / f"{name}.xyz") for name in ("train", "valid")
 settings = FitSettings(epochs=60, batch_size=10, learning_rate=0.02)
 config = {"cutoff": 4.0, "channels": 16, "n_layers": 1, "radial_width": 32}
 draws = train_variational(train, valid, n_members=32, settings=settings, config=config)
-calibration = residuals(MemberUncertainty(draws), valid).calibrate(on="energy")
-model = MemberUncertainty(draws, alpha=calibration.alpha)
+model = MemberUncertainty(draws)
+model = with_factors(model, residuals(model, valid).factors())
 
 start, lengths = read(str(data / "start.xyz")), np.linspace(0.85, 1.6, 26)
 stretched = [start.copy() for _ in lengths]

@@ -15,7 +15,7 @@ from ase import units
 from ase.md.langevin import Langevin
 
 import ase_uq
-from ase_uq.evaluation import residuals
+from ase_uq.evaluation import residuals, with_factors
 from ase_uq.members import MemberUncertainty
 from ase_uq.potentials import make_variational
 from ase_uq.training import FitSettings, read_frames, split_frames
@@ -27,9 +27,10 @@ potential = make_variational(model, layers=["readout"], initial_dropout=5e-5, ma
 settings = FitSettings(epochs=4, learning_rate=0.002)
 draws = train_variational(train, valid, n_members=8, settings=settings, start=potential)
 blip = MemberUncertainty(draws)
-calibration = residuals(blip, valid).calibrate(on="forces")
-blip = MemberUncertainty(draws, alpha=calibration.alpha)
-print(f"mace {mace.__version__}, alpha {calibration.alpha:.2f} ± {calibration.alpha_std_error:.2f}")
+factors = residuals(blip, valid).factors()
+blip = with_factors(blip, factors)
+found = ", ".join(f"alpha of {name} {fitted.alpha:.2f}" for name, fitted in factors.items())
+print(f"mace {mace.__version__}, {found}")
 
 atoms = valid[0].atoms.copy()
 atoms.calc = ase_uq.UQCalculator(blip)

@@ -11,7 +11,7 @@ from ase.io import read
 from ase.md.langevin import Langevin
 
 import ase_uq
-from ase_uq.evaluation import residuals
+from ase_uq.evaluation import residuals, with_factors
 from ase_uq.members import MemberUncertainty
 from ase_uq.observables import distance, umbrella
 from ase_uq.training import FitSettings, read_frames, train_members
@@ -29,10 +29,11 @@ ensemble = train_members(
     subsample=0.8,
 )
 model = MemberUncertainty(ensemble)
-calibration = residuals(model, valid[1::2]).calibrate()
-model = model.calibrated(calibration.alpha, calibration.to_dict())
+factors = residuals(model, valid[1::2]).factors()
+model = with_factors(model, factors)
 ase_uq.save(model, "ammonia.pt")
-print(f"alpha = {calibration.alpha:.2f} ± {calibration.alpha_std_error:.2f}")
+for name, fitted in factors.items():
+    print(f"alpha of {name} = {fitted.alpha:.2f} ± {fitted.alpha_std_error:.2f}")
 
 # 2 wrap
 atoms = read(data / "start.xyz")
@@ -55,4 +56,6 @@ for name, values in run.observables.items():
     result = ase_uq.reweight(
         values, energy_members=run.energy_members, energy_reference=run.energy, temperature_K=300.0
     )
+    low, high = result.interval(0.95)
     print(f"{name} = {result.mean:.4f} ± {result.std_sampling:.4f} (sampling) ± {result.std_model:.4f} (model)")
+    print(f"one standard deviation each; 95 % interval {low:.4f} to {high:.4f}")
