@@ -71,7 +71,7 @@ class BiasedCalculator(PredictionCalculator):
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
         prediction, extra = self.calculator._predict(atoms, properties)
-        own = plain_values(self.bias, atoms.copy(), with_stress=prediction.stress is not None)
+        own = plain_values(self.bias, atoms.copy(), with_stress=prediction.stress is not None, label="`bias`")
         if prediction.stress is not None and own.stress is None:
             raise InputError(
                 f"`bias` must give a stress in a periodic cell, {type(self.bias).__name__} has none; use a cell "

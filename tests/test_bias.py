@@ -67,7 +67,10 @@ def test_forces_and_stress_are_derivatives_of_the_biased_energy():
     atoms.rattle(0.1, seed=0)
     members = [LennardJones(sigma=s, epsilon=0.01, rc=5.0, smooth=True) for s in (3.3, 3.4)]
     base = WeightedBaseline(
-        UQCalculator(CommitteeUncertainty(members)), LennardJones(sigma=3.5, rc=5.0, smooth=True), sigma_baseline=0.1
+        UQCalculator(CommitteeUncertainty(members)),
+        LennardJones(sigma=3.5, rc=5.0, smooth=True),
+        sigma_baseline=0.1,
+        offsets={"Ar": 0.0},
     )
     atoms.calc = BiasedCalculator(base, LennardJones(sigma=3.0, epsilon=0.02, rc=5.0, smooth=True))
     analytic = atoms.get_forces()
