@@ -156,6 +156,7 @@ class WeightedBaseline(PredictionCalculator):
         _check_parts(uq, baseline)
         self.uq = uq
         self._aligned_for: bytes | None = None
+        self._resumed = False
         self.intermittent = uq.intermittent
         self.baseline = baseline
         if members and not isinstance(uq.forces_var, Exact):
@@ -243,6 +244,18 @@ class WeightedBaseline(PredictionCalculator):
             f"{key}={self.parameters[key]}, offsets={self.offsets})"
         )
 
+    def run_state(self) -> dict[str, Any]:
+        """Return the state of the model's calculator."""
+        return self.uq.run_state()
+
+    def restore_run_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; the zeros of energy were checked where the run began."""
+        self.uq.restore_run_state(state)
+        self._resumed = bool(state)
+
+    def _remember(self) -> None:
+        self.uq._remember()
+
     def _check_alignment(self, model: Prediction, v_b: float, sigma_b: float) -> None:
         """Refuse, at the first structure, a baseline whose zero of energy is not the model's."""
         members = model.require("energy_members", "WeightedBaseline")
@@ -277,8 +290,9 @@ class WeightedBaseline(PredictionCalculator):
         model, shown = self.uq.evaluate(atoms, properties, combine=target)
         found = target.blend(model.require("energy_members", "WeightedBaseline"))
         if (composition := atoms.numbers.tobytes()) != self._aligned_for:
-            self._check_alignment(model, v_b, sigma_b)
-            self._aligned_for = composition
+            if not self._resumed:
+                self._check_alignment(model, v_b, sigma_b)
+            self._aligned_for, self._resumed = composition, False
         if not self.uq.combines:
             model.require("forces_members", "WeightedBaseline")
             if own.stress is not None and model.stress is not None:

@@ -72,6 +72,17 @@ class BiasedCalculator(PredictionCalculator):
         declared = [*calculator.implemented_properties, "bias"]
         super().__init__(list(dict.fromkeys(declared)), **_kept(calculator), bias=_described(calculator, bias))
 
+    def run_state(self) -> dict[str, Any]:
+        """Return the state of the calculator under the bias."""
+        return self.calculator.run_state()
+
+    def restore_run_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.calculator.restore_run_state(state)
+
+    def _remember(self) -> None:
+        self.calculator._remember()
+
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
         prediction, extra = self.calculator._predict(atoms, properties)
         own = plain_values(self.bias, atoms.copy(), with_stress=prediction.stress is not None, label="`bias`")

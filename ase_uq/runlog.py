@@ -233,6 +233,13 @@ def last_step(path: Path) -> int:
         return int(log.datasets["step"][log.n_frames - 1]) if log.n_frames else 0
 
 
+def logged_interval(path: str | os.PathLike[str]) -> int | None:
+    """Steps between the last frames of a log, the median of up to ten; `None` with fewer than two frames."""
+    with open_log(path) as log:
+        steps = log.datasets["step"][max(log.n_frames - 11, 0) : log.n_frames]
+    return int(np.median(np.diff(steps))) if len(steps) > 1 else None
+
+
 def check_same_run(old: OpenLog, columns: Sequence[Column], attributes: Mapping[str, Any]) -> None:
     """Refuse to continue a log whose model, settings or datasets differ."""
     for name in _SETTINGS.split():
