@@ -57,6 +57,8 @@ Array = NDArray[np.float64]
 logger = logging.getLogger(__name__)
 
 _FEWEST_TO_ALIGN_MEMBERS = 5
+# Standard errors of the gap between model and baseline; further apart are two zeros of energy, not two errors.
+_WIDEST_GAP = 10.0
 _EXTRA = ("weight", "energy_baseline", "sigma_baseline")
 
 
@@ -95,7 +97,8 @@ class WeightedBaseline(PredictionCalculator):
     ------
     InputError
         For both or no width or one that is not positive, a model without members, a baseline without energy and forces,
-        and, when evaluated, an element that is missing in `offsets`.
+        and, when evaluated, an element that is missing in `offsets`, and zeros of energy that are far apart: a first
+        structure where model and baseline differ by ten times sqrt(sigma_b^2 + sigma^2) without `offsets`.
 
     Notes
     -----
@@ -122,7 +125,8 @@ class WeightedBaseline(PredictionCalculator):
     The variances stay those of the model because they say where it is lost. The members are blended because frames of
     this dynamics follow exp(-U/kT): reweighing needs U_i - U = w (V_i - Vbar), which averages to zero.
     Only the epistemic variance sets the weight: noise in the labels says nothing about where the model is lost.
-    A residual of the zeros of energy is felt as a force wherever w varies; align them.
+    A residual of the zeros of energy is felt as a force wherever w varies; align them. Zeros that are far apart at the
+    first structure are refused, or warned about where `offsets` were given.
 
     References
     ----------
@@ -158,6 +162,8 @@ class WeightedBaseline(PredictionCalculator):
     ) -> None:
         _check_parts(uq, baseline)
         self.uq = uq
+        self._aligned_for: bytes | None = None
+        self._resumed = False
         self.intermittent = uq.intermittent
         self.baseline = baseline
         if members and not isinstance(uq.forces_var, Exact):
@@ -218,7 +224,9 @@ class WeightedBaseline(PredictionCalculator):
         offsets = fit_offsets(
             frames,
             model_energies=[prediction.energy for prediction in predictions],
-            baseline_energies=[plain_values(baseline, atoms.copy(), with_stress=False).energy for atoms in frames],
+            baseline_energies=[
+                plain_values(baseline, atoms.copy(), with_stress=False, label="`baseline`").energy for atoms in frames
+            ],
         )
         shown = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in offsets.items())
         logger.info("baseline aligned on %d frames, offsets in eV per atom: %s", len(frames), shown)
@@ -249,17 +257,45 @@ class WeightedBaseline(PredictionCalculator):
             f"{key}={self.parameters[key]}, offsets={self.offsets})"
         )
 
+    def run_state(self) -> dict[str, Any]:
+        """Return the state of the model's calculator."""
+        return self.uq.run_state()
+
+    def restore_run_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; the zeros of energy were checked where the run began."""
+        self.uq.restore_run_state(state)
+        self._resumed = bool(state)
+
+    def _remember(self) -> None:
+        self.uq._remember()
+
+    def _check_alignment(self, model: Prediction, v_b: float, sigma_b: float) -> None:
+        """Refuse, at the first structure, a baseline whose zero of energy is not the model's."""
+        members = model.require("energy_members", "WeightedBaseline")
+        gap = float(members.mean()) - v_b
+        allowed = float(np.sqrt(sigma_b**2 + members.var(ddof=1)))
+        if abs(gap) <= _WIDEST_GAP * allowed:
+            return
+        found = (
+            f"the model is {gap:+.4g} eV from the baseline at the first structure, {abs(gap) / allowed:.0f} times what "
+            f"the two widths allow (sigma_baseline {sigma_b:.3g} eV, members {members.std(ddof=1):.3g} eV)"
+        )
+        if self.offsets is not None:
+            # Somebody has looked at the zeros: this structure may be the odd one.
+            logger.warning("%s; check `offsets`, the width, and the structure", found)
+            return
+        raise InputError(
+            f"`baseline` must have the model's zero of energy, {found}; construct it by WeightedBaseline.aligned(uq, "
+            "baseline, frames, ...) or give `offsets`, or a larger width if the baseline does err that much."
+        )
+
     def _target(self, energy_baseline: float, sigma_baseline: float) -> Target:
         return BlendTarget(energy_baseline=energy_baseline, sigma_baseline=sigma_baseline)
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
-        own = plain_values(self.baseline, atoms.copy(), with_stress="stress" in self.implemented_properties)
+        with_stress = "stress" in self.implemented_properties
+        own = plain_values(self.baseline, atoms.copy(), with_stress=with_stress, label="`baseline`")
         v_b = own.energy + (0.0 if self.offsets is None else offset_energy(atoms, self.offsets))
-        if not np.isfinite(v_b):
-            raise InputError(
-                f"`baseline` returned an energy of {v_b} eV, it must be finite; "
-                "choose a baseline that survives what the model does not."
-            )
         sigma_b = self.sigma_baseline(len(atoms))
 
         # One evaluation, and a single backward pass where the model can: with the coefficients of the blend.
@@ -275,6 +311,10 @@ class WeightedBaseline(PredictionCalculator):
                 model.require("stress_members", "WeightedBaseline")
         if shift is not None:
             model = _without(model, shift)
+        if (composition := atoms.numbers.tobytes()) != self._aligned_for:
+            if not self._resumed:
+                self._check_alignment(model, v_b, sigma_b)
+            self._aligned_for, self._resumed = composition, False
         prediction = _blended(model, PlainValues(v_b, own.forces, own.stress), found)
         extra = {"weight": found.weight, "energy_baseline": v_b, "sigma_baseline": sigma_b}
         return prediction if shown else prediction.without_force_variance(), extra

@@ -1,11 +1,13 @@
 """`BiasedCalculator`: dynamics under the model and a bias, with the bias at hand to take it away again.
 
 Frames of such a run follow exp(-(V + V_bias)/kT). Averages without the bias need the weight exp(+V_bias/kT) of every
-frame: `reweight_log(..., bias="bias")`, `ase-uq reweight --bias bias`, or `log_weights` of `reweight`.
+frame. The log records the energy of the bias by itself, and `reweight_log`, `OnlineReweighter`, the command line and
+the report use it; for `reweight` it is `log_weights=read_log(path).log_weights`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,7 +31,7 @@ class BiasedCalculator(PredictionCalculator):
     Parameters
     ----------
     calculator
-        `UQCalculator` or `WeightedBaseline`.
+        `UQCalculator`, `WeightedBaseline`, `ThresholdSwitch` or another `BiasedCalculator`.
     bias
         ASE calculator of the bias alone: `Plumed` around a calculator that gives zeros, a restraint, a wall.
 
@@ -40,9 +42,9 @@ class BiasedCalculator(PredictionCalculator):
 
     Notes
     -----
-    The keys are those of `calculator`, and `bias` (eV) and `bias_stress` (6,), what is of the bias alone. `energy`,
-    `forces`, `stress` and the members include the bias, variances and `energy_members - energy` are as without it. Log
-    it with `observables={"bias": (bias_energy, "eV")}`.
+    The keys are those of `calculator`, and `bias` (eV) and `bias_stress` (6,), what is of all biases alone. `energy`,
+    `forces`, `stress` and the members include the bias, variances and `energy_members - energy` are as without it. The
+    logger writes the energy of the bias as `bias_energy`, and its kind as the attribute `bias`.
 
     Examples
     --------
@@ -67,11 +69,23 @@ class BiasedCalculator(PredictionCalculator):
         self.calculator, self.bias = calculator, bias
         self.driver = getattr(calculator, "driver", "model")
         self.intermittent = calculator.intermittent
-        super().__init__([*calculator.implemented_properties, "bias"], **_kept(calculator))
+        declared = [*calculator.implemented_properties, "bias"]
+        super().__init__(list(dict.fromkeys(declared)), **_kept(calculator), bias=_described(calculator, bias))
+
+    def run_state(self) -> dict[str, Any]:
+        """Return the state of the calculator under the bias."""
+        return self.calculator.run_state()
+
+    def restore_run_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.calculator.restore_run_state(state)
+
+    def _remember(self) -> None:
+        self.calculator._remember()
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
         prediction, extra = self.calculator._predict(atoms, properties)
-        own = plain_values(self.bias, atoms.copy(), with_stress=prediction.stress is not None)
+        own = plain_values(self.bias, atoms.copy(), with_stress=prediction.stress is not None, label="`bias`")
         if prediction.stress is not None and own.stress is None:
             raise InputError(
                 f"`bias` must give a stress in a periodic cell, {type(self.bias).__name__} has none; use a cell "
@@ -87,11 +101,14 @@ class BiasedCalculator(PredictionCalculator):
             forces_members=_shifted(p.forces_members, own.forces),
             stress_members=_shifted(p.stress_members, own.stress),
         )
-        return biased, {**extra, "bias": own.energy, "bias_stress": own.stress}
+        energy, stress = extra.get("bias", 0.0) + own.energy, own.stress
+        if stress is not None and extra.get("bias_stress") is not None:
+            stress = stress + extra["bias_stress"]
+        return biased, {**extra, "bias": energy, "bias_stress": stress}
 
 
 def bias_energy(atoms: Atoms) -> float:
-    """Energy of the bias in the last evaluation, eV, for the log.
+    """Energy of the bias in the last evaluation, eV, as an observable.
 
     Raises
     ------
@@ -109,6 +126,27 @@ def bias_energy(atoms: Atoms) -> float:
 
 def _shifted(values: Array | None, by: float | Array | None) -> Array | None:
     return None if values is None or by is None else np.asarray(values + by)
+
+
+def _described(calculator: PredictionCalculator, bias: BaseCalculator) -> str:
+    """Name the biases with what tells two of one kind apart, where they say their parameters."""
+    inner, parameters = (
+        calculator.parameters.get("bias"),
+        repr(_plain(bias.todict() if hasattr(bias, "todict") else {})),
+    )
+    own = f"{type(bias).__name__} {hashlib.sha256(parameters.encode()).hexdigest()[:8]}"
+    return own if inner is None else f"{inner}, {own}"
+
+
+def _plain(value: Any) -> Any:
+    # The same text in every process: an object says where it lies in memory.
+    if isinstance(value, Mapping):
+        return sorted((str(key), _plain(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value if isinstance(value, str | int | float | bool | None) else type(value).__name__
 
 
 def _kept(calculator: PredictionCalculator) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ase.outputs import Properties, all_outputs
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.force_variance import Exact, ForceVariance, Off, force_variance
+from ase_uq.force_variance import Exact, ForceVariance, Off, Resumable, force_variance
 from ase_uq.prediction import CombiningModel, Prediction, UncertaintyModel
 from ase_uq.structure import changes_between, check_positions, check_structure
 
@@ -100,12 +100,28 @@ class PredictionCalculator(Calculator):
         self.results = {}
         self._prediction = None
         check(own)
+        if system_changes:
+            self._remember()
         prediction, extra = self._predict(own, properties)
         self._prediction = prediction
         self.results = {
             **self._published(prediction),
             **{key: value for key, value in extra.items() if value is not None},
         }
+
+    def run_state(self) -> dict[str, Any]:
+        """Return what the present evaluation depended on beside the atoms, as JSON can hold it.
+
+        A run that goes on from the present structure with this state, evaluating it again, is the uninterrupted one to
+        the last bit: it keeps the phase of `every` and the random numbers of "stochastic" variances.
+        """
+        return {}
+
+    def restore_run_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `run_state` returned, of a calculator made in the same way."""
+
+    def _remember(self) -> None:
+        """Keep what `run_state` returns, before the first evaluation of a structure."""
 
     def export_properties(self) -> Properties:
         """Return the results that ASE's typed registry knows; the others stay in `results`."""
@@ -192,6 +208,7 @@ class UQCalculator(PredictionCalculator):
         self.forces_var = force_variance(forces_var, every=every)
         self.intermittent = self.forces_var.every > 1
         self._evaluations = 0
+        self._before: dict[str, Any] = {}
         if members and not isinstance(self.forces_var, Exact):
             raise InputError(f"`members` needs forces_var='exact', got {self.forces_var}; choose one or the other.")
         provided = tuple(getattr(model, "implemented_properties", (*STANDARD, *UNCERTAINTY, *ON_REQUEST)))
@@ -230,6 +247,26 @@ class UQCalculator(PredictionCalculator):
             return self.model.predict(atoms, properties), shown
         estimator = self.forces_var if shown else Off()
         return self._combining.predict_combined(atoms, forces_var=estimator, combine=combine), shown
+
+    def run_state(self) -> dict[str, Any]:
+        """Return the phase of `every` and the state of the estimator of force variances."""
+        return dict(self._before)
+
+    def restore_run_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; one of another estimator is left alone."""
+        if state.get("forces_var") != repr(self.forces_var):
+            return
+        self._evaluations = int(state["evaluations"])
+        if isinstance(self.forces_var, Resumable) and state["estimator"] is not None:
+            self.forces_var.restore(state["estimator"])
+        self._before = dict(state)
+
+    def _remember(self) -> None:
+        self._before = {
+            "forces_var": repr(self.forces_var),
+            "evaluations": self._evaluations,
+            "estimator": self.forces_var.state() if isinstance(self.forces_var, Resumable) else None,
+        }
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
         prediction, shown = self.evaluate(atoms, properties)

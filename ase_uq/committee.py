@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, all_changes
+from ase.calculators.calculator import BaseCalculator
 
 from ase_uq.calculator import ON_REQUEST, STANDARD, UNCERTAINTY
 from ase_uq.errors import InputError
+from ase_uq.plain_values import has_stress, plain_values
 from ase_uq.prediction import Prediction, checked_factor
-from ase_uq.structure import is_periodic
 
 
 class CommitteeUncertainty:
@@ -22,8 +22,9 @@ class CommitteeUncertainty:
     Parameters
     ----------
     calculators
-        At least two different calculator objects that give an energy and forces. Stress is provided when every one of
-        them gives it.
+        At least two different calculator objects that give an energy and forces. The energy of a member is the one its
+        forces are the gradient of: `free_energy` where it declares one. Stress, (6,) or (3, 3), is provided when every
+        one of them gives it for the structure at hand.
     alpha
         Calibration factor of the deviations from the mean; 1 when uncalibrated.
     alpha_forces, alpha_stress
@@ -80,7 +81,7 @@ class CommitteeUncertainty:
                     f"`calculators[{i}]` must implement energy and forces, {type(calculator).__name__} lacks "
                     f"{' and '.join(sorted(missing))}; pass ASE calculators."
                 )
-        self._has_stress = all("stress" in calculator.implemented_properties for calculator in self.calculators)
+        self._has_stress = all(has_stress(calculator) for calculator in self.calculators)
 
     @property
     def n_members(self) -> int:
@@ -128,21 +129,23 @@ class CommitteeUncertainty:
         -------
         Prediction
             With members and variances of energy, forces and, for periodic cells, stress.
+
+        Raises
+        ------
+        InputError
+            If a member returns something that is not finite, or of another shape; its number and class are named.
         """
-        names = ["energy", "forces"] + (["stress"] if self._has_stress and is_periodic(atoms) else [])
         # A copy without a calculator: a member cannot alter the caller's atoms.
         own = atoms.copy()
-        values = [_evaluate(calculator, own, names) for calculator in self.calculators]
+        values = [
+            plain_values(each, own, with_stress=self._has_stress, label=f"member {i} ({type(each).__name__})")
+            for i, each in enumerate(self.calculators)
+        ]
+        stresses = [value.stress for value in values]
         return Prediction.from_members(
-            energies=[value["energy"] for value in values],
-            forces=[value["forces"] for value in values],
-            stresses=[value["stress"] for value in values] if "stress" in names else None,
+            energies=[value.energy for value in values],
+            forces=[value.forces for value in values],
+            # A member without a stress for this structure leaves the committee without one.
+            stresses=None if any(stress is None for stress in stresses) else stresses,  # type: ignore[arg-type]
             **self._factors,
         )
-
-
-def _evaluate(calculator: BaseCalculator, atoms: Atoms, names: list[str]) -> dict[str, Any]:
-    # All names in one call: some calculators compute only what they are asked for.
-    if calculator.calculation_required(atoms, names):
-        calculator.calculate(atoms, names, all_changes)
-    return {name: calculator.get_property(name, atoms) for name in names}

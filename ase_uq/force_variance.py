@@ -20,7 +20,8 @@ eigenvectors of G with the largest eigenvalues carries almost all of it, and one
 from __future__ import annotations
 
 import logging
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,19 @@ class ForceVariance(Protocol):
 
     def learn(self, forces_members: Array) -> None:
         """See the forces of every member, (M, N, 3), whenever they were computed."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """An estimator whose next estimates depend on earlier ones; with its state a run goes on as if uninterrupted."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next estimates depend on, as JSON can hold it."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
         ...
 
 
@@ -132,6 +146,14 @@ class Stochastic:
     def learn(self, forces_members: Array) -> None:
         """Nothing to learn."""
 
+    def state(self) -> dict[str, Any]:
+        """Return the state of the generator."""
+        return {"rng": self._rng.bit_generator.state}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with the combinations that follow a state."""
+        self._rng.bit_generator.state = state["rng"]
+
 
 class LowRank:
     """The leading principal directions of the members' forces: as few backward passes as the tolerance allows.
@@ -178,6 +200,17 @@ class LowRank:
         n_members = self._kept.shape[1]
         return np.asarray((derivatives**2).sum(axis=0) / (n_members - 1) / self._share)
 
+    def state(self) -> dict[str, Any]:
+        """Return the directions in use and how many estimates there were."""
+        kept = None if self._kept is None else self._kept.tolist()
+        return {"count": self._count, "kept": kept, "share": self._share}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with the directions of a state."""
+        kept = state["kept"]
+        self._count, self._share = state["count"], state["share"]
+        self._kept = None if kept is None else np.array(kept, dtype=np.float64)
+
     def learn(self, forces_members: Array) -> None:
         """Measure the error of the directions in use, then choose new ones."""
         deviations = (forces_members - forces_members.mean(axis=0)).reshape(len(forces_members), -1)
@@ -196,7 +229,8 @@ class LowRank:
                 )
         values, vectors = np.linalg.eigh(deviations @ deviations.T)
         for rank in range(1, len(deviations)):
-            self._kept = vectors[:, ::-1][:, :rank].T
+            # In memory as `restore` has it: products then agree to the last digit.
+            self._kept = np.ascontiguousarray(vectors[:, ::-1][:, :rank].T)
             self._share = float(values[::-1][:rank].sum() / values.sum())
             if _std_error(self.variance(self._kept @ deviations), exact) <= self.tolerance:
                 break

@@ -40,6 +40,7 @@ UNITS = {
     "force_std_mean": "eV/Å",
     "weight": "1",
     "energy_baseline": "eV",
+    "bias_energy": "eV",
     "positions": "Å",
     "forces": "eV/Å",
     "forces_var": "(eV/Å)^2",

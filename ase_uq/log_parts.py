@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
 from ase_uq.reweighting import MIN_FRAMES
-from ase_uq.runlog import OpenLog, open_log
+from ase_uq.runlog import OpenLog, alike, open_log
 
 Array = NDArray[np.float64]
 Path = str | os.PathLike[str]
 
+OF_THE_FRAME = ("energy", "kinetic_energy", "temperature_K", "volume", "weight", "energy_baseline", "bias_energy")
 _CHUNK = 4096
 _MUST_AGREE = (
     "temperature_K",
@@ -30,6 +31,7 @@ _MUST_AGREE = (
     "numbers",
     "sigma_baseline",
     "energy_offsets",
+    "bias",
 )
 
 
@@ -140,6 +142,29 @@ def _check_parts(parts: Sequence[LogPart]) -> None:
             f"`paths` must hold at least {MIN_FRAMES} frames after `skip_fs`, got {n_frames} in {first.path}; run "
             "longer."
         )
+
+
+def key_of(name: str) -> str:
+    """Where the values of a name are in a log."""
+    return name if name in OF_THE_FRAME else f"observables/{name}"
+
+
+def dataset_of(parts: Sequence[LogPart], name: str, argument: str) -> Any:
+    """Return the dataset of the first log, after checking that all have it alike."""
+    found = []
+    for log in (part.log for part in parts):
+        if key_of(name) not in log.datasets:
+            logged = [key.removeprefix("observables/") for key in log.datasets if key.startswith("observables/")]
+            raise InputError(
+                f"`{argument}` must be in the log, got {name!r}; {log.path} has: {', '.join(logged) or 'none'}."
+            )
+        found.append(log.datasets[key_of(name)])
+        if not alike(found[0], found[-1]):
+            raise InputError(
+                f"`paths` must hold {name!r} with one shape, unit and axis, {log.path} differs from {parts[0].log.path}"
+                "; reweigh them apart."
+            )
+    return found[0]
 
 
 def finite(name: str, values: Array) -> Array:

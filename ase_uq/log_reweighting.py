@@ -3,7 +3,7 @@
 =========================================  ================================================================
 symbol                                     variable
 =========================================  ================================================================
-U, V_b, w                                  `energy`, `energy_baseline`, `weight` of the log
+U, V_b, w                                  `energy` without a bias, `energy_baseline`, `weight` of the log
 V_i - U                                    `energy_members_minus_energy`
 h_i = beta (V_i - U)                       `h`
 =========================================  ================================================================
@@ -26,20 +26,21 @@ from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
 from ase_uq.free_energy import ProfileBins
-from ase_uq.log_parts import LogPart, Path, finite, observed, opened, stored_frames, stretches
+from ase_uq.log_bias import Bias, LoggedBias, logged_bias
+from ase_uq.log_parts import LogPart, Path, dataset_of, finite, key_of, observed, opened, stored_frames, stretches
 from ase_uq.reweighting import inverse_temperature
 from ase_uq.reweighting.columns import Columns, check_method, columns_for
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.result import ReweightResult
-from ase_uq.runlog import OpenLog, alike
+from ase_uq.runlog import OpenLog
 from ase_uq.spread import SpreadLaw
 
 Array = NDArray[np.float64]
 
 TARGETS = ("driven", "model")
+_NO_BIAS = LoggedBias(None, None)
 _SAMPLE = 20_000  # frames from which bins are chosen
-_OF_THE_FRAME = ("energy", "kinetic_energy", "temperature_K", "volume", "weight", "energy_baseline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class _Settings:
 
     method: str
     target: str
-    bias: str | None
+    bias: LoggedBias
     beta: float
 
 
@@ -69,7 +70,7 @@ def reweight_log(
     method: str = "cea",
     skip_fs: float = 0.0,
     target: str = "driven",
-    bias: str | None = None,
+    bias: Bias = None,
     functions: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> dict[str, ReweightResult]:
     """Average observables of one or several logs under every member, reading each frame once.
@@ -93,7 +94,8 @@ def reweight_log(
         Of a run on a weighted baseline: "driven" averages under V_b + w (V_i - V_b) with the weight of the frame,
         "model" under the members V_i themselves, which frames of small weight make unreliable.
     bias
-        Name of a logged observable with the bias energy of a biased run, eV.
+        Averages of a biased run are without its bias by default: weights exp(beta B) with the bias energy B that the
+        run recorded. The name of a logged observable, eV, takes that one instead; `False` averages the run as it was.
     functions
         Name of an observable to a function of its averages, as in `reweight`.
 
@@ -140,7 +142,7 @@ def free_energy_of_log(
     method: str = "gap",
     skip_fs: float = 0.0,
     target: str = "driven",
-    bias: str | None = None,
+    bias: Bias = None,
 ) -> tuple[Array, ReweightResult]:
     """Free energy along a logged number, as `free_energy_profile` gives it from arrays.
 
@@ -180,18 +182,11 @@ def free_energy_of_log(
         return histogram.centres, _pass({observable: source}, parts, settings)[observable]
 
 
-def _settings(parts: Sequence[LogPart], method: str, target: str, bias: str | None) -> _Settings:
+def _settings(parts: Sequence[LogPart], method: str, target: str, bias: Bias) -> _Settings:
     if target not in TARGETS:
         raise InputError(f"`target` must be one of {', '.join(map(repr, TARGETS))}, got {target!r}; choose one.")
-    if bias is not None:
-        dataset = _dataset(parts, bias, "bias")
-        if dataset.ndim != 1 or dataset.attrs["unit"] != "eV" or bias in _OF_THE_FRAME:
-            raise InputError(
-                f"`bias` must be a logged number in eV, {bias!r} has shape {dataset.shape[1:]} and unit "
-                f"{dataset.attrs['unit']!r}; log the energy of the bias with its unit."
-            )
     beta = inverse_temperature(float(parts[0].log.attributes["temperature_K"]))
-    return _Settings(method, target, bias, beta)
+    return _Settings(method, target, logged_bias(parts, bias, target), beta)
 
 
 def _pass(sources: Mapping[str, _Source], parts: Sequence[LogPart], settings: _Settings) -> dict[str, ReweightResult]:
@@ -208,8 +203,8 @@ def _pass(sources: Mapping[str, _Source], parts: Sequence[LogPart], settings: _S
     for part in parts:
         for _, rows in stretches([part]):
             values = [columns[name].build(finite(name, source.read(part, rows))) for name, source in sources.items()]
-            logs = None if settings.bias is None else settings.beta * _bias(part, rows, settings.bias)
-            h = settings.beta * _differences(part.log, rows, settings.target)
+            logs = settings.bias.log_weights(part.log, rows, settings.beta)
+            h = settings.beta * _differences(part.log, rows, settings.target, settings.bias)
             blocks.add(np.concatenate(values, axis=1), h, logs)
         blocks.end_run()
     sums, start, results = blocks.result(), 0, {}
@@ -218,7 +213,7 @@ def _pass(sources: Mapping[str, _Source], parts: Sequence[LogPart], settings: _S
             each.question,
             function=sources[name].function,
             law=SpreadLaw.of_log(parts[0].log.attributes),
-            biased=settings.bias is not None,
+            biased=settings.bias.weights is not None,
         )
         results[name] = average(sums.columns(slice(start, start + each.n)), question)
         start += each.n
@@ -236,13 +231,18 @@ def _columns(source: _Source, parts: Sequence[LogPart], method: str, n_members: 
     return columns_for(np.concatenate(sample), method, own, n_members)
 
 
-def _differences(log: OpenLog, rows: slice, target: str) -> Array:
-    """Energies of the members minus the energy the integrator saw, (t, M), eV."""
+def _differences(log: OpenLog, rows: slice, target: str, bias: LoggedBias = _NO_BIAS) -> Array:
+    """Energies of the members minus that of the driving potential, neither with the bias they share, (t, M), eV."""
     d: Array = log.datasets["energy_members_minus_energy"][rows]
     if target == "model" and "weight" in log.datasets:
-        w, u, v_b = (log.datasets[name][rows] for name in ("weight", "energy", "energy_baseline"))
-        # d = w (V_i - V) and U - V_b = w (V - V_b), V being the mean over members.
-        d = d / w[:, None] + ((u - v_b) * (1.0 / w - 1.0))[:, None]
+        w, v_b = log.datasets["weight"][rows], log.datasets["energy_baseline"][rows]
+        if not np.all(w > 0):
+            raise InputError(
+                "`target` 'model' needs a weight of the model above 0 in every frame, the log has frames of the "
+                "baseline alone, where the members' energies are not known; use 'driven'."
+            )
+        # d = w (V_i - V) and U - V_b = w (V - V_b), V being the mean over members and U the energy without a bias.
+        d = d / w[:, None] + ((bias.energy(log, rows) - v_b) * (1.0 / w - 1.0))[:, None]
     return finite("energy_members", d)
 
 
@@ -251,50 +251,22 @@ def _logged(parts: Sequence[LogPart], name: str, settings: _Settings) -> _Source
         return _Source(lambda part, rows: _energies(part, rows, settings), own_members=True)
     if name == "heat_capacity":
         return _heat_capacity(parts[0].log, settings)
-    dataset, key = _dataset(parts, name, "observable"), _key(name)
+    dataset, key = dataset_of(parts, name, "observable"), key_of(name)
     own = bool(dataset.attrs.get("members", False))
     return _Source(lambda part, rows: part.log.datasets[key][rows].astype(np.float64), own_members=own)
 
 
 def _number(parts: Sequence[LogPart], name: str) -> _Source:
-    dataset, key = _dataset(parts, name, "observable"), _key(name)
+    dataset, key = dataset_of(parts, name, "observable"), key_of(name)
     if dataset.ndim != 1:
         raise InputError(f"`observable` must be a number for a free energy, {name!r} has shape {dataset.shape[1:]}.")
     return _Source(lambda part, rows: part.log.datasets[key][rows].astype(np.float64), own_members=False)
 
 
-def _key(name: str) -> str:
-    return name if name in _OF_THE_FRAME else f"observables/{name}"
-
-
-def _dataset(parts: Sequence[LogPart], name: str, argument: str) -> Any:
-    """Return the dataset of the first log, after checking that all have it alike."""
-    found = []
-    for log in (part.log for part in parts):
-        if _key(name) not in log.datasets:
-            logged = [key.removeprefix("observables/") for key in log.datasets if key.startswith("observables/")]
-            raise InputError(
-                f"`{argument}` must be in the log, got {name!r}; {log.path} has: {', '.join(logged) or 'none'}."
-            )
-        found.append(log.datasets[_key(name)])
-        if not alike(found[0], found[-1]):
-            raise InputError(
-                f"`paths` must hold {name!r} with one shape, unit and axis, {log.path} differs from {parts[0].log.path}"
-                "; reweigh them apart."
-            )
-    return found[0]
-
-
-def _bias(part: LogPart, rows: slice, name: str) -> Array:
-    return finite(name, part.log.datasets[_key(name)][rows])
-
-
 def _energies(part: LogPart, rows: slice, settings: _Settings) -> Array:
     """Energies of the members the averages are taken under, without the bias, (t, M), eV."""
-    energy = part.log.datasets["energy"][rows]
-    if settings.bias is not None:
-        energy = energy - _bias(part, rows, settings.bias)
-    return np.asarray(energy[:, None] + _differences(part.log, rows, settings.target))
+    energy = settings.bias.energy(part.log, rows)
+    return np.asarray(energy[:, None] + _differences(part.log, rows, settings.target, settings.bias))
 
 
 def _heat_capacity(log: OpenLog, settings: _Settings) -> _Source:

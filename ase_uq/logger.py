@@ -20,6 +20,7 @@ import numpy as np
 from ase import Atoms, units
 
 from ase_uq.calculator import PredictionCalculator
+from ase_uq.driven import added_energy, degrees_of_freedom, driving_calculator
 from ase_uq.errors import InputError
 from ase_uq.framefile import PER_ATOM, UNITS, Column, FrameWriter
 from ase_uq.prediction import Prediction
@@ -148,7 +149,7 @@ class UncertaintyLogger:
             "ensemble": ensemble.lower(),
         }
         self._check_options(append=append, overwrite=overwrite, flush_every=flush_every)
-        _calculator(atoms)
+        driving_calculator(atoms)
         self._append = append and self.path.exists()
         self._last_step: int | None = None
         self._flushed_at = -np.inf  # the first frame is written at once
@@ -217,14 +218,15 @@ class UncertaintyLogger:
         return end is not None and self.dyn.nsteps + self._interval > end
 
     def _frame(self, step: int) -> dict[str, Any]:
-        calc = _calculator(self.atoms)
+        calc = driving_calculator(self.atoms)
         changed = calc.check_state(self.atoms)
         if changed:
             raise InputError(
                 f"`atoms` must be as the calculator evaluated them, {', '.join(changed)} changed since; attach the log "
                 "before observers that move atoms."
             )
-        prediction, energy = calc.prediction, calc.results["energy"]
+        prediction, added = calc.prediction, added_energy(self.atoms)
+        energy = calc.results["energy"] + (0.0 if added is None else added.of_constraints)
         kinetic = self.atoms.get_kinetic_energy()
         if not (np.isfinite(energy) and np.isfinite(kinetic)):
             self.flush()
@@ -235,8 +237,10 @@ class UncertaintyLogger:
         frame = {
             "step": step,
             "time_fs": step * self._settings["timestep_fs"],
+            "energy": energy,
+            "bias_energy": None if added is None else added.total,
             "kinetic_energy": kinetic,
-            "temperature_K": 2.0 * kinetic / (units.kB * self.atoms.get_number_of_degrees_of_freedom()),
+            "temperature_K": 2.0 * kinetic / (units.kB * degrees_of_freedom(self.atoms)),
             "volume": self.atoms.get_volume() if self.atoms.cell.rank == 3 else np.nan,
             **_predicted(prediction, calc),
             **self._stored(prediction, calc),
@@ -276,7 +280,7 @@ class UncertaintyLogger:
         ]
 
     def _attributes(self) -> dict[str, Any]:
-        calc = _calculator(self.atoms)
+        calc = driving_calculator(self.atoms)
         attributes = {
             **self._settings,
             "ase_uq_version": _own_version(),
@@ -294,6 +298,8 @@ class UncertaintyLogger:
             "dynamics": "" if self.dyn is None else type(self.dyn).__name__,
             "constraints": ", ".join(type(constraint).__name__ for constraint in self.atoms.constraints),
         }
+        if calc.parameters.get("bias"):
+            attributes["bias"] = calc.parameters["bias"]
         if "sigma_baseline" in calc.results:
             attributes["sigma_baseline"] = calc.results["sigma_baseline"]
             attributes["energy_offsets"] = json.dumps(calc.parameters["offsets"] or {})
@@ -342,23 +348,14 @@ class UncertaintyLogger:
             )
 
 
-def _calculator(atoms: Atoms) -> PredictionCalculator:
-    if not isinstance(atoms.calc, PredictionCalculator):
-        raise InputError(
-            f"`atoms.calc` must be a calculator of ase_uq, got {type(atoms.calc).__name__}; attach "
-            "UQCalculator(model) or WeightedBaseline(...) itself, not a sum around it."
-        )
-    return atoms.calc
-
-
 def _predicted(prediction: Prediction, calc: PredictionCalculator) -> dict[str, Any]:
     results = calc.results
-    norm, members, energy = prediction.force_std_norm, prediction.energy_members, results["energy"]
+    norm, members = prediction.force_std_norm, prediction.energy_members
     missing = np.nan if calc.intermittent else None
     return {
-        "energy": energy,
         "energy_var": prediction.energy_var,
-        "energy_members_minus_energy": None if members is None else members - energy,
+        # What a constraint adds is common to the members and the driving energy.
+        "energy_members_minus_energy": None if members is None else members - results["energy"],
         "force_std_max": missing if norm is None else norm.max(),
         "force_std_mean": missing if norm is None else norm.mean(),
         "weight": results.get("weight"),

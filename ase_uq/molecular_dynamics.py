@@ -21,6 +21,7 @@ from ase_uq.observables import Observable
 from ase_uq.online import OnlineReweighter
 from ase_uq.restart import RestartState, read_restart
 from ase_uq.reweighting.result import ReweightResult
+from ase_uq.runlog import logged_interval
 
 ENSEMBLES = ("nvt", "nve")
 
@@ -124,19 +125,21 @@ def run_md(
     """
     rng = np.random.default_rng(settings.seed)
     state_path = log.with_name(log.name + ".restart")
-    done = 0
+    done, atoms.calc = 0, calculator
     if restart:
         state = read_restart(state_path)
         state.apply(atoms, rng)
         done = state.step
+        _check_interval(log, settings.interval)
         if done >= settings.steps:
             raise InputError(f"`steps` must exceed the {done} steps already done, got {settings.steps}; raise it.")
     elif not atoms.has("momenta"):
         # Maxwell-Boltzmann: ASE has renamed its function for it between the versions we support.
         spread = np.sqrt(atoms.get_masses() * units.kB * settings.temperature_K)
         atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * spread[:, None])
-    atoms.calc = calculator
     dynamics = _dynamics(atoms, settings, rng)
+    # Counted on, so that frames stay at multiples of the interval.
+    dynamics.nsteps = done
     functions = {name: function for name, (function, _) in observables.items()}
     online = None
     if functions:
@@ -151,18 +154,30 @@ def run_md(
         ensemble=settings.ensemble,
         store=store,
         append=restart,
-        start_step=done if restart else None,
         overwrite=overwrite,
     )
     with logger:
         dynamics.attach(logger, interval=settings.interval)
-        keeper = _Keeper(atoms, dynamics, logger, rng, state_path, done)
+        keeper = _Keeper(atoms, dynamics, logger, rng, state_path)
         try:
+            if restart:
+                # As the interrupted run did at this step: the same evaluations in the same order.
+                atoms.get_forces()
+                dynamics.call_observers()
             _steps(dynamics, settings.steps - done, keeper, _Reporter(on_status, atoms, online, settings, done))
         finally:
             # Also when interrupted between two steps: what was done is kept.
             keeper.keep()
     return _averages(online)
+
+
+def _check_interval(log: Path, interval: int) -> None:
+    logged = logged_interval(log)
+    if logged is not None and logged != interval:
+        raise InputError(
+            f"`interval` must be that of the log a restart continues, {log} has a frame every {logged} steps, got "
+            f"{interval}; averages weigh frames alike."
+        )
 
 
 def _dynamics(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> MolecularDynamics:
@@ -190,22 +205,14 @@ class _Keeper:
         logger: UncertaintyLogger,
         rng: np.random.Generator,
         path: Path,
-        done: int,
     ) -> None:
-        self.atoms, self.dynamics, self.logger, self.rng, self.path, self.done = (
-            atoms,
-            dynamics,
-            logger,
-            rng,
-            path,
-            done,
-        )
+        self.atoms, self.dynamics, self.logger, self.rng, self.path = atoms, dynamics, logger, rng, path
         self._last = time.monotonic()
         self._state: RestartState | None = None
 
     def __call__(self, step: int) -> None:
         # Taken after every whole step: an interrupt in the middle of the next one cannot tear it.
-        self._state = RestartState.of(self.atoms, step=self.done + step, rng=self.rng)
+        self._state = RestartState.of(self.atoms, step=step, rng=self.rng)
         if time.monotonic() - self._last > 5.0:
             self.keep()
             self._last = time.monotonic()
@@ -234,7 +241,7 @@ class _Reporter:
 
     def __call__(self, step: int) -> None:
         now = time.monotonic()
-        last = self.done + step >= self.settings.steps
+        last = step >= self.settings.steps
         if self.on_status is None or (now < self._next and not last):
             return
         self._next = now + 0.5
@@ -242,9 +249,9 @@ class _Reporter:
         calculator: Any = self.atoms.calc
         self.on_status(
             Status(
-                self.done + step,
+                step,
                 self.settings.steps,
-                step * self.settings.timestep_fs * 1e-6 / days,
+                (step - self.done) * self.settings.timestep_fs * 1e-6 / days,
                 float(self.atoms.get_temperature()),
                 calculator.prediction.energy_std,
                 calculator.results.get("weight"),

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
+from ase_uq.driven import added_energy, driving_calculator
 from ase_uq.errors import InputError
 from ase_uq.prediction import Prediction
 from ase_uq.reweighting import inverse_temperature
@@ -67,7 +68,9 @@ class OnlineReweighter:
         "cea" (cumulant expansion), "direct" (exponential weights) or "gap" (mean energy gap; for histograms, whose bins
         are fixed from the start).
     log_weight
-        Function of the atoms: logarithm of the weight of a frame, U_bias/kT, in a biased run.
+        Function of the atoms: logarithm of the weight of a frame, U_bias/kT, in a biased run. By default that of the
+        bias the calculator (`BiasedCalculator`) or a constraint with an energy has added; `False` averages a biased run
+        as it is.
     alpha
         Calibration factor inside the members; widens intervals by the error of the members' mean. By default what the
         calculator says, which knows, too, whether its members are pinned to their mean.
@@ -95,7 +98,7 @@ class OnlineReweighter:
         temperature_K: float,
         observables: Mapping[str, Observable | tuple[Observable, str]],
         method: str = "cea",
-        log_weight: Callable[[Atoms], float] | None = None,
+        log_weight: Callable[[Atoms], float] | Literal[False] | None = None,
         alpha: float | None = None,
     ) -> None:
         check_method(method)
@@ -112,7 +115,7 @@ class OnlineReweighter:
         self._places: dict[str, _Place] = {}
         self._waiting: list[tuple[Array, Array, float]] = []
         self._n_members = 0
-        self._weighted = log_weight is not None
+        self._weighted = callable(log_weight)
 
     @property
     def n_frames(self) -> int:
@@ -127,7 +130,7 @@ class OnlineReweighter:
         InputError
             If the calculator's results do not belong to the present atoms, or hold no members.
         """
-        calculator = self._atoms.calc
+        calculator = None if self._atoms.calc is None else driving_calculator(self._atoms)
         if calculator is None or "energy" not in calculator.results:
             raise InputError(
                 "`atoms.calc` must hold the results of the present step, got none; attach the observer to a dynamics "
@@ -146,7 +149,7 @@ class OnlineReweighter:
             float(calculator.results["energy"]),
             prediction.require("energy_members", "OnlineReweighter"),
             {name: function(self._atoms) for name, function in self._observables.items()},
-            log_weight=0.0 if self._log_weight is None else float(self._log_weight(self._atoms)),
+            log_weight=self._weight(),
         )
 
     def update(
@@ -208,6 +211,13 @@ class OnlineReweighter:
             for name, place in self._places.items()
             if not (numbers_only and place.columns.question.shape)
         }
+
+    def _weight(self) -> float:
+        if callable(self._log_weight):
+            return float(self._log_weight(self._atoms))
+        added = None if self._log_weight is False else added_energy(self._atoms)
+        self._weighted = self._weighted or added is not None
+        return 0.0 if added is None else self._beta * added.total
 
     def _begin(self, values: Mapping[str, Array], n_members: int) -> None:
         start = 0

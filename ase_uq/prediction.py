@@ -117,7 +117,7 @@ class Prediction:
         Raises
         ------
         InputError
-            If there are fewer than two members, or a member energy or force is not finite.
+            If there are fewer than two members, or an energy, force or stress of a member is not finite.
 
         Examples
         --------
@@ -135,6 +135,9 @@ class Prediction:
                 "look for overlapping atoms or a broken member."
             )
         s = None if stresses is None else np.array(stresses, dtype=np.float64)
+        if s is not None and not np.isfinite(s).all():
+            bad = np.flatnonzero(~np.isfinite(s).all(axis=1))
+            raise InputError(f"member {bad[0]} returned a stress that is not finite; look for a broken member.")
         of_forces = alpha if alpha_forces is None else alpha_forces
         of_stress = of_forces if alpha_stress is None else alpha_stress
         e_mean, e_members, e_var = _moments(e, alpha, alpha)
@@ -188,13 +191,15 @@ class Prediction:
         Raises
         ------
         InputError
-            If there are fewer than two members, or an energy or force is not finite.
+            If there are fewer than two members, or an energy, force or stress is not finite.
         """
         e = _checked_energies(energies)
         if not (np.isfinite(e).all() and np.isfinite(forces).all()):
             raise InputError(
                 f"the model returned an energy or force that is not finite (energies {e}); look for overlapping atoms."
             )
+        if stress is not None and not np.isfinite(stress).all():
+            raise InputError(f"the model returned a stress that is not finite ({stress}); look for a broken member.")
         of_forces = alpha if alpha_forces is None else alpha_forces
         of_stress = of_forces if alpha_stress is None else alpha_stress
         mean, members, variance = _moments(e, alpha, alpha)

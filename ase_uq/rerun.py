@@ -1,14 +1,15 @@
 """`rerun`: the log of an old trajectory, with the energies of members the run did not have.
 
 The energies that the trajectory carries are those its integrator saw, of whatever potential that was: reweighing needs
-them only up to a constant. Without them the run is taken to have been driven by the mean of the members.
+them only up to a constant. Where frames carry a `free_energy`, that is what their forces were the gradient of. Without
+energies the run is taken to have been driven by the mean of the members.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -74,9 +75,10 @@ def rerun(
     """
     if not frames:
         raise InputError("`frames` must hold at least one structure, got none; check the trajectory.")
-    driver = "trajectory" if _energy(frames[0]) is not None else "model"
+    first = _energy(frames[0])
+    driver = "trajectory" if first is not None else "model"
     for index, frame in enumerate(frames):
-        _check(frame, frames[0], index, driver)
+        _check(frame, frames[0], index, None if first is None else first.name)
     atoms, replay = frames[0].copy(), _Replay(driver)
     atoms.calc = replay
     options: dict[str, Any] = {"observables": observables, "store": store, "overwrite": overwrite}
@@ -104,8 +106,8 @@ class _Replay(PredictionCalculator):
         self.driver = driver
         self._next: tuple[Prediction, dict[str, Any]] | None = None
 
-    def load(self, prediction: Prediction, energy: float | None) -> None:
-        self._next = (prediction, {} if energy is None else {"energy": energy})
+    def load(self, prediction: Prediction, energy: _Energy | None) -> None:
+        self._next = (prediction, {} if energy is None else {"energy": energy.value})
         self.reset()
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:  # noqa: ARG002
@@ -113,25 +115,45 @@ class _Replay(PredictionCalculator):
         return self._next
 
 
-def _energy(frame: Atoms) -> float | None:
-    if frame.calc is None:
-        return None
-    try:
-        return float(frame.calc.get_property("energy", frame, allow_calculation=False))
-    except (PropertyNotImplementedError, TypeError):
-        return None
+class _Energy(NamedTuple):
+    """What a frame calls the energy its forces were the gradient of, and its value, eV."""
+
+    name: str
+    value: float
 
 
-def _check(frame: Atoms, first: Atoms, index: int, driver: str) -> None:
+def _energy(frame: Atoms) -> _Energy | None:
+    for name in ("free_energy", "energy"):
+        try:
+            value = None if frame.calc is None else frame.calc.get_property(name, frame, allow_calculation=False)
+        except (PropertyNotImplementedError, TypeError):
+            continue
+        if value is not None:
+            return _Energy(name, float(np.reshape(value, -1)[0]) if np.size(value) == 1 else np.nan)
+    return None
+
+
+def _check(frame: Atoms, first: Atoms, index: int, name: str | None) -> None:
     if not np.array_equal(frame.numbers, first.numbers):
         raise InputError(
             f"`frames` must be of one run, frame {index} is {frame.get_chemical_formula()} and the first "
             f"{first.get_chemical_formula()}, or in another order; give one trajectory at a time."
         )
-    if (_energy(frame) is not None) != (driver == "trajectory"):
+    energy = _energy(frame)
+    if (energy is None) != (name is None):
         raise InputError(
             f"`frames` must all have energies or none, frame {index} differs from the first; "
             "take the energies out, or leave those frames out."
+        )
+    if energy is not None and energy.name != name:
+        raise InputError(
+            f"`frames` must all have the same energy, frame {index} has `{energy.name}` where the first has `{name}`; "
+            "they differ by the entropy of the electrons, so keep one of them throughout."
+        )
+    if energy is not None and not np.isfinite(energy.value):
+        raise InputError(
+            f"`frames` must have one finite energy each, frame {index} has not; leave that frame out, or take the "
+            "energies out of all."
         )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from ase_uq.calculator import PredictionCalculator
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
 
@@ -29,6 +31,8 @@ class RestartState:
         (N,), to tell whether the restart belongs to the structure.
     rng
         State of the bit generator of the thermostat.
+    calculator
+        What `run_state` of the calculator gave: the phase and the random numbers of its force variances.
     """
 
     step: int
@@ -37,10 +41,12 @@ class RestartState:
     cell: NDArray[np.float64]
     numbers: NDArray[np.int64]
     rng: dict[str, object]
+    calculator: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, atoms: Atoms, *, step: int, rng: np.random.Generator) -> RestartState:
-        """Take the present state."""
+        """Take the present state, of atoms whose calculator has evaluated them."""
+        calculator = atoms.calc
         return cls(
             step,
             atoms.get_positions(),
@@ -48,10 +54,11 @@ class RestartState:
             atoms.cell.array.copy(),
             atoms.numbers.astype(np.int64),
             dict(rng.bit_generator.state),
+            calculator.run_state() if isinstance(calculator, PredictionCalculator) else {},
         )
 
     def apply(self, atoms: Atoms, rng: np.random.Generator) -> None:
-        """Put the state onto `atoms` and `rng`.
+        """Put the state onto `atoms`, their calculator and `rng`.
 
         Raises
         ------
@@ -65,6 +72,8 @@ class RestartState:
         atoms.set_positions(self.positions, apply_constraint=False)
         atoms.set_momenta(self.momenta, apply_constraint=False)
         rng.bit_generator.state = self.rng
+        if isinstance(atoms.calc, PredictionCalculator):
+            atoms.calc.restore_run_state(self.calculator)
 
     def write(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
@@ -77,6 +86,7 @@ class RestartState:
                 cell=self.cell,
                 numbers=self.numbers,
                 rng=json.dumps(self.rng),
+                calculator=json.dumps(self.calculator),
             )
 
 
@@ -99,6 +109,7 @@ def read_restart(path: Path) -> RestartState:
                 data["cell"],
                 data["numbers"],
                 json.loads(str(data["rng"])),
+                json.loads(str(data["calculator"])) if "calculator" in data else {},
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
         raise InputError(f"the state file {path} could not be read; start the run again without --restart.") from e

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ase_uq.reweighting import MIN_FRAMES
 from ase_uq.reweighting.gates import YES_OR_NO, Gate
-from ase_uq.runlog import RunLog
+from ase_uq.runlog import RunLog, bias_by_hand
 from ase_uq.statistics import sampling_error, standard_error
 
 Array = NDArray[np.float64]
@@ -36,7 +36,9 @@ _SIGNIFICANT = 4.0  # standard errors
 _TEMPERATURE_TOLERANCE = 0.02
 _FLUCTUATION_TOLERANCE = 0.15  # of the variance
 _WITHOUT_ENSEMBLE = ("NVTBerendsen", "NPTBerendsen", "Inhomogeneous_NPTBerendsen")
-_FORCES_OF_THEIR_OWN = ("Hookean", "ExternalForce", "MirrorForce", "MirrorTorque")
+_FORCES_WITH_ENERGY = ("Hookean", "ExternalForce")
+_FORCES_WITHOUT_ENERGY = ("MirrorForce", "MirrorTorque")
+_CHANGE_OF_BIAS = 1.0  # kT
 _DRIFT_OF_FLUCTUATION = 3.0
 _FEWEST_LENGTHS = 20.0
 
@@ -53,12 +55,14 @@ def run_gates(run: RunLog, *, skip_fs: float = 0.0, unbiased: bool = True) -> tu
     """
     run = _after(run, skip_fs)
     checks = (_calibration, _ensemble, _thermostat, _temperature, _fluctuation, _drift, _fallback, _switch)
-    return (*(gate for check in checks for gate in check(run)), *(_bias(run) if unbiased else ()))
+    of_bias = (_bias, _growing_bias)
+    found = (*(check(run) for check in checks), *(check(run, unbiased=unbiased) for check in of_bias))
+    return tuple(gate for gates in found for gate in gates)
 
 
 def _after(run: RunLog, skip_fs: float) -> RunLog:
     keep = run.time_fs >= run.time_fs[0] + skip_fs
-    names = ("time_fs", "energy", "kinetic_energy", "temperature_K", "weight")
+    names = ("time_fs", "energy", "kinetic_energy", "temperature_K", "weight", "bias_energy")
     kept = {name: values[keep] for name in names if (values := getattr(run, name)) is not None}
     return replace(run, **kept) if skip_fs > 0 and keep.any() else run
 
@@ -182,15 +186,42 @@ def _switch(run: RunLog) -> Iterator[Gate]:
     yield _gate("switched between model and baseline", float(switched), 0.0, YES_OR_NO, switched, sentence)
 
 
-def _bias(run: RunLog) -> Iterator[Gate]:
-    own = [name for name in str(run.attributes.get("constraints", "")).split(", ") if name in _FORCES_OF_THEIR_OWN]
-    logged = [name for name in run.observables if "bias" in name.lower() and run.units.get(name) == "eV"]
-    what = f"{own[0]} adds forces of its own" if own else f"the bias {logged[0]!r} was logged" if logged else ""
+def _bias(run: RunLog, *, unbiased: bool) -> Iterator[Gate]:
+    names = str(run.attributes.get("constraints", "")).split(", ")
+    without = [name for name in names if name in _FORCES_WITHOUT_ENERGY]
+    sentence = (
+        f"{', '.join(without)} adds forces without an energy: no weights take them away, and averages are those of the "
+        "run with them."
+    )
+    yield _gate("forces without an energy", float(len(without)), 0.0, "", bool(without), sentence)
+    if not unbiased:
+        return
+    own = [name for name in names if name in _FORCES_WITH_ENERGY]
+    logged = bias_by_hand({name: run.units.get(name) for name in run.observables})
+    what = f"{own[0]} adds forces of its own" if own else "" if logged is None else f"the bias {logged!r} was logged"
+    if run.bias_energy is not None and not own:
+        what = f"by {run.attributes.get('bias') or 'a constraint'}"
     sentence = (
         f"the run was biased ({what}), and averages were taken without weights: they are those of the biased run; pass "
-        "the bias energy as weights (`bias`, `log_weights`)."
+        "the bias energy as weights (`bias`, `log_weights`), or take it as it is."
     )
-    yield _gate("bias without weights", float(bool(own or logged)), 0.0, YES_OR_NO, bool(own or logged), sentence)
+    yield _gate("bias without weights", float(bool(what)), 0.0, YES_OR_NO, bool(what), sentence)
+
+
+def _growing_bias(run: RunLog, *, unbiased: bool) -> Iterator[Gate]:
+    target = target_temperature(run)
+    if unbiased or run.bias_energy is None or target is None or len(run.bias_energy) < 2 * MIN_FRAMES:
+        return
+    first, second = np.array_split(run.bias_energy / (kB * target), 2)
+    gap = float(second.mean() - first.mean())
+    error = float(np.hypot(standard_error(first), standard_error(second)))
+    sentence = (
+        f"the bias energy changes by {gap:+.3g} kT from one half of the run to the other: weights exp(bias/kT) are "
+        "those of a bias that stays the same, so leave out the time in which it was built up, or log the bias less its "
+        "constant c(t) and pass that."
+    )
+    most = max(_CHANGE_OF_BIAS, _SIGNIFICANT * error)
+    yield _gate("change of the bias along the run", abs(gap), most, "kT", abs(gap) > most, sentence)
 
 
 def _constant_energy(run: RunLog) -> bool:

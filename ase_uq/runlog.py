@@ -6,6 +6,7 @@ frames that had been flushed when the file had its size.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
@@ -24,8 +26,11 @@ from ase_uq.superblock import SIGNATURE, VERSION, UnclosedFile
 
 Array = NDArray[np.float64]
 
+logger = logging.getLogger(__name__)
+
 # A continued log must agree in these.
-_SETTINGS = "temperature_K timestep_fs ensemble driver n_members alpha model_hash sigma_baseline energy_offsets numbers"
+_SETTINGS = "temperature_K timestep_fs ensemble driver n_members alpha model_hash sigma_baseline energy_offsets bias"
+_SETTINGS += " numbers"
 # What h5py raises on a damaged file, whatever is damaged.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 
@@ -70,6 +75,8 @@ class RunLog:
         (T,), eV/Å: largest and mean norm of the component standard deviations of an atom.
     weight, energy_baseline
         (T,), 1 and eV: of the weighted baseline.
+    bias_energy
+        (T,), eV, of a biased run: what `energy` and the members have of all biases and constraints with an energy.
     observables
         Name to (T,), or (T, ...) where one is an array.
     axes
@@ -101,6 +108,7 @@ class RunLog:
     force_std_mean: Array | None = None
     weight: Array | None = None
     energy_baseline: Array | None = None
+    bias_energy: Array | None = None
     positions: NDArray[np.float32] | None = None
     forces: NDArray[np.float32] | None = None
     forces_var: NDArray[np.float32] | None = None
@@ -110,6 +118,13 @@ class RunLog:
     def n_frames(self) -> int:
         """T."""
         return len(self.step)
+
+    @property
+    def log_weights(self) -> Array | None:
+        """(T,), bias_energy/kT: what `reweight` takes as `log_weights`; `None` for a run without a bias."""
+        if self.bias_energy is None:
+            return None
+        return np.asarray(self.bias_energy / (kB * float(self.attributes["temperature_K"])))
 
 
 def read_log(path: str | os.PathLike[str], *, per_atom: bool = True, members: bool = True) -> RunLog:
@@ -134,31 +149,41 @@ def read_log(path: str | os.PathLike[str], *, per_atom: bool = True, members: bo
     InputError
         If the file is missing, no HDF5 file, no log of this package, of a newer format, or ends before its first frame.
     """
+    run = recorded(path, per_atom=per_atom, members=members)
+    if run.bias_energy is not None:
+        logger.warning("%s is of a biased run: averages of its frames need its `log_weights`", run.path)
+    return run
+
+
+def recorded(path: str | os.PathLike[str], *, per_atom: bool = True, members: bool = True) -> RunLog:
+    """As `read_log`, for readers who know what to do with the frames of a biased run."""
     with open_log(path) as log:
-        if log.n_frames == 0:
-            raise InputError(
-                f"`{log.path}` must hold at least one complete frame, got none: the run has not written yet or was cut "
-                "off before; wait or run again."
-            )
-        left_out = {*(() if per_atom else PER_ATOM), *(() if members else ("energy_members_minus_energy",))}
-        columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name not in left_out}
-        units = {name.removeprefix("observables/"): str(d.attrs["unit"]) for name, d in log.datasets.items()}
-        axes = {
-            name.removeprefix("observables/"): axis
-            for name, d in log.datasets.items()
-            if (axis := axis_of(d)) is not None
-        }
-        own = frozenset(
-            name.removeprefix("observables/") for name, d in log.datasets.items() if d.attrs.get("members", False)
+        return run_of(log, per_atom=per_atom, members=members)
+
+
+def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunLog:
+    """Read the frames of an open log; arguments and errors as for `read_log`."""
+    if log.n_frames == 0:
+        raise InputError(
+            f"`{log.path}` must hold at least one complete frame, got none: the run has not written yet or was cut "
+            "off before; wait or run again."
         )
-        attributes, log_path = log.attributes, log.path
-    law = SpreadLaw.of_log(attributes)
+    left_out = {*(() if per_atom else PER_ATOM), *(() if members else ("energy_members_minus_energy",))}
+    columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name not in left_out}
+    units = {name.removeprefix("observables/"): str(d.attrs["unit"]) for name, d in log.datasets.items()}
+    axes = {
+        name.removeprefix("observables/"): axis for name, d in log.datasets.items() if (axis := axis_of(d)) is not None
+    }
+    own = frozenset(
+        name.removeprefix("observables/") for name, d in log.datasets.items() if d.attrs.get("members", False)
+    )
+    law = SpreadLaw.of_log(log.attributes)
     if (differences := columns.get("energy_members_minus_energy")) is not None:
         columns["energy_members_minus_energy"] = MemberSeries(differences, law)
     fields = {name: values for name, values in columns.items() if name in RunLog.__dataclass_fields__}
     return RunLog(
-        path=log_path,
-        attributes=attributes,
+        path=log.path,
+        attributes=log.attributes,
         observables={name.removeprefix("observables/"): columns[name] for name in columns if "/" in name},
         units=units,
         axes=axes,
@@ -212,6 +237,13 @@ def last_step(path: Path) -> int:
         return int(log.datasets["step"][log.n_frames - 1]) if log.n_frames else 0
 
 
+def logged_interval(path: str | os.PathLike[str]) -> int | None:
+    """Steps between the last frames of a log, the median of up to ten; `None` with fewer than two frames."""
+    with open_log(path) as log:
+        steps = log.datasets["step"][max(log.n_frames - 11, 0) : log.n_frames]
+    return int(np.median(np.diff(steps))) if len(steps) > 1 else None
+
+
 def check_same_run(old: OpenLog, columns: Sequence[Column], attributes: Mapping[str, Any]) -> None:
     """Refuse to continue a log whose model, settings or datasets differ."""
     for name in _SETTINGS.split():
@@ -237,6 +269,11 @@ def check_same_run(old: OpenLog, columns: Sequence[Column], attributes: Mapping[
                 f"`path` must be a log with the same observables to continue it, {old.path} has {column.name} with "
                 "another shape, unit or axis; log to another file."
             )
+
+
+def bias_by_hand(units: Mapping[str, Any]) -> str | None:
+    """Name of a logged energy that calls itself a bias, given names and units: some biased runs say no more."""
+    return next((name for name, unit in units.items() if "bias" in name.lower() and unit == "eV"), None)
 
 
 def alike(first: Any, second: Any) -> bool:

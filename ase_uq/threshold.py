@@ -12,6 +12,7 @@ from ase_uq.baseline import WeightedBaseline
 from ase_uq.blend import SwitchTarget, Target
 from ase_uq.calculator import Family, UQCalculator
 from ase_uq.errors import InputError
+from ase_uq.prediction import Prediction
 
 
 class ThresholdSwitch(WeightedBaseline):
@@ -81,6 +82,9 @@ class ThresholdSwitch(WeightedBaseline):
         zeros: dict[str, Any] = {"offsets": offsets, "member_offsets": member_offsets}
         options: dict[str, Any] = {**zeros, "members": members, "aliases": aliases}
         super().__init__(uq, baseline, sigma_baseline=threshold, sigma_baseline_per_atom=threshold_per_atom, **options)
+
+    def _check_alignment(self, model: Prediction, v_b: float, sigma_b: float) -> None:
+        """Judge nothing: the threshold is no error of the baseline, and no force feels the gap."""
 
     def _target(self, energy_baseline: float, sigma_baseline: float) -> Target:  # noqa: ARG002
         return SwitchTarget(sigma_baseline)

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ase_uq.baseline import WeightedBaseline
+from ase_uq.bias import BiasedCalculator
 from ase_uq.blend import Blend
 from ase_uq.calculator import UQCalculator, copy_uncertainty
 from ase_uq.committee import CommitteeUncertainty
 from ase_uq.errors import InputError
 from ase_uq.prediction import Prediction
+from ase_uq.threshold import ThresholdSwitch
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Models and baselines with known derivatives
@@ -81,6 +84,10 @@ class Shifted(Calculator):
         results = self.calculator.results
         self.results = {key: results[key] for key in self.implemented_properties if key in results}
         self.results["energy"] += self.constant
+
+
+# Offsets given by hand: these tests are of zeros of energy that no run should have.
+AS_IS = {"Cu": 0.0, "Ar": 0.0}
 
 
 def lj_committee(*, alpha=1.0, epsilon=0.4, n_members=4, spread=0.02):
@@ -200,13 +207,13 @@ def test_forces_of_quadratic_members_are_exact(offset, alpha, seed):
     atoms.positions += 0.1 * np.random.default_rng(seed).normal(size=(4, 3))
     model = QuadraticMembers(4, 5, alpha=alpha, seed=seed, shift=offset)
     sigma = np.sqrt(model.predict(atoms, []).energy_var)
-    atoms.calc = WeightedBaseline(UQCalculator(model), EMT(), sigma_baseline=1.3 * sigma)
+    atoms.calc = WeightedBaseline(UQCalculator(model), EMT(), sigma_baseline=1.3 * sigma, offsets=AS_IS)
     forces = atoms.get_forces()
     assert 0.3 < atoms.calc.results["weight"] < 0.9
     assert_close(forces, central_forces(atoms))
 
 
-@pytest.mark.parametrize("offset", [None, {"Cu": -350.0}])
+@pytest.mark.parametrize("offset", [{"Cu": 0.0}, {"Cu": -350.0}])
 @pytest.mark.parametrize("alpha", [1.0, 1.8])
 def test_forces_and_stress_of_a_crystal_are_exact(offset, alpha):
     atoms = rattled_copper()
@@ -221,7 +228,7 @@ def test_forces_and_stress_of_a_crystal_are_exact(offset, alpha):
 
 def test_forces_agree_with_the_differences_of_ase():
     atoms = molecule()
-    atoms.calc = WeightedBaseline(UQCalculator(lj_committee(alpha=1.5)), EMT(), sigma_baseline=0.5)
+    atoms.calc = WeightedBaseline(UQCalculator(lj_committee(alpha=1.5)), EMT(), sigma_baseline=0.5, offsets=AS_IS)
     np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-5), atol=1e-6)
 
 
@@ -295,7 +302,7 @@ def test_only_the_epistemic_variance_sets_the_weight():
     results = []
     for model in (lj_committee(), Noisy()):
         atoms = molecule()
-        atoms.calc = WeightedBaseline(UQCalculator(model), EMT(), sigma_baseline=0.4)
+        atoms.calc = WeightedBaseline(UQCalculator(model), EMT(), sigma_baseline=0.4, offsets=AS_IS)
         atoms.get_forces()
         results.append(atoms.calc.results)
     assert results[0]["weight"] == results[1]["weight"] < 0.99
@@ -306,7 +313,7 @@ def test_only_the_epistemic_variance_sets_the_weight():
 def test_width_limits_are_the_model_and_the_baseline():
     for width, reference in ((1e9, UQCalculator(lj_committee())), (1e-9, EMT())):
         atoms, alone = rattled_copper(), rattled_copper()
-        atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), EMT(), sigma_baseline=width)
+        atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), EMT(), sigma_baseline=width, offsets=AS_IS)
         alone.calc = reference
         assert atoms.get_potential_energy() == pytest.approx(alone.get_potential_energy(), rel=1e-12)
         np.testing.assert_allclose(atoms.get_forces(), alone.get_forces(), atol=1e-10)
@@ -316,7 +323,7 @@ def test_width_limits_are_the_model_and_the_baseline():
 def test_equal_members_are_the_model():
     model = CommitteeUncertainty([LennardJones(sigma=2.3, epsilon=0.4) for _ in range(3)])
     atoms = molecule()
-    atoms.calc = WeightedBaseline(UQCalculator(model), EMT(), sigma_baseline=0.01)
+    atoms.calc = WeightedBaseline(UQCalculator(model), EMT(), sigma_baseline=0.01, offsets=AS_IS)
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
     assert atoms.calc.results["weight"] == 1.0
     atoms.calc = LennardJones(sigma=2.3, epsilon=0.4)
@@ -332,7 +339,7 @@ def test_a_per_atom_width_gives_replicas_the_same_weight_and_a_total_width_does_
         width = 0.2 if option == "sigma_baseline_per_atom" else 0.8
         weights[option] = []
         for atoms in (small, large):
-            atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), EMT(), **{option: width})
+            atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), EMT(), **{option: width}, offsets=AS_IS)
             atoms.get_potential_energy()
             weights[option].append(atoms.calc.results["weight"])
     assert weights["sigma_baseline_per_atom"][0] == pytest.approx(weights["sigma_baseline_per_atom"][1], rel=1e-10)
@@ -345,7 +352,7 @@ def test_a_per_atom_width_gives_replicas_the_same_weight_and_a_total_width_does_
 def test_a_baseline_without_stress_gives_no_stress_and_exact_forces():
     atoms = rattled_copper()
     baseline = Shifted(EMT(), keys=("energy", "forces"))
-    atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), baseline, sigma_baseline=0.5)
+    atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), baseline, sigma_baseline=0.5, offsets=AS_IS)
     forces = atoms.get_forces()
     assert not [key for key in (*atoms.calc.results, *atoms.calc.implemented_properties) if "stress" in key]
     with pytest.raises(PropertyNotImplementedError):
@@ -355,7 +362,7 @@ def test_a_baseline_without_stress_gives_no_stress_and_exact_forces():
 
 def test_a_molecule_has_no_stress():
     atoms = molecule()
-    atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), EMT(), sigma_baseline=0.5)
+    atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), EMT(), sigma_baseline=0.5, offsets=AS_IS)
     atoms.get_potential_energy()
     assert "stress" not in atoms.calc.results
     assert "stress_var" not in atoms.calc.results
@@ -370,7 +377,7 @@ def test_the_baseline_contributes_the_energy_its_forces_derive_from():
             self.results["energy"] += 0.1 * self.atoms.positions.sum()  # an extrapolation its forces do not follow
 
     atoms = molecule()
-    atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), Smeared(), sigma_baseline=0.1)
+    atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), Smeared(), sigma_baseline=0.1, offsets=AS_IS)
     assert_close(atoms.get_forces(), central_forces(atoms))
 
 
@@ -382,7 +389,7 @@ def test_the_baseline_contributes_the_energy_its_forces_derive_from():
 def test_one_evaluation_of_each_part_per_step_with_everything_attached(tmp_path):
     atoms = rattled_copper()
     model, baseline = CountingModel(lj_committee()), Shifted(EMT())
-    atoms.calc = WeightedBaseline(UQCalculator(model), baseline, sigma_baseline=0.5)
+    atoms.calc = WeightedBaseline(UQCalculator(model), baseline, sigma_baseline=0.5, offsets=AS_IS)
     dyn = VelocityVerlet(atoms, timestep=units.fs, logfile=str(tmp_path / "md.log"))
     with Trajectory(tmp_path / "md.traj", "w", atoms) as trajectory:
         dyn.attach(trajectory)
@@ -399,7 +406,7 @@ def test_one_evaluation_of_each_part_per_step_with_everything_attached(tmp_path)
 
 def test_changing_the_width_recomputes_and_is_checked():
     atoms = molecule()
-    atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), EMT(), sigma_baseline=0.1)
+    atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), EMT(), sigma_baseline=0.1, offsets=AS_IS)
     before = atoms.get_potential_energy()
     atoms.calc.set(sigma_baseline=0.5)
     assert atoms.get_potential_energy() != before
@@ -411,7 +418,7 @@ def test_changing_the_width_recomputes_and_is_checked():
 
 def test_the_published_arrays_are_not_shared():
     atoms = molecule()
-    atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), EMT(), sigma_baseline=0.5)
+    atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), EMT(), sigma_baseline=0.5, offsets=AS_IS)
     forces = atoms.get_forces()
     atoms.calc.results["forces"][:] = 0.0
     np.testing.assert_array_equal(atoms.calc.prediction.forces, forces)
@@ -459,6 +466,61 @@ def test_a_broken_baseline_is_named():
     atoms.calc = WeightedBaseline(UQCalculator(lj_committee()), Shifted(EMT(), constant=np.nan), sigma_baseline=0.1)
     with pytest.raises(InputError, match="`baseline` returned an energy of nan eV"):
         atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize("shift", [-15.0, 40.0, 1e4])
+def test_a_baseline_with_another_zero_is_refused_at_the_first_structure(shift, caplog):
+    atoms, uq = rattled_copper(), UQCalculator(lj_committee(n_members=6))
+    like_it = Shifted(LennardJones(sigma=2.31, epsilon=0.45, rc=5.0, smooth=True), constant=shift)
+    aligned = WeightedBaseline.aligned(uq, like_it, [bulk("Cu", cubic=True)], sigma_baseline=0.2)
+    aligned.calculate(atoms)
+    assert aligned.results["weight"] < 1.0
+    assert not caplog.messages
+    raw = WeightedBaseline(uq, like_it, sigma_baseline=0.2)
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=r"`baseline` must have the model's zero of energy.*WeightedBaseline.align"
+        ):
+            raw.calculate(atoms)
+    # Whoever gave offsets is told, and may go on; a threshold is no error of the baseline.
+    WeightedBaseline(uq, like_it, sigma_baseline=0.2, offsets={"Cu": 0.0}).calculate(atoms)
+    assert "check `offsets`" in caplog.text
+    ThresholdSwitch(uq, like_it, threshold=0.01).calculate(atoms)
+
+
+def test_the_gap_is_measured_by_both_widths():
+    atoms, uq = rattled_copper(), UQCalculator(lj_committee())
+    gap = lj_committee().predict(atoms, []).energy - EMT().get_potential_energy(atoms)
+    spread = lj_committee().predict(atoms, []).energy_std
+    for factor, refused in ((9.0, False), (11.0, True)):
+        width = np.sqrt((gap / factor) ** 2 - spread**2)
+        calculator = WeightedBaseline(uq, EMT(), sigma_baseline=width)
+        with pytest.raises(InputError, match="zero of energy") if refused else nullcontext():
+            calculator.calculate(atoms)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("forces", np.zeros((1, 3)), r"`baseline` returned forces of shape \(1, 3\), it must be \(4, 3\)"),
+        ("forces", np.full((4, 3), np.nan), "`baseline` returned forces with a component of nan"),
+        ("stress", np.full(6, np.inf), "`baseline` returned a stress with a component of inf"),
+    ],
+)
+def test_what_would_broadcast_or_spread_is_refused(key, value, sentence):
+    class Broken(EMT):
+        def calculate(self, *args, **kwargs):
+            super().calculate(*args, **kwargs)
+            self.results[key] = value
+
+    atoms = rattled_copper()
+    for calculator in (
+        WeightedBaseline(UQCalculator(lj_committee()), Broken(), sigma_baseline=10.0),
+        BiasedCalculator(UQCalculator(lj_committee()), Broken()),
+    ):
+        argument = "bias" if isinstance(calculator, BiasedCalculator) else "baseline"
+        with pytest.raises(InputError, match=sentence.replace("baseline", argument)):
+            calculator.calculate(atoms)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -531,7 +593,7 @@ def test_energy_forces_stress_and_weight_equal_those_of_ipi(alpha):
         for member in model.calculators
     ]
     theirs = ipi_weighted_baseline(atoms, baseline=own, corrections=corrections, sigma_baseline=0.6, alpha=alpha)
-    atoms.calc = WeightedBaseline(UQCalculator(model), EMT(), sigma_baseline=0.6)
+    atoms.calc = WeightedBaseline(UQCalculator(model), EMT(), sigma_baseline=0.6, offsets=AS_IS)
     assert atoms.get_potential_energy() == pytest.approx(theirs.energy, rel=1e-12)
     assert atoms.calc.results["weight"] == pytest.approx(theirs.weight, rel=1e-12)
     assert 0.1 < theirs.weight < 0.9
@@ -600,7 +662,7 @@ def test_a_model_that_turns_out_to_have_no_members_is_refused(missing):
             return replace(CommitteeUncertainty(lj_members()).predict(atoms, properties), **{missing: None})
 
     atoms = bulk("Ar", "fcc", 5.3, cubic=True)
-    atoms.calc = WeightedBaseline(UQCalculator(Forgetful()), LennardJones(sigma=3.4), sigma_baseline=0.1)
+    atoms.calc = WeightedBaseline(UQCalculator(Forgetful()), LennardJones(sigma=3.4), sigma_baseline=0.1, offsets=AS_IS)
     with pytest.raises(InputError, match=f"WeightedBaseline needs `{missing}`, which this model does not provide"):
         atoms.get_forces()
 

@@ -134,3 +134,19 @@ def test_the_command(tmp_path):
     assert "driven by what gave an old trajectory its energies" in (tmp_path / "report.html").read_text(
         encoding="utf-8"
     )
+
+
+def test_the_energy_of_a_frame_is_the_one_its_forces_followed(tmp_path):
+    model = MemberUncertainty(shallow())
+    frames = run(model, tmp_path / "run.h5", steps=5)
+    free = [0.3 * i for i, _ in enumerate(frames)]
+    for frame, value in zip(frames, free, strict=True):
+        frame.calc = SinglePointCalculator(frame, energy=7.0, free_energy=value)
+    rerun(model, frames, tmp_path / "again.h5", temperature_K=600.0)
+    np.testing.assert_array_equal(read_log(tmp_path / "again.h5").energy, free)
+    frames[3].calc = SinglePointCalculator(frames[3], energy=7.0)
+    with pytest.raises(InputError, match="frame 3 has `energy` where the first has `free_energy`"):
+        rerun(model, frames, tmp_path / "mixed.h5", temperature_K=600.0)
+    frames[3].calc = SinglePointCalculator(frames[3], free_energy=np.nan)
+    with pytest.raises(InputError, match="`frames` must have one finite energy each, frame 3 has not"):
+        rerun(model, frames, tmp_path / "nan.h5", temperature_K=600.0)

@@ -35,8 +35,12 @@ def run(
         int | None, typer.Option(help="Free energy (eV) along the observable in so many bins [method gap].", min=2)
     ] = None,
     bias: Annotated[
-        str | None, typer.Option(help="Logged observable with the bias energy (eV) of a biased run.")
+        str | None,
+        typer.Option(help="Logged observable with the bias energy (eV) of a biased run [what the run recorded]."),
     ] = None,
+    keep_bias: Annotated[
+        bool, typer.Option("--keep-bias", help="Average a biased run as it was, not without its bias.")
+    ] = False,
     target: Annotated[
         str, typer.Option(help="Of a run on a baseline: driven (members with its weights) or model (the members).")
     ] = "driven",
@@ -46,11 +50,13 @@ def run(
 ) -> None:
     """Average an observable over a run, with the sampling error and the model error apart."""
     from ase_uq.log_reweighting import free_energy_of_log, reweight_log
-    from ase_uq.runlog import Axis, read_log
+    from ase_uq.runlog import Axis, recorded
 
     axis: Axis | None
     name, functions = _question(observable, rdf, compute, logs[0])
-    options: dict[str, Any] = {"skip_fs": skip, "target": target, "bias": bias}
+    if keep_bias and bias is not None:
+        raise InputError(f"`--bias` and `--keep-bias` exclude each other, got {bias!r} and the flag; choose one.")
+    options: dict[str, Any] = {"skip_fs": skip, "target": target, "bias": False if keep_bias else bias}
     if free_energy is not None:
         if functions:
             raise InputError("`--free-energy` needs a logged number, `--observable NAME`; log it with md --observable.")
@@ -59,14 +65,17 @@ def run(
         calls = {key: value[0] for key, value in functions.items()}
         logged = () if functions else (name,)
         result = reweight_log(logs, logged, compute=calls, method=method or "cea", **options)[name]
-    recorded = [read_log(log, per_atom=False, members=False) for log in logs]
+    runs = [recorded(log, per_atom=False, members=False) for log in logs]
     if free_energy is not None:
-        axis, unit = Axis(centres, name, recorded[0].units.get(name, "")), "eV"
+        axis, unit = Axis(centres, name, runs[0].units.get(name, "")), "eV"
     else:
-        axis, unit = _axis(recorded[0], name, functions, result), _unit(recorded[0], name, functions)
+        axis, unit = _axis(runs[0], name, functions, result), _unit(runs[0], name, functions)
     if plot is not None:
         _plot(plot, result, axis, name, unit)
-    warnings = (*_warnings_of_runs(recorded, skip=skip, unbiased=bias is None), *result.warnings)
+    warnings = (
+        *_warnings_of_runs(runs, skip=skip, unbiased=keep_bias or (bias is None and runs[0].bias_energy is None)),
+        *result.warnings,
+    )
     if as_json:
         _print_json(name, unit, axis, result, warnings)
         return
@@ -74,7 +83,10 @@ def run(
     for warning in warnings:
         typer.echo(f"warning: {warning}")
     _print(name, unit, axis, result)
-    if recorded[0].weight is not None:
+    if runs[0].bias_energy is not None:
+        how = "as it was, with it (--keep-bias)" if keep_bias else "without it (weights exp(bias/kT))"
+        typer.echo(f"the run was driven with a bias; averages are of the run {how}")
+    if runs[0].weight is not None:
         meaning = "V_b + w (V_i - V_b), w that of each frame" if target == "driven" else "the members themselves, V_i"
         typer.echo(f"the run was driven on a baseline; averages are under {meaning} (--target)")
 

@@ -67,13 +67,14 @@ class _Frames:
     time_fs: Array  # (T,)
     values: Array  # (T, ...)
     deviations: Array  # (T, M), eV
+    log_weights: Array | None  # (T,), of a biased run
     temperature_K: float
     law: SpreadLaw
     paired: bool
 
 
 def averages(run: RunLog, names: Sequence[str] | None = None, *, skip_fs: float = 0.0) -> list[Average]:
-    """Average observables of a run.
+    """Average observables of a run; of a biased one without the bias that it recorded.
 
     Parameters
     ----------
@@ -139,10 +140,12 @@ def _frames(run: RunLog, name: str, skip_fs: float) -> _Frames:
             "`energy_members` must be in the log for a model error, it has none; run a model with members."
         )
     keep = run.time_fs >= run.time_fs[0] + skip_fs
+    log_weights = run.log_weights
     return _Frames(
         time_fs=run.time_fs[keep],
         values=run.observables[name][keep],
         deviations=run.energy_members_minus_energy[keep],
+        log_weights=None if log_weights is None else log_weights[keep],
         temperature_K=np.nan if target is None else target,
         law=SpreadLaw.of_log(run.attributes),
         paired=name in run.observables_of_members,
@@ -174,6 +177,7 @@ def _reweight(frames: _Frames, part: slice) -> ReweightResult:
         energy_reference=np.zeros(len(values)),
         temperature_K=frames.temperature_K,
         observable_members="paired" if frames.paired else None,
+        log_weights=None if frames.log_weights is None else frames.log_weights[part],
     )
 
 

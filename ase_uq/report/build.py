@@ -34,7 +34,7 @@ from ase_uq.report.figures import (
 from ase_uq.report.page import count, facts_table, figure, grouped, section, text
 from ase_uq.report.sections import members_section, results_section, running_averages_section
 from ase_uq.run_checks import target_temperature
-from ase_uq.runlog import Axis, RunLog, read_log
+from ase_uq.runlog import Axis, RunLog, recorded
 
 Array = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ def write_report(
     InputError
         If the log cannot be read, lacks an observable, or the folder of `out_path` does not exist.
     """
-    run = read_log(run_path, per_atom=False)
+    run = recorded(run_path, per_atom=False)
     if compute:
         run = _with_computed(run, compute)
         observables = None if observables is None else [*observables, *(set(run.observables) - set(observables))]
@@ -190,7 +190,8 @@ def _energy_section(run: RunLog) -> str:
         temperature_K=run.temperature_K,
         target_K=target_temperature(run),
     )
-    caption = f"The potential energy is the one the integrator saw; it starts from {run.energy[0]:.4f} eV."
+    biased = "" if run.bias_energy is None else ", with that of the bias, which averages leave out"
+    caption = f"The potential energy is the one the integrator saw{biased}; it starts from {run.energy[0]:.4f} eV."
     if run.n_frames > LONGEST_PLAIN_SERIES:
         caption += (
             f" In this and the next figures a line is the mean over each of {N_BUCKETS} intervals, a band their "
