@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ase_uq.alignment import fit_offsets, offset_energy
 from ase_uq.blend import Blend, BlendTarget, ShiftedTarget, Target
@@ -49,6 +49,7 @@ from ase_uq.calculator import (
 )
 from ase_uq.errors import InputError
 from ase_uq.force_variance import Exact, Off
+from ase_uq.member_alignment import MemberOffsets
 from ase_uq.plain_values import PlainValues, check_plain, has_stress, plain_values
 from ase_uq.prediction import Prediction
 
@@ -85,9 +86,9 @@ class WeightedBaseline(PredictionCalculator):
         Energy in eV added to the baseline per atom of each element, so that its zero is the model's; see
         `WeightedBaseline.aligned`. `None` takes the baseline as it is.
     member_offsets
-        Energy in eV per atom of each element by which each member differs from their mean, (M,) each: constants of a
-        composition, which cancel in every force and average and say nothing about where the model is lost. They are
-        taken out before anything is weighed; see `WeightedBaseline.aligned`.
+        Energy in eV added to each member per atom of each element, so that they share a zero: constants of a
+        composition cancel in every force and average, and say nothing about where the model is lost. See
+        `WeightedBaseline.aligned`.
     members
         Also publish `forces_members`, (M, N, 3).
     aliases
@@ -156,7 +157,7 @@ class WeightedBaseline(PredictionCalculator):
         sigma_baseline: float | None = None,
         sigma_baseline_per_atom: float | None = None,
         offsets: Mapping[str, float] | None = None,
-        member_offsets: Mapping[str, ArrayLike] | None = None,
+        member_offsets: Sequence[Mapping[str, float]] | None = None,
         members: bool = False,
         aliases: Family | None = None,
     ) -> None:
@@ -192,9 +193,7 @@ class WeightedBaseline(PredictionCalculator):
             sigma_baseline=sigma_baseline,
             sigma_baseline_per_atom=sigma_baseline_per_atom,
             offsets=None if offsets is None else {symbol: float(value) for symbol, value in offsets.items()},
-            member_offsets=None
-            if member_offsets is None
-            else {symbol: np.asarray(values, dtype=np.float64).tolist() for symbol, values in member_offsets.items()},
+            member_offsets=None if member_offsets is None else [dict(each) for each in member_offsets],
         )
 
     @classmethod
@@ -231,7 +230,8 @@ class WeightedBaseline(PredictionCalculator):
         shown = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in offsets.items())
         logger.info("baseline aligned on %d frames, offsets in eV per atom: %s", len(frames), shown)
         if len(frames) >= _FEWEST_TO_ALIGN_MEMBERS:
-            options = {"member_offsets": _member_offsets(frames, predictions), **options}
+            members = [prediction.require("energy_members", "WeightedBaseline") for prediction in predictions]
+            options = {"member_offsets": MemberOffsets.fit(frames, members).offsets, **options}
         return cls(uq, baseline, offsets=offsets, **options)
 
     @property
@@ -320,22 +320,12 @@ class WeightedBaseline(PredictionCalculator):
         return prediction if shown else prediction.without_force_variance(), extra
 
     def _member_shift(self, atoms: Atoms) -> Array | None:
-        """What each member of this composition differs by from their mean, (M,), eV."""
-        of_element = self.parameters["member_offsets"]
-        if of_element is None:
+        """What members of this composition differ by, about their mean, (M,), eV."""
+        offsets = self.parameters["member_offsets"]
+        if offsets is None:
             return None
-        n_members = len(next(iter(of_element.values())))
-        shift = [offset_energy(atoms, {symbol: v[i] for symbol, v in of_element.items()}) for i in range(n_members)]
-        return np.array(shift, dtype=np.float64) - float(np.mean(shift))
-
-
-def _member_offsets(frames: Sequence[Atoms], predictions: Sequence[Prediction]) -> dict[str, list[float]]:
-    """Constants of each element by which members differ, least squares over frames; (M,) for each element."""
-    members = np.array([prediction.require("energy_members", "WeightedBaseline") for prediction in predictions])
-    deviations = members - members.mean(axis=1, keepdims=True)
-    zero = np.zeros(len(frames))
-    fits = [fit_offsets(frames, model_energies=row, baseline_energies=zero) for row in deviations.T]
-    return {symbol: [fit[symbol] for fit in fits] for symbol in fits[0]}
+        shift = np.array([-offset_energy(atoms, each) for each in offsets])
+        return shift - float(shift.mean())
 
 
 def _without(model: Prediction, shift: Array) -> Prediction:

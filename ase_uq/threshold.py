@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ase.calculators.calculator import BaseCalculator
-from numpy.typing import ArrayLike
 
 from ase_uq.baseline import WeightedBaseline
 from ase_uq.blend import SwitchTarget, Target
@@ -65,7 +64,7 @@ class ThresholdSwitch(WeightedBaseline):
         threshold: float | None = None,
         threshold_per_atom: float | None = None,
         offsets: Mapping[str, float] | None = None,
-        member_offsets: Mapping[str, ArrayLike] | None = None,
+        member_offsets: Sequence[Mapping[str, float]] | None = None,
         members: bool = False,
         aliases: Family | None = None,
     ) -> None:

@@ -36,12 +36,14 @@ def dynamics(ensemble, atoms, timestep):
     )
 
 
+# EMT counts its energies from the perfect crystal, Lennard-Jones from single atoms: a zero in common for all members.
+crystal = bulk("Cu", cubic=True)
 rng = np.random.default_rng(0)
 observables = {"neighbour distance": lambda atoms: atoms.get_distance(0, 1, mic=True)}
 for ensemble in ("nve", "nvt", "npt"):
-    atoms = bulk("Cu", cubic=True).repeat(2)
+    atoms = crystal.repeat(2)
     atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * np.sqrt(atoms.get_masses() * units.kB * 300)[:, None])
-    atoms.calc = UQCalculator(CommitteeUncertainty(members()))
+    atoms.calc = UQCalculator(CommitteeUncertainty(members(), align=[crystal]))
     dyn = dynamics(ensemble, atoms, 2.0 * units.fs)
     online = OnlineReweighter(atoms, temperature_K=300.0, observables=observables)
     with (

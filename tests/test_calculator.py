@@ -32,8 +32,10 @@ class Counting:
 
 
 def committee(alpha=1.0):
-    # Lennard-Jones parameters near copper's, cut so that EMT and Lennard-Jones describe one metal.
-    return CommitteeUncertainty([EMT(), LennardJones(sigma=2.28, epsilon=0.41, rc=6.0, smooth=True)], alpha=alpha)
+    # Lennard-Jones parameters near copper's, cut so that EMT and Lennard-Jones describe one metal. EMT's zero is the
+    # perfect crystal.
+    members = [EMT(), LennardJones(sigma=2.28, epsilon=0.41, rc=6.0, smooth=True)]
+    return CommitteeUncertainty(members, alpha=alpha, align=[bulk("Cu", cubic=True)])
 
 
 KEYS = {
@@ -72,6 +74,7 @@ def test_moments_match_the_members_by_themselves():
         single.calc = calculator
         singles.append((single.get_potential_energy(), single.get_forces(), single.get_stress()))
     energies, member_forces, stresses = map(np.array, zip(*singles, strict=True))
+    energies += [len(atoms) * member["Cu"] for member in atoms.calc.model.offsets]
     assert forces == pytest.approx(member_forces.mean(axis=0))
     assert atoms.get_stress() == pytest.approx(stresses.mean(axis=0))
     results = atoms.calc.results
@@ -226,7 +229,8 @@ def test_corrections_go_inside_the_members():
     atoms = copper()
     correction = LennardJones(sigma=2.5, epsilon=0.01, rc=6.0)
     inside = CommitteeUncertainty(
-        [SumCalculator([member, LennardJones(sigma=2.5, epsilon=0.01, rc=6.0)]) for member in committee().calculators]
+        [SumCalculator([member, LennardJones(sigma=2.5, epsilon=0.01, rc=6.0)]) for member in committee().calculators],
+        align=[bulk("Cu", cubic=True)],
     )
     atoms.calc = UQCalculator(inside)
     total = atoms.get_potential_energy()
