@@ -156,7 +156,7 @@ class LLPRUncertainty(MemberUncertainty):
             )
         if not frames:
             raise InputError("`frames` must hold the structures the potential was trained on, got none; pass them.")
-        rows, centre, n_free = _rows(potential, frames, on_frame)
+        rows, centre, n_different, n_free = _rows(potential, frames, on_frame)
         information = rows.T @ rows
         regulariser = fitted_regulariser(
             information, n_free=n_free, least=(TRAINING_STD**2 / potential.readout().detach().square().mean()).item()
@@ -164,21 +164,22 @@ class LLPRUncertainty(MemberUncertainty):
         covariance = posterior_covariance(information, regulariser=regulariser)
         leverage = ((rows @ covariance) * rows).sum(dim=1)
         unit = TRAINING_STD**2 / (leverage / (1.0 - leverage)).median()
-        told = {"n_frames": len(frames), "n_features": potential.n_features, "determined": leverage.sum().item()}
+        told = {"n_different": n_different, "n_features": len(covariance), "determined": leverage.sum().item()}
         described = {**(options.pop("training", None) or {}), **told}
         return cls(potential, covariance * unit, centre=centre, training=described, **options)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Say so where the frames leave more than half of the weights of the last layer undetermined."""
+        """Say so where there are fewer different frames than weights of the last layer."""
         found = self.training or {}
-        if "determined" not in found or found["determined"] > 0.5 * found["n_features"]:
+        if "determined" not in found or found["n_different"] > found["n_features"]:
             return ()
-        return (
-            f"{found['n_frames']} frames determine {found['determined']:.1f} of the {found['n_features']} weights of "
-            "the last layer; what is said of the others is a guess. Pass all frames the model was trained on, or use "
-            "members.",
+        said = (
+            f"{found['n_different']} different frames determine {found['determined']:.1f} of the {found['n_features']} "
+            "weights of the last layer, and what is said of the others is a guess; pass all frames of the training, "
+            "or use members."
         )
+        return (said,)
 
 
 def fitted_regulariser(information: Tensor, *, n_free: int, least: float = 0.0) -> float:
@@ -219,8 +220,8 @@ def posterior_covariance(information: Tensor, *, regulariser: float | None = Non
 
 def _rows(
     potential: FeaturePotential, frames: Sequence[Atoms], on_frame: Callable[[int], None] | None
-) -> tuple[Tensor, Tensor, int]:
-    """Return x (S, F), c (Z, F), and how many different structures there are less the constants."""
+) -> tuple[Tensor, Tensor, int, int]:
+    """Return x (S, F), c (Z, F), and how many different structures there are, also less the constants."""
     features, counts = [], []
     for done, atoms in enumerate(frames, 1):
         with torch.no_grad():
@@ -239,7 +240,7 @@ def _rows(
             f"`frames` must hold more different structures than there are compositions to fit constants to "
             f"({n_constants}), got {different} in {len(frames)} frames; pass all frames the potential was trained on."
         )
-    return rows, torch.from_numpy(centre), different - int(n_constants)
+    return rows, torch.from_numpy(centre), different, different - int(n_constants)
 
 
 def posterior_members(covariance: Tensor, n_members: int, *, seed: int = 0) -> Tensor:

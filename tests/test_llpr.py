@@ -170,7 +170,7 @@ def test_the_regulariser_leaves_half_of_the_structures_for_the_weights():
 def test_few_structures_are_said(body, model):
     assert model.warnings == ()
     (said,) = LLPRUncertainty.fit(body, frames(4)).warnings
-    assert said.startswith("4 frames determine 1.")
+    assert said.startswith("4 different frames determine 1.")
     assert "of the 16 weights" in said
 
 
