@@ -127,8 +127,8 @@ def check_zeros(atoms: Atoms, energies: ArrayLike, forces: ArrayLike) -> None:
 
     A spread of energies is real as far as it comes from forces that differ, along the way between a structure where the
     members agree and this one; in a crystal whose forces vanish it may be that of the energies of cohesion. What is
-    larger than 1 eV, than 0.05 eV per atom, than the spread of all force components over 2.5 Å and, where the mean energy
-    may be one of cohesion (up to 10 eV per atom), than a tenth of it, is a matter of zeros.
+    larger than 1 eV, than 0.05 eV per atom, than the spread of all force components over 2.5 Å and, where the mean
+    energy may be one of cohesion (up to 10 eV per atom), than a tenth of it, is a matter of zeros.
 
     Parameters
     ----------
