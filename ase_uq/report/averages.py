@@ -18,6 +18,7 @@ from ase_uq.reweighting import MIN_FRAMES, ReweightResult, reweight
 from ase_uq.run_checks import target_temperature
 from ase_uq.runlog import Axis, RunLog
 from ase_uq.statistics import standard_error
+from ase_uq.thermostat import relaxation_frames
 
 Array = NDArray[np.float64]
 
@@ -65,8 +66,10 @@ class Average:
 class _Frames:
     time_fs: Array  # (T,)
     values: Array  # (T, ...)
+    energy: Array
     deviations: Array  # (T, M), eV
     temperature_K: float
+    relaxation_frames: float
     alpha: float
     paired: bool
 
@@ -142,6 +145,8 @@ def _frames(run: RunLog, name: str, skip_fs: float) -> _Frames:
         time_fs=run.time_fs[keep],
         values=run.observables[name][keep],
         deviations=run.energy_members_minus_energy[keep],
+        energy=run.energy[keep] - run.energy[keep][0],
+        relaxation_frames=relaxation_frames(run.attributes, run.time_fs[keep]),
         temperature_K=np.nan if target is None else target,
         alpha=float(run.attributes.get("alpha", 1.0)),
         paired=name in run.observables_of_members,
@@ -165,14 +170,14 @@ def _running_average(frames: _Frames, whole: ReweightResult) -> RunningAverage:
 
 
 def _reweight(frames: _Frames, part: slice) -> ReweightResult:
-    # Only differences matter, and without the large common energy they are exact.
-    values = frames.values[part]
+    # Without the large common energy differences are exact.
     return reweight(
-        values,
-        energy_members=frames.deviations[part],
-        energy_reference=np.zeros(len(values)),
+        frames.values[part],
+        energy_members=frames.energy[part, None] + frames.deviations[part],
+        energy_reference=frames.energy[part],
         temperature_K=frames.temperature_K,
         observable_members="paired" if frames.paired else None,
+        relaxation_frames=frames.relaxation_frames / (part.step or 1),
         alpha=frames.alpha,
     )
 
