@@ -35,6 +35,7 @@ from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.result import ReweightResult
 from ase_uq.runlog import OpenLog
 from ase_uq.spread import SpreadLaw
+from ase_uq.thermostat import relaxation_frames
 
 Array = NDArray[np.float64]
 
@@ -205,7 +206,7 @@ def _pass(sources: Mapping[str, _Source], parts: Sequence[LogPart], settings: _S
             values = [columns[name].build(finite(name, source.read(part, rows))) for name, source in sources.items()]
             logs = settings.bias.log_weights(part.log, rows, settings.beta)
             h = settings.beta * _differences(part.log, rows, settings.target, settings.bias)
-            blocks.add(np.concatenate(values, axis=1), h, logs)
+            blocks.add(np.concatenate(values, axis=1), h, logs, part.log.datasets["energy"][rows])
         blocks.end_run()
     sums, start, results = blocks.result(), 0, {}
     for name, each in columns.items():
@@ -214,10 +215,15 @@ def _pass(sources: Mapping[str, _Source], parts: Sequence[LogPart], settings: _S
             function=sources[name].function,
             law=SpreadLaw.of_log(parts[0].log.attributes),
             biased=settings.bias.weights is not None,
+            relaxation_frames=max(_relaxation(part) for part in parts),
         )
         results[name] = average(sums.columns(slice(start, start + each.n)), question)
         start += each.n
     return results
+
+
+def _relaxation(part: LogPart) -> float:
+    return relaxation_frames(part.log.attributes, part.log.datasets["time_fs"][part.start : part.log.n_frames])
 
 
 def _columns(source: _Source, parts: Sequence[LogPart], method: str, n_members: int) -> Columns:

@@ -26,6 +26,7 @@ from ase_uq.framefile import PER_ATOM, UNITS, Column, FrameWriter
 from ase_uq.prediction import Prediction
 from ase_uq.runlog import check_same_run, last_step, n_to_keep, open_log
 from ase_uq.spread import attributes_of
+from ase_uq.thermostat import thermostat_time_fs
 
 ENSEMBLES = ("nve", "nvt", "npt")
 
@@ -296,6 +297,7 @@ class UncertaintyLogger:
             "cell": self.atoms.cell.array,
             "pbc": self.atoms.pbc,
             "dynamics": "" if self.dyn is None else type(self.dyn).__name__,
+            "thermostat_time_fs": thermostat_time_fs(self.dyn),
             "constraints": ", ".join(type(constraint).__name__ for constraint in self.atoms.constraints),
         }
         if calc.parameters.get("bias"):

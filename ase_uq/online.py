@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from ase_uq.driven import added_energy, driving_calculator
 from ase_uq.errors import InputError
 from ase_uq.prediction import Prediction
-from ase_uq.reweighting import inverse_temperature
+from ase_uq.reweighting import check_relaxation, inverse_temperature
 from ase_uq.reweighting.columns import Columns, check_method, columns_for
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
@@ -71,6 +71,8 @@ class OnlineReweighter:
         Function of the atoms: logarithm of the weight of a frame, U_bias/kT, in a biased run. By default that of the
         bias the calculator (`BiasedCalculator`) or a constraint with an energy has added; `False` averages a biased run
         as it is.
+    relaxation_frames
+        Relaxation time of the thermostat in calls of this observer, as for `reweight`.
     alpha
         Calibration factor inside the members; widens intervals by the error of the members' mean. By default what the
         calculator says, which knows, too, whether its members are pinned to their mean.
@@ -99,9 +101,11 @@ class OnlineReweighter:
         observables: Mapping[str, Observable | tuple[Observable, str]],
         method: str = "cea",
         log_weight: Callable[[Atoms], float] | Literal[False] | None = None,
+        relaxation_frames: float = 0.0,
         alpha: float | None = None,
     ) -> None:
         check_method(method)
+        check_relaxation(relaxation_frames)
         if not observables:
             raise InputError("`observables` must name at least one function of the atoms, got none; pass one.")
         self._atoms = atoms
@@ -111,9 +115,10 @@ class OnlineReweighter:
         }
         self._method, self._log_weight = method, log_weight
         self._law = None if alpha is None else SpreadLaw(alpha)
+        self._relaxation_frames = relaxation_frames
         self._blocks: FrameBlocks | None = None
         self._places: dict[str, _Place] = {}
-        self._waiting: list[tuple[Array, Array, float]] = []
+        self._waiting: list[tuple[Array, Array, float, float]] = []
         self._n_members = 0
         self._weighted = callable(log_weight)
 
@@ -184,7 +189,8 @@ class OnlineReweighter:
         if self._blocks is None:
             self._begin(given, len(members))
         parts = [place.columns.build(given[name][None])[0] for name, place in self._places.items()]
-        self._waiting.append((np.concatenate(parts), self._beta * (members - energy_reference), log_weight))
+        h = self._beta * (members - energy_reference)
+        self._waiting.append((np.concatenate(parts), h, log_weight, energy_reference))
         if len(self._waiting) == _WAITING:
             self._settle()
 
@@ -205,7 +211,11 @@ class OnlineReweighter:
             raise InputError("`results` needs at least one frame, got none; run the dynamics first.")
         self._settle()
         sums = self._blocks.result()
-        more: dict[str, Any] = {"law": self._law or SpreadLaw(), "biased": self._weighted}
+        more: dict[str, Any] = {
+            "law": self._law or SpreadLaw(),
+            "biased": self._weighted,
+            "relaxation_frames": self._relaxation_frames,
+        }
         return {
             name: average(sums.columns(place.where), replace(place.columns.question, **more))
             for name, place in self._places.items()
@@ -238,9 +248,9 @@ class OnlineReweighter:
         if not self._waiting:
             return
         assert self._blocks is not None
-        columns, h, logs = (np.array(part) for part in zip(*self._waiting, strict=True))
+        columns, h, logs, energy = (np.array(part) for part in zip(*self._waiting, strict=True))
         self._weighted = self._weighted or bool(logs.any())
-        self._blocks.add(columns, h, logs if self._weighted else None)
+        self._blocks.add(columns, h, logs if self._weighted else None, energy)
         self._waiting = []
 
     def _check(self, energy_reference: float, members: Array, values: Mapping[str, Array], log_weight: float) -> None:

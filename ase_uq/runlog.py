@@ -177,9 +177,9 @@ def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunL
     own = frozenset(
         name.removeprefix("observables/") for name, d in log.datasets.items() if d.attrs.get("members", False)
     )
-    law = SpreadLaw.of_log(log.attributes)
+    law, biased = SpreadLaw.of_log(log.attributes), "bias_energy" in columns
     if (differences := columns.get("energy_members_minus_energy")) is not None:
-        columns["energy_members_minus_energy"] = MemberSeries(differences, law)
+        columns["energy_members_minus_energy"] = MemberSeries(differences, law, biased=biased)
     fields = {name: values for name, values in columns.items() if name in RunLog.__dataclass_fields__}
     return RunLog(
         path=log.path,
@@ -188,7 +188,9 @@ def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunL
         units=units,
         axes=axes,
         observables_of_members=own,
-        energy_members=None if differences is None else MemberSeries(columns["energy"][:, None] + differences, law),
+        energy_members=None
+        if differences is None
+        else MemberSeries(columns["energy"][:, None] + differences, law, biased=biased),
         **fields,
     )
 

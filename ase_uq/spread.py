@@ -66,23 +66,28 @@ def attributes_of(prediction: Any) -> dict[str, float]:
 
 
 class MemberSeries(np.ndarray):
-    """Energies of members, (T, M), eV, that remember how their spread is to be read, `law`.
+    """Energies of members, (T, M), eV, that remember how their spread is to be read, `law`, and whether a bias drove.
 
     An ordinary array in every other respect; parts of it remember, too. So what `read_log` gives can be handed to
     `reweight` as it is, and intervals come out right.
     """
 
     law: SpreadLaw | None
+    biased: bool
 
-    def __new__(cls, values: ArrayLike, law: SpreadLaw) -> Self:
+    def __new__(cls, values: ArrayLike, law: SpreadLaw, *, biased: bool = False) -> Self:
         """Take values of any shape, eV."""
         own = np.asarray(values, dtype=np.float64).view(cls)
-        own.law = law
+        own.law, own.biased = law, biased
         return own
 
     def __array_finalize__(self, source: Any) -> None:
-        self.law = getattr(source, "law", None)
+        self.law, self.biased = getattr(source, "law", None), getattr(source, "biased", False)
 
     def __reduce__(self) -> Any:
-        """Pickle with the law."""
-        return MemberSeries, (np.asarray(self), self.law)
+        """Pickle with what it remembers."""
+        return _member_series, (np.asarray(self), self.law, self.biased)
+
+
+def _member_series(values: Array, law: SpreadLaw, biased: bool) -> MemberSeries:
+    return MemberSeries(values, law, biased=biased)

@@ -6,15 +6,16 @@ symbol                      variable
 T                           `n_frames`, the number of values in the series
 C(t)                        `autocorrelation(x)[t]`, normalised to C(0) = 1
 g = 1 + 2 sum_t C(t)        `Inefficiency.g`; T/g is the number of independent frames
-W                           `Inefficiency.window`, the lag at which the sum stops
+T/(2 tau)                   `lengths`, tau being the relaxation time of the slowest motion
 SE_k, n_k                   standard error and number of blocks after k halvings
 B = 2^k                     `Blocking.block_length`
 ==========================  ==============================================================
 
+g is the spectrum at frequency zero over the variance (`zero_frequency`): of what vibrates, no window in time closes in
+the right place.
+
 References
 ----------
-Sokal, in Functional Integration (NATO ASI, 1997), section 3: the self-consistent window; c = 5 in units of g.
-Wolff, Comput. Phys. Commun. 156, 143 (2004), arXiv:hep-lat/0306017: the bias from the estimated mean.
 Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989): blocking.
 Lee, Conduit, Nemec, Lopez Rios and Drummond, Phys. Rev. E 83, 066706 (2011), arXiv:1006.1798: the automatic level.
 """
@@ -28,15 +29,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 
 from ase_uq.errors import InputError
+from ase_uq.zero_frequency import not_resolved_below, zero_frequency
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-WINDOW_FACTOR = 5.0
 RELIABLE_LENGTH = 50.0  # in units of g: below this g itself is not known
 PLATEAU_BLOCKS = 4  # a plateau seen in fewer blocks than this is an accident
 RELIABLE_BLOCKS = 16  # SE_k is known to 18 % or better
-_CORRELATED_BLOCKS = 1.5
+_MOST_BLOCKS = 1024  # shorter ones would only resolve what the mean does not see
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +47,20 @@ class Inefficiency:
     Attributes
     ----------
     g
-        1 + 2 sum of the normalised autocorrelation, never below 1; float, or (K,).
-    window
-        Lag at which the sum stops; int, or (K,).
+        1 + 2 sum of the normalised autocorrelation; below 1 only where that is clear, as of a vibration. Float, or
+        (K,).
+    lengths
+        Length of the series over twice the relaxation time of its slowest motion, infinite where none is seen; float,
+        or (K,).
+    n_blocks
+        The largest number of blocks, at most 100, that are as good as independent; int, or (K,).
     reliable
-        Whether the series is at least 50 g long; bool, or (K,).
+        Whether the series is at least 50 g, and 50 such lengths, long; bool, or (K,).
     """
 
     g: float | Array
-    window: int | Integers
+    lengths: float | Array
+    n_blocks: int | Integers
     reliable: bool | NDArray[np.bool_]
 
 
@@ -86,7 +92,7 @@ class Blocking:
 
 @dataclass(frozen=True, slots=True)
 class SamplingError:
-    """Standard error of a mean: the larger of autocorrelation and blocking.
+    """Standard error of a mean.
 
     Attributes
     ----------
@@ -94,16 +100,32 @@ class SamplingError:
         Standard error of the mean.
     g
         Inefficiency that belongs to it: std^2 = g var / T.
-    reliable
-        Whether T is at least 50 g.
+    n_frames
+        T.
+    lengths
+        Length of the run over twice the relaxation time of the slowest motion in the series.
+    n_blocks
+        The largest number of blocks, at most 100, that are as good as independent.
     blocking
         The blocking analysis.
     """
 
     std: float
     g: float
-    reliable: bool
+    n_frames: int
+    lengths: float
+    n_blocks: int
     blocking: Blocking
+
+    @property
+    def resolved(self) -> float:
+        """Correlation lengths in the run: T/g, or `lengths` where they are fewer."""
+        return min(self.n_frames / self.g, self.lengths)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the run is 50 correlation lengths long, by g and by its slowest motion."""
+        return self.resolved >= RELIABLE_LENGTH
 
 
 def autocorrelation(x: ArrayLike) -> Array:
@@ -127,9 +149,7 @@ def autocorrelation(x: ArrayLike) -> Array:
 
 
 def statistical_inefficiency(x: ArrayLike) -> Inefficiency:
-    """Number of frames per independent frame, g = 1 + 2 sum_t C(t), with Sokal's window.
-
-    The sum stops at the smallest lag W >= 5 g(W). g never falls below 1: a gain from anticorrelation is not claimed.
+    """Number of frames per independent frame, g = 1 + 2 sum_t C(t), from the spectrum at frequency zero.
 
     Parameters
     ----------
@@ -151,18 +171,19 @@ def statistical_inefficiency(x: ArrayLike) -> Inefficiency:
 
     References
     ----------
-    Sokal (1997); arXiv:hep-lat/0306017.
+    Heidelberger and Welch (1981), as in `ase_uq.zero_frequency`.
     """
     values = as_series(x, columns=True)
+    columns = values[:, None] if values.ndim == 1 else values
+    g, lengths, n_blocks = _inefficiencies(columns)
+    reliable = np.minimum(len(columns) / g, lengths) >= RELIABLE_LENGTH
     if values.ndim == 1:
-        g, window = _inefficiency(values)
-        return Inefficiency(g=g, window=window, reliable=len(values) >= RELIABLE_LENGTH * g)
-    gs, windows = (np.array(column) for column in zip(*map(_inefficiency, values.T), strict=True))
-    return Inefficiency(g=gs, window=windows, reliable=len(values) >= RELIABLE_LENGTH * gs)
+        return Inefficiency(float(g[0]), float(lengths[0]), int(n_blocks[0]), bool(reliable[0]))
+    return Inefficiency(g, lengths, n_blocks, reliable)
 
 
 def standard_error(x: ArrayLike) -> float | Array:
-    """Standard error of the mean from the autocorrelation, sqrt(g var / T).
+    """Standard error of the mean of a correlated series, sqrt(g var / T).
 
     Parameters
     ----------
@@ -202,7 +223,7 @@ def blocking(x: ArrayLike) -> Blocking:
 
 
 def sampling_error(x: ArrayLike) -> SamplingError:
-    """Standard error of the mean of a series, the larger of autocorrelation and blocking.
+    """Standard error of the mean of a series, with its blocking analysis.
 
     Parameters
     ----------
@@ -215,47 +236,65 @@ def sampling_error(x: ArrayLike) -> SamplingError:
         As `blocking`.
     """
     values = as_series(x)
-    blocked = blocking(values)
-    variance = float(values.var(ddof=1)) / len(values)
-    g = _inefficiency(values)[0]
-    if variance > 0:
-        g = max(g, blocked.std**2 / variance)
+    g, lengths, n_blocks = (entry[0] for entry in _inefficiencies(values[:, None]))
+    variance = float(values.var(ddof=1))
     return SamplingError(
-        std=float(np.sqrt(g * variance)), g=g, reliable=len(values) >= RELIABLE_LENGTH * g, blocking=blocked
+        std=float(np.sqrt(g * variance / len(values))),
+        g=float(g),
+        n_frames=len(values),
+        lengths=float(lengths),
+        n_blocks=int(n_blocks),
+        blocking=blocking(values),
     )
 
 
-def sampling_error_of_blocks(means: ArrayLike, *, length: int, n_frames: int, variance: float) -> SamplingError:
-    """`sampling_error` of a series of which only averages over blocks of equal length are left.
+def sampling_errors_of_blocks(
+    means: ArrayLike,
+    *,
+    length: int,
+    n_frames: int,
+    variance: ArrayLike,
+    relaxation_frames: float = 0.0,
+    stratified: bool = False,
+) -> list[SamplingError]:
+    """`sampling_error` of K series of which only averages over blocks of equal length are left.
 
     Parameters
     ----------
     means
-        (B,), averages over blocks.
+        (B, K), averages over blocks.
     length
         Values in each.
     n_frames
         T, of the whole series; blocks may lack a few at the end.
     variance
-        Of the values themselves, divisor T - 1.
+        (K,), of the values themselves, divisor T - 1.
+    relaxation_frames
+        A relaxation time known from elsewhere, as of the thermostat, in values of the series.
+    stratified
+        Whether every stretch of the series holds values of several states in fixed proportions, so that the mean
+        scatters less than independent values of that variance.
     """
-    values = as_series(means)
-    values = values - values[0]
-    counts, variances = _halvings(values)
-    lengths = length * 2 ** np.arange(len(counts))
-    if length > 1:
-        counts, variances = np.append(n_frames, counts), np.append(variance, variances)
-        lengths = np.append(1, lengths)
-    blocked = _choose_level(counts, variances, lengths)
-    g = blocked.std**2 * n_frames / variance if variance > 0 else 1.0
-    between, _ = _inefficiency(values)
-    # Among blocks longer than the correlation an inefficiency slightly above 1 is noise.
-    if length == 1 or between > _CORRELATED_BLOCKS:
-        g = max(g, between * variances[0 if length == 1 else 1] * length / max(variance, 1e-300))
-    g = max(1.0, g)
-    return SamplingError(
-        std=float(np.sqrt(g * variance / n_frames)), g=g, reliable=n_frames >= RELIABLE_LENGTH * g, blocking=blocked
-    )
+    values = as_series(means, columns=True)
+    var = np.broadcast_to(np.asarray(variance, dtype=np.float64), values.shape[1:])
+    found = zero_frequency(values, relaxation=relaxation_frames / length)
+    spectrum = length * found.value
+    if not stratified:
+        spectrum = not_resolved_below(spectrum, var, len(values))
+    # Whatever cancels inside of the run, its two ends do not.
+    spectrum = np.maximum(spectrum, var / n_frames)
+    g = np.divide(spectrum, var, out=np.ones_like(spectrum), where=var > 0)
+    return [
+        SamplingError(
+            std=float(np.sqrt(spectrum[k] / n_frames)),
+            g=float(g[k]),
+            n_frames=n_frames,
+            lengths=float(found.lengths[k]),
+            n_blocks=int(found.n_blocks[k]),
+            blocking=_blocking_of_blocks(values[:, k], length, n_frames, float(var[k])),
+        )
+        for k in range(values.shape[1])
+    ]
 
 
 def as_series(x: ArrayLike, *, columns: bool = False) -> Array:
@@ -280,14 +319,26 @@ def _autocorrelation(x: Array) -> Array:
     return np.asarray(covariance / covariance[0])
 
 
-def _inefficiency(x: Array) -> tuple[float, int]:
-    if np.ptp(x) == 0.0:
-        return 1.0, 0
-    g = 2.0 * np.cumsum(_autocorrelation(x)) - 1.0
-    # All lags together sum to zero once the mean is subtracted, so that a window is always found.
-    window = int(np.argmax(np.arange(len(x)) >= WINDOW_FACTOR * g))
-    # The estimated mean takes its own variance out of every lag; (2W + 1)/T puts it back to first order.
-    return max(1.0, float(g[window]) * (1.0 + (2 * window + 1) / len(x))), window
+def _inefficiencies(columns: Array) -> tuple[Array, Array, Integers]:
+    """Inefficiency, lengths and number of independent blocks, (K,) each, of series (T, K)."""
+    length = -(-len(columns) // _MOST_BLOCKS)
+    n = len(columns) // length
+    means = columns[: n * length].reshape(n, length, -1).mean(axis=1)
+    found = zero_frequency(means)
+    variance = columns.var(axis=0, ddof=1)
+    moves = np.ptp(columns, axis=0) > 0
+    spectrum = np.maximum(not_resolved_below(length * found.value, variance, n), variance / len(columns))
+    g = np.divide(spectrum, variance, out=np.ones_like(variance), where=moves)
+    return g, np.where(moves, found.lengths, np.inf), found.n_blocks
+
+
+def _blocking_of_blocks(means: Array, length: int, n_frames: int, variance: float) -> Blocking:
+    counts, variances = _halvings(means - means[0])
+    lengths = length * 2 ** np.arange(len(counts))
+    if length > 1:
+        counts, variances = np.append(n_frames, counts), np.append(variance, variances)
+        lengths = np.append(1, lengths)
+    return _choose_level(counts, variances, lengths)
 
 
 def _halvings(values: Array) -> tuple[Integers, Array]:

@@ -43,7 +43,8 @@ def test_the_sampling_error_is_the_spread_of_repeated_runs():
     found, errors = [], []
     for seed in range(60):
         x, members, _ = double_well(np.random.default_rng(seed), 3000)
-        _, free = profile(x, members, bins=[-1.5, -1.1, -0.9, -0.5, 0.5, 0.9, 1.1, 1.5])
+        # One bin is visited most in every run: where that changes, so does what the profile is relative to.
+        _, free = profile(x, members, bins=[-1.5, -1.2, -0.8, -0.5, 0.5, 0.8, 1.2, 1.5])
         found.append(free.mean[[0, 2, 3, 4, 5, 6]])
         errors.append(free.std_sampling[[0, 2, 3, 4, 5, 6]])
     ratio = np.mean(errors, axis=0) / np.array(found).std(axis=0, ddof=1)

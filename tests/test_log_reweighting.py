@@ -23,6 +23,7 @@ from ase_uq.observables import Histogram, MemberEnergies, RadialDistribution
 from ase_uq.runlog import read_log
 
 KELVIN = 80.0
+RELAXATION_FRAMES = 50.0 / 4.0  # of the thermostat, every step of 4 fs being logged
 
 
 def distance(atoms):
@@ -78,9 +79,10 @@ def log(tmp_path_factory):
 def arrays(path, start=0):
     run = read_log(path)
     return run, {
-        "energy_members": run.energy_members_minus_energy[start:],
-        "energy_reference": np.zeros(run.n_frames - start),
+        "energy_members": run.energy_members[start:],
+        "energy_reference": run.energy[start:],
         "temperature_K": KELVIN,
+        "relaxation_frames": RELAXATION_FRAMES,
     }
 
 
@@ -148,9 +150,10 @@ def test_several_logs(tmp_path):
     assert together.n_blocks == 9
     values = np.concatenate([run.observables["r"] for run in runs])
     options = {
-        "energy_members": np.concatenate([run.energy_members_minus_energy for run in runs]),
-        "energy_reference": np.zeros(len(values)),
+        "energy_members": np.concatenate([run.energy_members for run in runs]),
+        "energy_reference": np.concatenate([run.energy for run in runs]),
         "temperature_K": KELVIN,
+        "relaxation_frames": RELAXATION_FRAMES,
     }
     assert_same(together, reweight(values, runs=np.repeat(np.arange(9), 26), **options))
     averages = [run.observables["r"].mean() for run in runs]
@@ -166,7 +169,11 @@ def test_what_a_run_on_a_baseline_can_be_taken_to_mean(tmp_path):
     assert run.weight.min() < 0.97
     mean = run.energy_baseline + (run.energy - run.energy_baseline) / run.weight
     members = mean[:, None] + run.energy_members_minus_energy / run.weight[:, None]
-    options = {"energy_reference": run.energy, "temperature_K": KELVIN}
+    options = {
+        "energy_reference": run.energy,
+        "temperature_K": KELVIN,
+        "relaxation_frames": RELAXATION_FRAMES,
+    }
     driven = reweight_log(path, ["r"])["r"]
     assert_same(driven, reweight(run.observables["r"], energy_members=run.energy_members, **options))
     model = reweight_log(path, ["r"], target="model")["r"]

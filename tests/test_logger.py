@@ -153,6 +153,7 @@ def test_root_attributes_datasets_and_units(tmp_path):
             "driver": "model",
             "forces_var": "Exact(every=1)",
             "dynamics": "VelocityVerlet",
+            "thermostat_time_fs": 0.0,
             "constraints": "",
         }
         assert set(file) == {*UNITS, "observables"}

@@ -123,6 +123,7 @@ def _run(
     from ase_uq.report import write_report
     from ase_uq.reweighting import reweight
     from ase_uq.runlog import read_log
+    from ase_uq.thermostat import relaxation_frames
 
     console.print(f"[bold]4 run[/bold]  {steps} steps at {temperature_K:.0f} K, baseline GFN2-xTB")
     log = out / f"{name}.h5"
@@ -147,6 +148,7 @@ def _run(
             energy_members=recorded.energy_members if recorded.energy_members is not None else (),
             energy_reference=recorded.energy,
             temperature_K=temperature_K,
+            relaxation_frames=relaxation_frames(recorded.attributes, recorded.time_fs),
         )
         text = round_average(result).text(unit)
         console.print(f"   <{observable}> = {text}")

@@ -19,6 +19,7 @@ from ase_uq.run_checks import target_temperature
 from ase_uq.runlog import Axis, RunLog
 from ase_uq.spread import MemberSeries, SpreadLaw
 from ase_uq.statistics import standard_error
+from ase_uq.thermostat import relaxation_frames
 
 Array = NDArray[np.float64]
 
@@ -66,9 +67,11 @@ class Average:
 class _Frames:
     time_fs: Array  # (T,)
     values: Array  # (T, ...)
+    energy: Array
     deviations: Array  # (T, M), eV
     log_weights: Array | None  # (T,), of a biased run
     temperature_K: float
+    relaxation_frames: float
     law: SpreadLaw
     paired: bool
 
@@ -146,6 +149,8 @@ def _frames(run: RunLog, name: str, skip_fs: float) -> _Frames:
         values=run.observables[name][keep],
         deviations=run.energy_members_minus_energy[keep],
         log_weights=None if log_weights is None else log_weights[keep],
+        energy=run.energy[keep] - run.energy[keep][0],
+        relaxation_frames=relaxation_frames(run.attributes, run.time_fs[keep]),
         temperature_K=np.nan if target is None else target,
         law=SpreadLaw.of_log(run.attributes),
         paired=name in run.observables_of_members,
@@ -169,14 +174,14 @@ def _running_average(frames: _Frames, whole: ReweightResult) -> RunningAverage:
 
 
 def _reweight(frames: _Frames, part: slice) -> ReweightResult:
-    # Only differences matter, and without the large common energy they are exact.
-    values = frames.values[part]
+    # Without the large common energy differences are exact.
     return reweight(
-        values,
-        energy_members=MemberSeries(frames.deviations[part], frames.law),
-        energy_reference=np.zeros(len(values)),
+        frames.values[part],
+        energy_members=MemberSeries(frames.energy[part, None] + frames.deviations[part], frames.law),
+        energy_reference=frames.energy[part],
         temperature_K=frames.temperature_K,
         observable_members="paired" if frames.paired else None,
+        relaxation_frames=frames.relaxation_frames / (part.step or 1),
         log_weights=None if frames.log_weights is None else frames.log_weights[part],
     )
 

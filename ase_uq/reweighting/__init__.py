@@ -16,13 +16,14 @@
 from ase_uq.reweighting.columns import METHODS, check_method
 from ase_uq.reweighting.error_bars import MIN_FRAMES
 from ase_uq.reweighting.result import ReweightResult, combine, difference
-from ase_uq.reweighting.trajectory import inverse_temperature, reweight
+from ase_uq.reweighting.trajectory import check_relaxation, inverse_temperature, reweight
 
 __all__ = [
     "METHODS",
     "MIN_FRAMES",
     "ReweightResult",
     "check_method",
+    "check_relaxation",
     "combine",
     "difference",
     "inverse_temperature",

@@ -51,6 +51,8 @@ class Evidence:
         Of the result, (P,): mean, spread of members and its noise, sampling error, independent and effective frames.
     weight_frames
         Effective frames of the weights of a biased run, else `None`.
+    own, others
+        Length of the run over twice the slowest relaxation time, in each observable (P,) and in what moves beside it.
     plateau
         Whether blocking found one for every entry.
     """
@@ -68,6 +70,8 @@ class Evidence:
     independent: Array
     ess: Array
     weight_frames: float | None
+    own: Array
+    others: float
     plateau: bool
 
 
@@ -88,6 +92,7 @@ def gates_of(e: Evidence, q: Question) -> tuple[tuple[Gate, ...], float]:
         Diagnostics(
             **shared,
             independent=float(e.independent[p]),
+            own=float(e.own[p]),
             sampling=float(e.std[p]),
             spread=float(e.naive[p] ** 2),
             noise=float(e.noise[p]),
@@ -123,6 +128,7 @@ def _of_the_run(e: Evidence, q: Question, total: Sums, std_h: Array) -> dict[str
         "n_members": len(std_h),
         "n_frames": e.asked.n_frames,
         "plateau": e.plateau,
+        "others": e.others,
         "max_std_h": float(std_h.max()),
         "std_mean_h": float(np.sqrt(max(square - (mean / unit) ** 2, 0.0))),
         "energy_step": q.energy_step,

@@ -35,6 +35,7 @@ from ase_uq.reweighting.sampling import (
     blocks_for_jackknife,
     effective_frames,
     effective_weights,
+    pace,
     sampling_errors,
 )
 
@@ -63,10 +64,17 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
     if sums.n_frames < MIN_FRAMES or weight_frames < _FEWEST_WEIGHTS:
         return _without_errors(asked, q, weight_frames)
     followed = sums.columns(slice(k - q.n_followed, k)) if q.n_followed else asked
-    sampling = sampling_errors(followed, weighted=q.method == "direct")
-    g = np.array([each.g for each in sampling])
+    sampling = sampling_errors(
+        followed,
+        weighted=q.method == "direct",
+        relaxation_frames=q.relaxation_frames,
+        stratified=q.stratified,
+    )
+    paced = pace(followed, sampling, relaxation_frames=q.relaxation_frames)
+    # Fewer than one frame a frame is a gain for the mean, and makes no more frames of them.
+    g = np.array([max(1.0, each.g) for each in sampling])
 
-    blocks = blocks_for_jackknife(asked, followed, float(np.quantile(g, USUAL_G)))
+    blocks = blocks_for_jackknife(asked, paced.n_blocks)
     whole, without = asked.blocks.total(), blocks.left_out()
     full, left_out = (estimate(s, asked.origin_a, q) for s in (whole, without))
     deviations = jackknife_deviations(full.value, left_out.value, blocks.n)
@@ -79,8 +87,9 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
     if _needs_jackknife(q) or len(asked.run_starts) >= MIN_BLOCKS:
         axes = (1, -1) if q.own_members == "independent" else -1
         std = np.sqrt((deviations.mean(axis=axes) ** 2).sum(axis=0))
+    own = paced.own
     if g.shape != mean.shape:
-        g = np.full(mean.shape, float(np.quantile(g, USUAL_G)))
+        g, own = np.full(mean.shape, float(np.quantile(g, USUAL_G))), np.full(mean.shape, float(own.min()))
     # A weight of its own for every frame leaves fewer of them, correlated or not.
     independent = np.minimum(sums.n_frames / g, weight_frames)
     ess = np.asarray(independent)
@@ -101,6 +110,8 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
         independent=np.broadcast_to(independent, mean.shape),
         ess=ess,
         weight_frames=weight_frames if q.biased else None,
+        own=own,
+        others=paced.others,
         plateau=all(each.blocking.plateau for each in sampling),
     )
     gates, max_std_h = gates_of(evidence, q)

@@ -12,6 +12,7 @@ sum b, sum b a, sum b h, sum b h^2     `b`, `a`, `h`, `hh`
 sum b a h_i, sum b a h_i^2             `ah`, `ahh`
 w_i = b exp(-h_i)                      weight of a frame under member i
 sum w_i, sum w_i a                     `w`, `wa`
+sum V                                  `FrameSums.energy`, to see how slowly the run moves
 =====================================  =====================================================================
 
 References
@@ -122,6 +123,8 @@ class FrameSums:
         The largest log weights of each member, or `None`.
     run_starts
         (R,), the first block of every run.
+    energy
+        (B,), sums over blocks of the energy that drove the run, minus that of the first frame; eV.
     """
 
     blocks: Sums
@@ -131,6 +134,7 @@ class FrameSums:
     moments: Moments
     tails: LargestValues | None
     run_starts: NDArray[np.int64]
+    energy: Array
 
     @property
     def n_frames(self) -> int:
@@ -178,6 +182,7 @@ class FrameBlocks:
         self._run_starts = [0]
         shapes = ((), (), (k,), (m,), (m,), (k, m), (k, m), (m,), (k, m))
         self._sums = Sums(*(np.zeros((self.capacity, *shape)) for shape in shapes))
+        self._energy, self._zero = np.zeros(self.capacity), np.nan
         self._h3, self._h4, self._ww = np.zeros(m), np.zeros(m), np.zeros(m)
         self._wwa, self._wwaa = np.zeros((k, m)), np.zeros((k, m))
         self._second, self._lowest = np.zeros((1 + 2 * k, 3)), np.full(k, np.inf)
@@ -191,18 +196,46 @@ class FrameBlocks:
         """Number of frames taken so far."""
         return int(self._sums.n.sum())
 
-    def add(self, a: Array, h: Array, log_weights: Array | None = None) -> None:
-        """Take frames: columns (t, K), energy differences in kT (t, M), log weights of a biased run (t,)."""
+    def add(self, a: Array, h: Array, log_weights: Array | None = None, energy: Array | None = None) -> None:
+        """Take frames: columns (t, K), energy differences in kT (t, M), log weights of a biased run (t,), V (t,)."""
         if self._origin is None:
             # By way of the first frame, so that a constant is exactly zero from here on.
             origin_a, origin_h = (x[0] + (x - x[0]).mean(axis=0) for x in (a, h))
             self._origin = origin_a if self._centred else np.zeros_like(origin_a), origin_h
+            self._zero = 0.0 if energy is None else float(energy[0])
         step = max(1, _PIECE // (h.shape[1] + a.shape[1]))
         for start in range(0, len(a), step):
             part = slice(start, start + step)
             logs = np.zeros(len(a[part])) if log_weights is None else log_weights[part]
-            self._add(a[part] - self._origin[0], h[part] - self._origin[1], logs)
+            v = np.zeros(len(logs)) if energy is None else energy[part] - self._zero
+            self._add(a[part] - self._origin[0], h[part] - self._origin[1], logs, v)
             np.minimum(self._lowest, a[part].min(axis=0), out=self._lowest)
+
+    def add_shares(self, sums: Sums | None, a: Array, h: Array, log_weights: Array, shares: Array) -> Sums:
+        """Add frames that have all been taken to sums (S, ...) in which each counts by its `shares` (t, S).
+
+        Sums without frames are begun where there are none; they stand relative to the largest weights, as blocks do.
+        """
+        assert self._origin is not None
+        a, h = a - self._origin[0], h - self._origin[1]
+        w = np.exp(log_weights[:, None] - h - self._top_w)
+        parts = shares * np.exp(log_weights - self._top_b)[:, None]
+        hh = h * h
+        grid = (parts[:, :, None] * a[:, None, :]).reshape(len(a), -1)
+        weighted = (shares[:, :, None] * a[:, None, :]).reshape(len(a), -1)
+        shape = (shares.shape[1], a.shape[1], h.shape[1])
+        more = Sums(
+            shares.sum(axis=0),
+            parts.sum(axis=0),
+            parts.T @ a,
+            parts.T @ h,
+            parts.T @ hh,
+            (grid.T @ h).reshape(shape),
+            (grid.T @ hh).reshape(shape),
+            shares.T @ w,
+            (weighted.T @ w).reshape(shape),
+        )
+        return more if sums is None else Sums(*(old + new for old, new in zip(sums, more, strict=True)))
 
     def end_run(self) -> None:
         """Begin a new block, so that none holds frames of two runs."""
@@ -228,10 +261,16 @@ class FrameBlocks:
         )
         starts = np.array([start for start in self._run_starts if start < used])
         return FrameSums(
-            self._sums.map(lambda row: row[:used]), self._length, *self._origin, moments, self._tails, starts
+            self._sums.map(lambda row: row[:used]),
+            self._length,
+            *self._origin,
+            moments,
+            self._tails,
+            starts,
+            self._energy[:used],
         )
 
-    def _add(self, a: Array, h: Array, logs: Array) -> None:
+    def _add(self, a: Array, h: Array, logs: Array, v: Array) -> None:
         log_w = logs[:, None] - h
         self._raise_tops(logs, log_w)
         b, w = np.exp(logs - self._top_b), np.exp(log_w - self._top_w)
@@ -248,6 +287,7 @@ class FrameBlocks:
                 whole = max(1, min((len(a) - start) // room, self.capacity - self._current))
             length = min(room, len(a) - start)
             part = slice(start, start + whole * length)
+            self._energy[self._current : self._current + whole] += v[part].reshape(whole, length).sum(axis=1)
             self._add_blocks(*(x[part].reshape(whole, length, -1) for x in (a, h, b, w)))
             if length == room:
                 self._current += whole
@@ -299,7 +339,7 @@ class FrameBlocks:
 
     def _merge_pairs(self) -> None:
         half = self.capacity // 2
-        for row in self._sums:
+        for row in (*self._sums, self._energy):
             row[:half] = row[0::2] + row[1::2]
             row[half:] = 0.0
         self._current, self._length = half, 2 * self._length

@@ -6,6 +6,7 @@ symbol                        variable
 max_i sd(h_i)                 `max_std_h`, in units of kT
 exp(-var h)                   share of frames that direct weights leave for Gaussian h
 T/g                           `independent`, independent frames
+T/(2 tau)                     `own`, `others`, tau being the slowest relaxation time seen
 tr(P C)/(M - 1)               `noise`
 delta                         `second_order`, the first neglected term
 k                             `pareto_k`, shape of the tail of direct weights
@@ -34,6 +35,7 @@ CEA_STD_H = (1.0, 2.0)
 GAP_STD_H = 2.0  # inside a bin
 MODEL_FRAMES = 100.0  # T/g below which sampling noise is a large part of the members' spread
 SAMPLING_FRAMES = 50.0  # T/g below which g itself is not known
+OTHER_LENGTHS = 20.0  # the same of motions that may or may not be part of the observable
 MATERIAL_SHARE = 1.0 / 3.0  # of the spread between members
 SIGNIFICANT = 3.0  # standard errors
 DRIVER_STD_H = 0.01  # kT; far above rounding, far below anything that moves an average
@@ -101,6 +103,9 @@ class Diagnostics:
         M and T.
     independent
         Independent frames behind the reported mean, T/g, or what weights of a bias leave.
+    own, others
+        Length of the run over twice the slowest relaxation time: seen in the observable and its products with energy
+        differences, and in the energy of the run, energy differences or the thermostat.
     plateau
         Whether blocking found one.
     max_std_h, std_mean_h
@@ -136,6 +141,8 @@ class Diagnostics:
     std_mean_h: float
     spread: float
     noise: float
+    own: float = np.inf
+    others: float = np.inf
     sampling: float = 0.0
     mean_shift: float | None = None
     ess: float | None = None
@@ -316,11 +323,20 @@ def _shape(n: Diagnostics) -> Iterator[Gate]:
 
 def _length(n: Diagnostics) -> Iterator[Gate]:
     independent = n.independent
+    length = min(independent, n.own)
+    motion = (
+        "" if length == independent else ", of the slowest motion in the observable or in its product with an energy"
+    )
     sentence = (
-        f"the run is only {independent:.3g} correlation lengths long (fewer than {SAMPLING_FRAMES:g}): "
+        f"the run is only {length:.3g} correlation lengths long (fewer than {SAMPLING_FRAMES:g}){motion}: "
         "`std_sampling` is itself a rough lower estimate; run longer."
     )
-    yield _at_least("length of the run, independent frames T/g", independent, SAMPLING_FRAMES, "", sentence)
+    yield _at_least("length of the run in correlation lengths", length, SAMPLING_FRAMES, "", sentence)
+    sentence = (
+        f"the energies or the thermostat relax so slowly that the run is only {n.others:.3g} of their correlation "
+        f"lengths long (fewer than {OTHER_LENGTHS:g}): what follows them is missing from `std_sampling`; run longer."
+    )
+    yield _at_least("length of the run for the slowest energy", n.others, OTHER_LENGTHS, "", sentence)
     sentence = (
         f"blocking finds no plateau in {n.n_frames} frames: blocks are still correlated, and `std_sampling` is a "
         "lower bound; run longer."

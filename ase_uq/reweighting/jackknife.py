@@ -50,7 +50,7 @@ def block_jackknife(
     series
         (T,) or (T, K), the columns whose averages the estimator needs, products of observables included.
     n_blocks, block_length
-        One of the two, or neither: then blocks are 5 g long, between 8 and 100 of them.
+        One of the two, or neither: then as many as are independent for every column, between 8 and 100.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def block_jackknife(
     if block_length is not None:
         n_blocks = len(columns) // max(block_length, 1)
     if n_blocks is None:
-        n_blocks = jackknife_blocks(len(columns), float(np.max(statistical_inefficiency(columns).g)))
+        n_blocks = min(len(columns), int(np.min(statistical_inefficiency(columns).n_blocks)))
     if not 2 <= n_blocks <= len(columns):
         raise InputError(
             f"`n_blocks` must be between 2 and the number of frames {len(columns)}, got {n_blocks}; change the length."

@@ -54,6 +54,10 @@ class Question:
         Resolution of the energies handed in, kT.
     biased
         Whether frames carry weights.
+    relaxation_frames
+        A relaxation time known from elsewhere, as of the thermostat, in frames.
+    stratified
+        Whether every stretch of the run holds frames of several states in fixed proportions.
     """
 
     method: str
@@ -65,6 +69,8 @@ class Question:
     law: SpreadLaw = UNCALIBRATED
     energy_step: float = 0.0
     biased: bool = False
+    relaxation_frames: float = 0.0
+    stratified: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ symbol                                   variable
 =======================================  =======================================================================
 psi, z                                   `z`: what one frame adds to the reported mean, times T
 g                                        `SamplingError.g`
+T/(2 tau)                                `Pace.own`, `Pace.others`; tau is a relaxation time
 sum w^2, sum w^2 a, sum w^2 a^2          `Moments.ww`, `wwa`, `wwaa`
 =======================================  =======================================================================
 
@@ -16,21 +17,48 @@ Kish, Survey Sampling (1965): the effective number of frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ase_uq.reweighting import estimators
 from ase_uq.reweighting.frame_blocks import FrameSums, Sums
 from ase_uq.reweighting.jackknife import MIN_BLOCKS, jackknife_blocks
-from ase_uq.statistics import SamplingError, sampling_error_of_blocks, statistical_inefficiency
+from ase_uq.statistics import SamplingError, sampling_errors_of_blocks
+from ase_uq.zero_frequency import ZeroFrequency, zero_frequency
 
 Array = NDArray[np.float64]
 
 USUAL_G = 0.9  # quantile over the entries of a vector; the largest of many is noise
+_FEW_ENTRIES = 4  # of which each is judged by itself
 
 
-def sampling_errors(sums: FrameSums, *, weighted: bool) -> list[SamplingError]:
-    """Of the mean over members, for every column."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How slowly a run moves.
+
+    Attributes
+    ----------
+    own
+        (K,), length of the run over twice the relaxation time of the slowest motion in each column and in its product
+        with the energy difference of the member that moves most; infinite where none is seen.
+    others
+        The same of what else is at hand: the energy of the run, energy differences of members, the thermostat.
+    n_blocks
+        As many blocks as are independent of each other, for the jackknife.
+    """
+
+    own: Array
+    others: float
+    n_blocks: int
+
+
+def sampling_errors(
+    sums: FrameSums, *, weighted: bool, relaxation_frames: float = 0.0, stratified: bool = False
+) -> list[SamplingError]:
+    """Of the mean over members, for every column; the options are those of `sampling_errors_of_blocks`."""
     s, total, n = sums.blocks, sums.blocks.total(), sums.n_frames
     z, variance = _weighted_influence(sums, total) if weighted else _influence(sums, total)
     whole = s.n == sums.length
@@ -39,10 +67,14 @@ def sampling_errors(sums: FrameSums, *, weighted: bool) -> list[SamplingError]:
     if weighted and sums.length > 1 and len(z) > 1:
         # That of single members is more than that of their mean; blocks of a white series know the latter.
         variance = np.minimum(variance, sums.length * z.var(axis=0, ddof=1))
-    return [
-        sampling_error_of_blocks(column, length=sums.length, n_frames=n, variance=float(v))
-        for column, v in zip(z.T, variance, strict=True)
-    ]
+    return sampling_errors_of_blocks(
+        z,
+        length=sums.length,
+        n_frames=n,
+        variance=variance,
+        relaxation_frames=relaxation_frames,
+        stratified=stratified,
+    )
 
 
 def _influence(sums: FrameSums, total: Sums) -> tuple[Array, Array]:
@@ -75,24 +107,52 @@ def member_variances(sums: FrameSums, total: Sums) -> Array:
     return np.asarray(np.maximum(variance, 0.0))
 
 
-def blocks_for_jackknife(sums: FrameSums, followed: FrameSums, g: float) -> Sums:
-    """Blocks of at least 5 g frames, or one block a run where there are enough runs."""
+def pace(sums: FrameSums, sampling: Sequence[SamplingError], *, relaxation_frames: float = 0.0) -> Pace:
+    """Slowest motions in the columns, of which the sampling errors are known, and in all that moves beside them."""
+    product = _of_blocks(sums, _products(sums))
+    lengths = np.stack([[each.lengths for each in sampling], product.lengths])
+    n_blocks = np.stack([[each.n_blocks for each in sampling], product.n_blocks])
+    few = len(sampling) <= _FEW_ENTRIES
+    own = lengths.min(axis=0) if few else np.full(len(sampling), _slowest(lengths))
+    usual = int(n_blocks.min() if few else _slowest(n_blocks))
+    beside = _of_blocks(sums, np.column_stack([sums.blocks.h, sums.energy]))
+    others = [_slowest(beside.lengths[:-1]), float(beside.lengths[-1])]
+    if relaxation_frames > 0:
+        others.append(sums.n_frames / (2.0 * relaxation_frames))
+        usual = min(usual, jackknife_blocks(sums.n_frames, 2.0 * relaxation_frames))
+    return Pace(own, min(others), usual)
+
+
+def blocks_for_jackknife(sums: FrameSums, n_blocks: int) -> Sums:
+    """So many blocks, or one block a run where there are enough runs."""
     if len(sums.run_starts) >= MIN_BLOCKS:
         # Runs are independent, whatever the correlation inside them.
         return sums.blocks.map(lambda row: np.add.reduceat(row, sums.run_starts, axis=0))
-    return sums.blocks.merged(jackknife_blocks(sums.n_frames, max(g, _member_inefficiency(followed))))
+    return sums.blocks.merged(n_blocks)
 
 
-def _member_inefficiency(sums: FrameSums) -> float:
-    """Inefficiency, in frames, of a (1 - h_i) for the member that moves most, as far as blocks can tell."""
+def _slowest(values: Array) -> float:
+    """The smallest of a few values; of many the one that a tenth of them reach, since chance makes some slow."""
+    return float(np.quantile(values, 1.0 - USUAL_G, method="higher"))
+
+
+def _of_blocks(sums: FrameSums, totals: Array) -> ZeroFrequency:
+    """Spectra at zero of series of which the sums over blocks (B, K) are known."""
+    whole = sums.blocks.n == sums.length
+    means = (totals / sums.blocks.n[:, None])[whole if whole.sum() > 1 else slice(None)]
+    if len(means) < 2:
+        k = totals.shape[1]
+        return ZeroFrequency(np.zeros(k), np.full(k, np.inf), np.full(k, MIN_BLOCKS))
+    return zero_frequency(means)
+
+
+def _products(sums: FrameSums) -> Array:
+    """Sums over blocks (B, K) of (a - <a>)(h_i - <h_i>) for the member that moves most."""
     s, total = sums.blocks, sums.blocks.total()
     h = total.h / total.b
     widest = int((total.hh / total.b - h**2).argmax())
-    a, h_i, ah = total.a / total.b, h[widest], total.ah[:, widest] / total.b
-    z = (1.0 + h_i) * s.a + a * s.h[:, widest, None] - s.ah[:, :, widest] - (a - ah + 2.0 * a * h_i) * s.b[:, None]
-    whole = s.n == sums.length
-    z = (z / s.n[:, None])[whole if whole.sum() > 1 else slice(None)]
-    return sums.length * float(np.quantile(statistical_inefficiency(z).g, USUAL_G)) if len(z) > 1 else 1.0
+    a, h_i = total.a / total.b, h[widest]
+    return np.asarray(s.ah[:, :, widest] - h_i * s.a - a * s.h[:, widest, None] + a * h_i * s.b[:, None])
 
 
 def effective_weights(sums: FrameSums) -> float:

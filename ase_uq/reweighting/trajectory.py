@@ -19,7 +19,7 @@ Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 20 t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from ase_uq.errors import InputError
 from ase_uq.reweighting.columns import check_method, columns_for, within_groups
 from ase_uq.reweighting.error_bars import MIN_FRAMES, average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
+from ase_uq.reweighting.mixture import mixture_of, with_free_energies
 from ase_uq.reweighting.result import ReweightResult
 from ase_uq.spread import SpreadLaw
 
@@ -60,7 +61,9 @@ def reweight(
     observable_members: str | None = None,
     function: Callable[[Any], Any] | None = None,
     log_weights: ArrayLike | None = None,
+    state_shares: ArrayLike | None = None,
     runs: ArrayLike | None = None,
+    relaxation_frames: float = 0.0,
     alpha: float | None = None,
     mean_share: float | None = None,
     dof: float | None = None,
@@ -90,9 +93,17 @@ def reweight(
         that returns a number or an array. With "cea" it is expanded to first order, so that moments are centred.
     log_weights
         (T,): logarithms of the weights of a biased run, U_bias/kT. Without them a biased run gives biased averages.
+        Those of `mbar_log_weights` bring along what the error of their free energies needs.
+    state_shares
+        (T, K), for weights from MBAR that were made elsewhere: N_k exp(f_k - u_k)/sum_l N_l exp(f_l - u_l) of every
+        frame, `mbar.W_nk * mbar.N_k` of pymbar. Without them the free energies count as exact, and bars come out
+        several times too small. Frames must be in the order of `ase_uq.multistate.interleaved`.
     runs
         (T,): number of the run each frame belongs to, frames of a run together. With 8 runs or more the sampling error
         is what runs differ by.
+    relaxation_frames
+        A relaxation time known from elsewhere, such as that of the thermostat (1/friction for Langevin), in frames. The
+        sampling error then allows for motions that slow, without waiting for evidence of them.
     alpha, mean_share, dof
         Calibration factor inside the members, the share of their variance that their mean carries (1/M, or 0 where it
         is pinned to them), and the degrees of freedom of their spread (M - 1, or infinite where it is exact): for
@@ -124,7 +135,11 @@ def reweight(
     arXiv:2011.08828, Eqs. 20 to 28.
     """
     check_method(method)
+    check_relaxation(relaxation_frames)
     frames = _frames(observable, energy_members, energy_reference, temperature_K, log_weights, runs)
+    mixture = mixture_of(log_weights, state_shares, runs, len(frames.observable))
+    if mixture is not None:
+        frames = _in_order(frames, mixture.order)
     n_members = frames.members.shape[1]
     several = np.ndim(frames.beta) > 0 and len(np.unique(frames.beta)) > 1
     if several and method == "gap":
@@ -142,22 +157,34 @@ def reweight(
     )
     shift = _shift_by_temperature(frames, weighted=method == "direct")
     values = _with_residuals(frames) if several else frames.observable
-    start = 0
-    for end in frames.run_ends.tolist():
-        for first in range(start, end, _CHUNK):
-            part = slice(first, min(first + _CHUNK, end))
-            logs = None if frames.log_weights is None else frames.log_weights[part]
-            blocks.add(columns.build(values[part]), _reduced(frames, part) - shift[part], logs)
-        blocks.end_run()
-        start = end
+    chunks = list(_chunks(frames.run_ends))
+
+    def portion(part: slice) -> tuple[Array, Array, Array | None]:
+        logs = None if frames.log_weights is None else frames.log_weights[part]
+        return columns.build(values[part]), _reduced(frames, part) - shift[part], logs
+
+    for part, ends in chunks:
+        blocks.add(*portion(part), frames.reference[part])
+        if ends:
+            blocks.end_run()
+    sums = blocks.result()
+    if mixture is not None:
+        slopes = None
+        for part, _ in chunks:
+            a, h, logs = portion(part)
+            slopes = blocks.add_shares(slopes, a, h, np.asarray(logs), mixture.shares[part])
+        assert slopes is not None
+        sums = with_free_energies(sums, mixture.shares, mixture.in_state, slopes)
     return average(
-        blocks.result(),
+        sums,
         replace(
             columns.question,
             function=function,
             law=_law(energy_members, alpha, mean_share, dof),
             energy_step=frames.energy_step,
+            relaxation_frames=relaxation_frames,
             biased=frames.log_weights is not None,
+            stratified=mixture is not None,
         ),
     )
 
@@ -168,11 +195,41 @@ def _law(energy_members: ArrayLike, alpha: float | None, mean_share: float | Non
     return replace(remembered, **{name: value for name, value in given.items() if value is not None})
 
 
+def _chunks(run_ends: NDArray[np.int64]) -> Iterator[tuple[slice, bool]]:
+    """Stretches of all frames, and whether a run ends with them."""
+    start = 0
+    for end in run_ends.tolist():
+        for first in range(start, end, _CHUNK):
+            yield slice(first, min(first + _CHUNK, end)), first + _CHUNK >= end
+        start = end
+
+
+def _in_order(frames: _Frames, order: NDArray[np.int64]) -> _Frames:
+    logs, beta = frames.log_weights, frames.beta
+    return replace(
+        frames,
+        observable=frames.observable[order],
+        members=frames.members[order],
+        reference=frames.reference[order],
+        log_weights=None if logs is None else logs[order],
+        beta=beta if np.ndim(beta) == 0 else np.asarray(beta)[order],
+    )
+
+
 def inverse_temperature(temperature_K: float) -> float:
     """1/(kB T) in 1/eV."""
     if not (np.isfinite(temperature_K) and temperature_K > 0):
         raise InputError(f"`temperature_K` must be positive, got {temperature_K}; pass the thermostat's target in K.")
     return 1.0 / (kB * temperature_K)
+
+
+def check_relaxation(relaxation_frames: float) -> None:
+    """Refuse a relaxation time that is none."""
+    if not (np.isfinite(relaxation_frames) and relaxation_frames >= 0):
+        raise InputError(
+            f"`relaxation_frames` must be a time in frames, at least 0, got {relaxation_frames}; pass the thermostat's "
+            "relaxation time over the time between frames, or leave it out."
+        )
 
 
 def _reduced(frames: _Frames, part: slice | Array) -> Array:
