@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 _DIGITS_OF_SMALLER = 2
 _DIGITS_OF_LARGER = 4
@@ -68,16 +68,29 @@ class HasInterval(Protocol):
     def interval(self, level: float = ...) -> tuple[float, float]: ...  # noqa: D102
 
 
-def model_unresolved(average: Averaged) -> bool:
-    """Whether the spread between members is no more than sampling noise makes it, so that it is an upper bound only."""
-    return 0 < average.std_model_naive**2 <= 2.0 * average.noise
+def model_unresolved(average: Averaged) -> Any:
+    """Whether the spread between members is no more than sampling noise makes it, so that it is an upper bound only.
+
+    A bool, or an array of them for the average of a vector.
+    """
+    naive = average.std_model_naive
+    return (naive > 0) & (naive**2 <= 2.0 * average.noise)
+
+
+def model_error(average: Averaged) -> tuple[Any, Any]:
+    """Model error of an average, and whether it is an upper bound only: then it is the spread as it is, noise included.
+
+    Two numbers, or two arrays for the average of a vector.
+    """
+    bound = model_unresolved(average)
+    # Without a branch, so that numbers and arrays go the same way; the bound is the larger of the two.
+    return average.std_model + bound * (average.std_model_naive - average.std_model), bound
 
 
 def round_average(average: Averaged) -> RoundedResult:
     """Round an average; a model error that cannot be told from sampling noise becomes the bound it is."""
-    unresolved = model_unresolved(average)
-    model = average.std_model_naive if unresolved else average.std_model
-    return round_result(average.mean, average.std_sampling, model, model_is_bound=unresolved)
+    model, bound = model_error(average)
+    return round_result(average.mean, average.std_sampling, model, model_is_bound=bool(bound))
 
 
 def format_interval(average: HasInterval, unit: str | None = None, *, level: float = 0.95) -> str:

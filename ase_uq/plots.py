@@ -63,6 +63,7 @@ STYLE: Any = {
     "ytick.minor.size": 0.0,
     "lines.linewidth": 1.1,
     "lines.solid_capstyle": "round",
+    "hatch.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "legend.handlelength": 1.4,

@@ -110,7 +110,10 @@ def test_a_spread_of_pure_noise_is_unresolved():
     rng = np.random.default_rng(2)
     h = 0.3 * kB * 300.0 * rng.normal(size=(400, 6))
     run = replace(synthetic_run(400, observables={"a": rng.normal(size=400)}), energy_members_minus_energy=h)
-    assert model_unresolved(averages(run)[0].result)
+    average = averages(run)[0]
+    assert model_unresolved(average.result)
+    assert average.running.bound[-1]
+    assert average.running.std_model[-1] == pytest.approx(average.result.std_model_naive)
     resolved = averages(synthetic_run(), ["umbrella_angle"])[0].result
     assert not model_unresolved(resolved)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -113,6 +115,17 @@ def test_the_final_value_carries_three_bars_on_the_scale_of_the_running_average(
     assert final.get_ylim() == bottom.get_ylim()
     bars = [np.ptp(c.lines[2][0].get_segments()[0][:, 1]) / 2 for c in final.containers]
     np.testing.assert_allclose(bars, [r.std_sampling[-1], r.std_model[-1], r.std_total[-1]])
+
+
+def test_a_model_error_that_is_not_resolved_is_drawn_as_the_bound_it_is():
+    r = replace(running(), bound=np.arange(40) >= 20)
+    _, bottom, final = average_figure(time_fs=r.time_fs, values=r.mean, running=r, name="a", unit="K").axes
+    hatched = [path.vertices[:, 0] for c in bottom.collections if c.get_hatch() for path in c.get_paths()]
+    middle = 0.5 * (r.time_fs[19] + r.time_fs[20]) / 1000
+    assert min(x.min() for x in hatched) == pytest.approx(middle)
+    assert max(x.max() for x in hatched) == pytest.approx(r.time_fs[-1] / 1000)
+    assert "± model error, upper bound" in [text.get_text() for text in bottom.get_legend().get_texts()]
+    assert [t.get_text() for t in final.get_xticklabels()] == ["sampling\n", "model\nat most", "total\nat most"]
 
 
 def test_an_average_without_any_bar_still_has_a_scale():

@@ -71,18 +71,17 @@ def run(
     else:
         axis, unit = _axis(runs[0], name, functions, result), _unit(runs[0], name, functions)
     if plot is not None:
-        _plot(plot, result, axis, name, unit)
-    warnings = (
-        *_warnings_of_runs(runs, skip=skip, unbiased=keep_bias or (bias is None and runs[0].bias_energy is None)),
-        *result.warnings,
-    )
+        heading, symbol = (f"Free energy along {name}", "F") if free_energy is not None else (name, "")
+        _plot(plot, result, axis, heading, unit, symbol)
+    unbiased = keep_bias or (bias is None and runs[0].bias_energy is None)
+    warnings = (*_warnings_of_runs(runs, skip=skip, unbiased=unbiased), *result.warnings)
     if as_json:
         _print_json(name, unit, axis, result, warnings)
         return
     # A failed gate comes before the number it is about.
     for warning in warnings:
         typer.echo(f"warning: {warning}")
-    _print(name, unit, axis, result)
+    _print("F" if free_energy is not None else name, unit, axis, result)
     if runs[0].bias_energy is not None:
         how = "as it was, with it (--keep-bias)" if keep_bias else "without it (weights exp(bias/kT))"
         typer.echo(f"the run was driven with a bias; averages are of the run {how}")
@@ -140,12 +139,12 @@ def _unit(recorded: RunLog, name: str, functions: dict[str, tuple[Any, str]]) ->
     return "eV/K" if name == "heat_capacity" else recorded.units.get(name, "")
 
 
-def _plot(path: Path, result: ReweightResult, axis: Axis | None, name: str, unit: str) -> None:
+def _plot(path: Path, result: ReweightResult, axis: Axis | None, name: str, unit: str, symbol: str) -> None:
     from ase_uq.profiles import save_profile
 
     if axis is None:
         raise InputError("`--plot` draws a vector, got one number; use `ase-uq report` for running averages.")
-    save_profile(path, result, axis, name=name, unit=unit)
+    save_profile(path, result, axis, name=name, unit=unit, symbol=symbol)
 
 
 def _print_json(name: str, unit: str, axis: Axis | None, result: ReweightResult, warnings: tuple[str, ...]) -> None:
@@ -161,7 +160,7 @@ def _print_json(name: str, unit: str, axis: Axis | None, result: ReweightResult,
 def _print(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> None:
     import numpy as np
 
-    from ase_uq.formatting import format_interval, format_result, round_average
+    from ase_uq.formatting import format_interval, format_result, model_error, round_average
 
     if np.ndim(result.mean) == 0:
         typer.echo(f"{name} = {round_average(result).text(unit)}")
@@ -171,9 +170,7 @@ def _print(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> N
         heading = f"{axis.axis_name} ({axis.axis_unit})" if axis is not None and axis.axis_unit else "entry"
         typer.echo(f"{heading:>12}  {name}{f' ({unit})' if unit not in ('', '1') else ''}")
         centres = np.arange(np.size(result.mean)) if axis is None else axis.centres
-        unresolved = np.square(result.std_model_naive) <= 2.0 * np.asarray(result.noise)
-        model = np.where(unresolved, result.std_model_naive, result.std_model)
-        bounds = unresolved & (np.asarray(result.std_model_naive) > 0)
+        model, bounds = model_error(result)
         rows = zip(centres, *map(np.ravel, (result.mean, result.std_sampling, model, bounds)), strict=True)
         for x, mean, sampling, bar, is_bound in rows:
             typer.echo(f"{x:12.4g}  {format_result(mean, sampling, bar, model_is_bound=bool(is_bound))}")

@@ -13,6 +13,7 @@ from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
+from ase_uq.formatting import model_error
 from ase_uq.report.figures import RunningAverage
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult, reweight
 from ase_uq.run_checks import target_temperature
@@ -164,12 +165,15 @@ def _running_average(frames: _Frames, whole: ReweightResult) -> RunningAverage:
     ends = np.unique(np.linspace(shortest, n_frames, N_PREFIXES).astype(int)).tolist()
     results = [(_reweight(frames, slice(0, end, stride)), end) for end in ends if end < n_frames]
     results.append((whole, n_frames))
+    model, bound = (np.array(values) for values in zip(*(model_error(result) for result, _ in results), strict=True))
+    sampling = np.array([result.std_sampling for result, _ in results])
     return RunningAverage(
         time_fs=frames.time_fs[[end - 1 for _, end in results]],
         mean=np.array([result.mean for result, _ in results]),
-        std_sampling=np.array([result.std_sampling for result, _ in results]),
-        std_model=np.array([result.std_model for result, _ in results]),
-        std_total=np.array([result.std_total for result, _ in results]),
+        std_sampling=sampling,
+        std_model=model,
+        std_total=np.hypot(sampling, model),
+        bound=bound,
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -16,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ase_uq.bands import Bands, draw_bands, legend_of
 from ase_uq.plots import INK, MODEL, MUTED, SAMPLING, STYLE, plain_log_axis
 
 Array = NDArray[np.float64]
@@ -27,6 +27,7 @@ STD_H_THRESHOLDS = (0.5, 1.0, 2.0)
 # All lengths in inches.
 _WIDTH = 8.0
 _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 0.62, 0.1, 0.32, 0.46, 0.42
+_LEGEND = 0.2  # a line of its own above a panel
 _LOG_RANGE = 30.0
 _TIME_UNITS = ((2.0e6, 1.0e6, "ns"), (2.0e3, 1.0e3, "ps"))
 _MOST_HISTOGRAM_BINS = 40
@@ -50,6 +51,9 @@ class RunningAverage:
     ----------
     time_fs, mean, std_sampling, std_model, std_total
         (K,) each; the last entry is the whole run.
+    bound
+        (K,), where `std_model` is an upper bound only: the spread of members that cannot be told from sampling noise.
+        `None` for nowhere.
     """
 
     time_fs: Array
@@ -57,6 +61,13 @@ class RunningAverage:
     std_sampling: Array
     std_model: Array
     std_total: Array
+    bound: NDArray[np.bool_] | None = None
+
+    @property
+    def bands(self) -> Bands:
+        """Both errors, to be drawn."""
+        bound = np.zeros(len(self.mean), dtype=np.bool_) if self.bound is None else self.bound
+        return Bands(self.std_sampling, self.std_model, bound)
 
 
 def envelope(x: Array, y: Array, *, n_buckets: int = N_BUCKETS) -> Envelope:
@@ -152,16 +163,16 @@ def weight_figure(*, time_fs: Array, weight: Array) -> Figure:
 def average_figure(*, time_fs: Array, values: Array, running: RunningAverage, name: str, unit: str) -> Figure:
     """An observable, its running average with both bars, and the final value with its bars; `values` (T,)."""
     with mpl.rc_context(STYLE):
-        figure, (top, bottom), t = _time_panels(time_fs, heights=(1.0, 1.9), right=1.72)
+        figure, (top, bottom), t = _time_panels(time_fs, heights=(1.0, 1.9), right=1.72, gap=_GAP + _LEGEND)
         scale, _ = time_unit(time_fs)
         _series(top, t, values, colour=SAMPLING)
         label = _escape(f"{name} ({unit})" if unit else name)
         top.set_title(label)
-        _bands(bottom, running.time_fs / scale, running)
-        bottom.plot(running.time_fs / scale, running.mean, color=INK, linewidth=1.5, label="average")
-        bottom.set_title(f"Running average ({_escape(unit)})" if unit else "Running average")
+        draw_bands(bottom, running.time_fs / scale, running.mean, running.bands)
+        bottom.plot(running.time_fs / scale, running.mean, color=INK, linewidth=1.5)
+        bottom.set_title(f"Running average ({_escape(unit)})" if unit else "Running average", pad=7.0 + 72 * _LEGEND)
         bottom.set_ylim(*_average_limits(running))
-        _legend(bottom)
+        bottom.legend(handles=legend_of(running.bands), loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=5)
         _final_value(figure, bottom, running)
     return figure
 
@@ -202,7 +213,7 @@ def _draw_shapes(ax: Axes, deviations: Array, *, worst: int, width: float, name:
     x = np.linspace(-reach, reach, 201)
     gaussian = np.exp(-0.5 * (x / width) ** 2) / (width * np.sqrt(2 * np.pi))
     ax.plot(x, gaussian, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="Gaussian of its width")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # with room for the legend
     ax.legend(loc="upper right", bbox_to_anchor=(1.0, 1.0), handlelength=1.6)
 
 
@@ -224,38 +235,19 @@ def _draw_widths(ax: Axes, std: Array, *, worst: int, names: list[str]) -> None:
     ax.set_xlabel("sd(h) (units of kT)", labelpad=3)
 
 
-def _bands(ax: Axes, x: Array, running: RunningAverage) -> None:
-    # Each colour fills only what lies outside the narrower band: laid over each other, the two would make a third.
-    # Where the bands change places there is a point of the line, so that fills meet without a gap.
-    gap = running.std_sampling - running.std_model
-    k = np.flatnonzero(gap[:-1] * gap[1:] < 0)
-    crossings = x[k] + (x[k + 1] - x[k]) * gap[k] / (gap[k] - gap[k + 1])
-    fine = np.sort(np.concatenate([x, crossings]))
-    mean, sampling, model = (np.interp(fine, x, y) for y in (running.mean, running.std_sampling, running.std_model))
-    corners = [0, *np.searchsorted(fine, crossings), len(fine) - 1]
-    for start, stop in pairwise(corners):
-        part = slice(start, stop + 1)
-        bands = [(sampling[part], SAMPLING), (model[part], MODEL)]
-        (inner, inner_colour), (outer, outer_colour) = sorted(bands, key=lambda band: float(band[0].sum()))
-        c = mean[part]
-        ax.fill_between(fine[part], c - inner, c + inner, color=inner_colour, alpha=0.25, linewidth=0)
-        for sign in (1.0, -1.0):
-            ax.fill_between(fine[part], c + sign * inner, c + sign * outer, color=outer_colour, alpha=0.25, linewidth=0)
-    for bar, colour, text in ((sampling, SAMPLING, "± sampling error"), (model, MODEL, "± model error")):
-        for sign in (1.0, -1.0):
-            ax.plot(fine, mean + sign * bar, color=colour, linewidth=1.0, label=text if sign > 0 else None)
-
-
 def _final_value(figure: Figure, beside: Axes, running: RunningAverage) -> None:
     box = beside.get_position()
     ax = figure.add_axes((box.x1 + 0.16 / _WIDTH, box.y0, 1.42 / _WIDTH, box.height), sharey=beside)
-    mean = running.mean[-1]
+    mean, is_bound = running.mean[-1], running.bands.bound[-1]
     bars = ((running.std_sampling, SAMPLING), (running.std_model, MODEL), (running.std_total, INK))
     for x, (bar, colour) in enumerate(bars):
-        ax.errorbar(x, mean, yerr=bar[-1], color=colour, marker="o", markersize=4, capsize=3.5, linewidth=1.6)
+        drawn = ax.errorbar(x, mean, yerr=bar[-1], color=colour, marker="o", markersize=4, capsize=3.5, linewidth=1.6)
+        if is_bound and x > 0:
+            drawn[2][0].set_linestyle((0, (1.0, 1.0)))
     ax.axhline(mean, color=INK, linewidth=0.6)
     ax.set_xlim(-0.55, 2.5)
-    ax.set_xticks([0, 1, 2], ["sampling", "model", "total"], fontsize=7.5)
+    most = "\nat most" if is_bound else ""
+    ax.set_xticks([0, 1, 2], ["sampling" + most[:1], "model" + most, "total" + most], fontsize=7.5)
     ax.tick_params(axis="y", left=False, labelleft=False)
     ax.tick_params(axis="x", length=0)
     ax.spines["left"].set_visible(False)
@@ -273,21 +265,21 @@ def _average_limits(running: RunningAverage) -> tuple[float, float]:
     return float(low - margin), float(high + margin)
 
 
-def _panels(*, heights: tuple[float, ...], right: float = _RIGHT) -> tuple[Figure, list[Axes]]:
-    total = _TOP + sum(heights) + _GAP * (len(heights) - 1) + _BOTTOM
+def _panels(*, heights: tuple[float, ...], right: float = _RIGHT, gap: float = _GAP) -> tuple[Figure, list[Axes]]:
+    total = _TOP + sum(heights) + gap * (len(heights) - 1) + _BOTTOM
     figure = Figure(figsize=(_WIDTH, total))
     axes, top = [], total - _TOP
     for height in heights:
         box = (_LEFT / _WIDTH, (top - height) / total, 1 - (_LEFT + right) / _WIDTH, height / total)
         axes.append(figure.add_axes(box))
-        top -= height + _GAP
+        top -= height + gap
     return figure, axes
 
 
 def _time_panels(
-    time_fs: Array, *, heights: tuple[float, ...], right: float = _RIGHT
+    time_fs: Array, *, heights: tuple[float, ...], right: float = _RIGHT, gap: float = _GAP
 ) -> tuple[Figure, list[Axes], Array]:
-    figure, axes = _panels(heights=heights, right=right)
+    figure, axes = _panels(heights=heights, right=right, gap=gap)
     scale, unit = time_unit(time_fs)
     t = time_fs / scale
     for ax in axes:

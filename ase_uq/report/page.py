@@ -54,12 +54,12 @@ def grouped(n: int) -> str:
     return f"{n:,}".replace(",", "\u202f")
 
 
-def count(n: int, noun: str) -> str:
+def count(n: int, noun: str, plural: str = "") -> str:
     """Write so many of something, with its plural.
 
     Examples
     --------
-    >>> count(1, "frame"), count(20, "frame")
-    ('1 frame', '20 frames')
+    >>> count(1, "frame"), count(20, "frame"), count(2, "entry", "entries")
+    ('1 frame', '20 frames', '2 entries')
     """
-    return f"{grouped(n)} {noun}{'' if n == 1 else 's'}"
+    return f"{grouped(n)} {noun if n == 1 else plural or f'{noun}s'}"

@@ -11,6 +11,7 @@ from ase_uq.formatting import (
     format_fixed,
     format_interval,
     format_significant,
+    model_error,
     model_unresolved,
     round_average,
     round_result,
@@ -36,8 +37,9 @@ _WHAT_THE_BARS_MEAN = (
     'The <span class="sampling">sampling error</span> is what a longer run would reduce. The <span class="model">model '
     "error</span> is the spread between the averages that the members would have given, free of sampling noise; only a "
     "better model reduces it. It contains neither the error of the reference method nor what all members get wrong "
-    "together. Both are one standard deviation, which holds less than 68 % where members or independent frames are "
-    "few; the interval knows how many there are, and what error the mean of the members has of its own."
+    "together. Where the run is too short to tell it from sampling noise, the spread as it is bounds it: a bound is "
+    "written with &lt; and drawn hatched. Both are one standard deviation, which holds less than 68 % where members or "
+    "independent frames are few; the interval knows how many there are, and what error the mean of the members has."
 )
 _HOW_TO_READ_RUNNING = (
     f"Each point is the average over the run up to that time, from the first {MIN_FRAMES} frames on. Bands are one "
@@ -52,7 +54,7 @@ _HOW_TO_READ_MEMBERS = (
 )
 _WHAT_MEMBERS_ADD = (
     "Average under each member minus the mean over members. The spread is their standard deviation; the model error is "
-    "what remains of it without sampling noise."
+    "what remains of it without sampling noise, or below it where that cannot be told."
 )
 
 
@@ -139,10 +141,17 @@ def _below_profile(result: ReweightResult) -> str:
     varies = np.asarray(result.std_sampling) > 0
     if not varies.any():
         return text("The observable does not change along the run.")
-    sampling, model, ess = (float(np.median(x[varies])) for x in (result.std_sampling, result.std_model, result.ess))
+    model_std, bound = (np.asarray(values)[varies] for values in model_error(result))
+    sampling, ess = (float(np.median(np.asarray(x)[varies])) for x in (result.std_sampling, result.ess))
+    said = _limiting(sampling, float(np.median(model_std)))
+    if bound.any():
+        said = (
+            f"In {bound.sum()} of {count(len(bound), 'entry', 'entries')} that vary the run is too short to tell the "
+            "model error from sampling noise; hatched is its upper bound."
+        )
     frames = f"{ess:.0f} independent of {count(result.n_frames, 'frame')} (median over entries that vary)"
     method = f"Method: {_METHODS.get(result.method, result.method)}, {frames}."
-    return text(f"± is one standard deviation. {_limiting(sampling, model)} {method}")
+    return text(f"± is one standard deviation. {said} {method}")
 
 
 def _headline(result: ReweightResult, unit: str) -> str:
@@ -214,11 +223,12 @@ def _member_row(name: str, std: float, cells: Sequence[str], *, marked: bool) ->
 
 
 def _footer_rows(results: Sequence[ReweightResult]) -> Iterator[str]:
+    models = [model_error(result) for result in results]
     for label, values in (
-        ("Spread", [result.std_model_naive for result in results]),
-        ("Model error", [result.std_model for result in results]),
+        ("Spread", [format_significant(result.std_model_naive, 2) for result in results]),
+        ("Model error", [f"{'<' if bound else ''}{format_significant(size, 2)}" for size, bound in models]),
     ):
-        cells = "".join(f"<td>{format_significant(value, 2)}</td>" for value in values)
+        cells = "".join(f"<td>{text(value)}</td>" for value in values)
         yield f'<tr><th scope="row">{label}</th><td></td>{cells}</tr>'
 
 

@@ -136,6 +136,11 @@ def reweight(
     """
     check_method(method)
     check_relaxation(relaxation_frames)
+    if log_weights is None and getattr(energy_members, "biased", False):
+        raise InputError(
+            "`log_weights` must be given for the frames of a biased run, got none; pass those of the log "
+            "(`run.log_weights`), or np.asarray(energy_members) to average the biased run as it is."
+        )
     frames = _frames(observable, energy_members, energy_reference, temperature_K, log_weights, runs)
     mixture = mixture_of(log_weights, state_shares, runs, len(frames.observable))
     if mixture is not None:
