@@ -43,6 +43,7 @@ from ase_uq.errors import InputError
 from ase_uq.resolution import zero_by_symmetry
 from ase_uq.student_t import (
     Method,
+    clustered_variance,
     effective_number,
     inefficiency_in_order,
     relative_error,
@@ -58,7 +59,6 @@ MIN_STRUCTURES = 10  # alpha is then known to about 30 % at best
 ALPHA_FLOOR = 0.1  # of c: the smallest alpha ever returned
 # A spread this far below the typical one is rounding noise around a zero that symmetry or a shared constant forces.
 NEGLIGIBLE_SPREAD = 1e-6
-N_BOOTSTRAP = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Calibration:
         Factor to be applied to the members around their mean, never below `ALPHA_FLOOR` times the ratio of errors to
         spread.
     alpha_std_error
-        Its standard error: the larger of the bootstrap, over groups where they were given, and of what the
+        Its standard error: the larger of that from the scatter of groups, or structures, and of that which the
         correlations of the members leave; the true value lies within twice of it in 95 % of cases. `None` with fewer
         than two groups.
     method
@@ -147,7 +147,6 @@ def calibrate(
     groups: Sequence[Any] | None = None,
     kinds: Mapping[str, Sequence[Any]] | None = None,
     resolution: float | None = None,
-    seed: int = 0,
     values: str = "structures",
 ) -> Calibration:
     """Fit the calibration factor alpha of a model with members.
@@ -174,16 +173,14 @@ def calibrate(
     method
         `"student_t"`, or `"moment"` for Eq. 6.
     groups
-        (S,), labels such as the trajectory a frame is from. Structures of one group are correlated, and the bootstrap
-        draws whole groups. Without it structures are taken in their order, and neighbours may be correlated.
+        (S,), labels such as the trajectory a frame is from. Structures of one group are correlated, and the error bar
+        is taken between groups. Without it structures are taken in their order, and neighbours may be correlated.
     kinds
         Name of a grouping -> (S,) labels: kinds that want an alpha of their own are named in a warning.
     resolution
         Values whose mean and spread are both at most this are zero by symmetry and left out. By default 1e-4 of the
         root mean square of `reference` over the others; for energies of structures, whose zero is arbitrary, only a
         spread a million times below the typical one counts as none.
-    seed
-        Of the bootstrap.
     values
         What there is one of for each entry, for the warnings.
 
@@ -240,7 +237,7 @@ def calibrate(
     of_kind = {name: np.array([str(x) for x in given])[used] for name, given in (kinds or {}).items()}
     correlated = 1.0 if groups is not None else _in_order(z, of_kind, nu)
     variance = _variance_of_log_scale(
-        z, labels[used], weights, None if deviations is None else deviations[:, used], correlated, seed=seed, **law
+        z, labels[used], weights, None if deviations is None else deviations[:, used], correlated, **law
     )
     std_error = None if variance is None else _error_of_alpha(scales[method], share, variance)
     raw = None
@@ -305,19 +302,12 @@ def _variance_of_log_scale(
     *,
     dof: float,
     method: Method,
-    seed: int,
 ) -> float | None:
-    present, member_of = np.unique(labels, return_inverse=True)
-    n_groups = len(present)
-    if n_groups < 2:
+    # The moment is the scale of normal variables.
+    variance = clustered_variance(z, labels, weights=weights, dof=dof if method == "student_t" else np.inf)
+    if variance is None:
         return None
-    rng = np.random.default_rng(seed)
-    drawn = [np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups) for _ in range(N_BOOTSTRAP)]
-    whole = np.sqrt(scale_squared(z**2, dof=dof, method=method, weights=weights))
-    found = [scale_squared(z**2, dof=dof, method=method, weights=weights * counts[member_of]) for counts in drawn]
-    variance = correlated * float(np.var(np.sqrt(found) / max(whole, 1e-300), ddof=1))
-    # Weights below 1 count the constants that were taken out.
-    variance *= len(weights) / float(weights.sum())
+    variance *= correlated
     if deviations is None:
         return variance
     n = effective_number(deviations, weights=weights, exact=np.isinf(dof))

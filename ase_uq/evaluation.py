@@ -174,7 +174,9 @@ class Residuals:
     def factors(self, **options: Any) -> dict[str, Calibration]:
         """Fit all that labels and model allow: energy, forces and, with at least 10 labels, stress."""
         stress = self.with_stress
-        chosen = ["energy", "forces"]
+        chosen = ["energy"]
+        if self.counted_forces.sum() >= MIN_STRUCTURES:
+            chosen.append("forces")
         if stress is not None and len(stress.frames) >= MIN_STRUCTURES and stress.stacked("stress_var") is not None:
             chosen.append("stress")
         return {name: self.calibrate(on=name, **options) for name in chosen}

@@ -23,6 +23,7 @@ from ase_uq.errors import InputError
 from ase_uq.framefile import FORMAT, FORMAT_VERSION, PER_ATOM, Column
 from ase_uq.spread import MemberSeries, SpreadLaw
 from ase_uq.superblock import SIGNATURE, VERSION, UnclosedFile
+from ase_uq.thermostat import relaxation_frames
 
 Array = NDArray[np.float64]
 
@@ -177,9 +178,13 @@ def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunL
     own = frozenset(
         name.removeprefix("observables/") for name, d in log.datasets.items() if d.attrs.get("members", False)
     )
-    law, biased = SpreadLaw.of_log(log.attributes), "bias_energy" in columns
     if (differences := columns.get("energy_members_minus_energy")) is not None:
-        columns["energy_members_minus_energy"] = MemberSeries(differences, law, biased=biased)
+        columns["energy_members_minus_energy"] = differences = MemberSeries(
+            differences,
+            SpreadLaw.of_log(log.attributes),
+            relaxation_frames=relaxation_frames(log.attributes, columns["time_fs"]),
+            biased="bias_energy" in columns,
+        )
     fields = {name: values for name, values in columns.items() if name in RunLog.__dataclass_fields__}
     return RunLog(
         path=log.path,
@@ -188,9 +193,7 @@ def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunL
         units=units,
         axes=axes,
         observables_of_members=own,
-        energy_members=None
-        if differences is None
-        else MemberSeries(columns["energy"][:, None] + differences, law, biased=biased),
+        energy_members=None if differences is None else differences + columns["energy"][:, None],
         **fields,
     )
 

@@ -66,28 +66,50 @@ def attributes_of(prediction: Any) -> dict[str, float]:
 
 
 class MemberSeries(np.ndarray):
-    """Energies of members, (T, M), eV, that remember how their spread is to be read, `law`, and whether a bias drove.
+    """Energies of members, (T, M), eV, that remember where they come from.
 
     An ordinary array in every other respect; parts of it remember, too. So what `read_log` gives can be handed to
-    `reweight` as it is, and intervals come out right.
+    `reweight` as it is, and intervals come out as those of the log.
+
+    Attributes
+    ----------
+    law
+        How the spread of the members is to be read.
+    relaxation_frames
+        Relaxation time of the thermostat, in frames; every tenth frame has a tenth of it.
+    biased
+        Whether a bias drove the run.
     """
 
-    law: SpreadLaw | None
+    law: SpreadLaw
+    relaxation_frames: float
     biased: bool
 
-    def __new__(cls, values: ArrayLike, law: SpreadLaw, *, biased: bool = False) -> Self:
+    def __new__(
+        cls, values: ArrayLike, law: SpreadLaw, *, relaxation_frames: float = 0.0, biased: bool = False
+    ) -> Self:
         """Take values of any shape, eV."""
         own = np.asarray(values, dtype=np.float64).view(cls)
-        own.law, own.biased = law, biased
+        own.law, own.relaxation_frames, own.biased = law, relaxation_frames, biased
         return own
 
     def __array_finalize__(self, source: Any) -> None:
-        self.law, self.biased = getattr(source, "law", None), getattr(source, "biased", False)
+        self.law = getattr(source, "law", UNCALIBRATED)
+        self.relaxation_frames = getattr(source, "relaxation_frames", 0.0)
+        self.biased = getattr(source, "biased", False)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Take a part; the frames of a stride lie further apart."""
+        part = super().__getitem__(key)
+        frames = key[0] if isinstance(key, tuple) and key else key
+        if isinstance(part, MemberSeries) and isinstance(frames, slice) and frames.step is not None:
+            part.relaxation_frames /= abs(frames.step)
+        return part
 
     def __reduce__(self) -> Any:
         """Pickle with what it remembers."""
-        return _member_series, (np.asarray(self), self.law, self.biased)
+        return _member_series, (np.asarray(self), self.law, self.relaxation_frames, self.biased)
 
 
-def _member_series(values: Array, law: SpreadLaw, biased: bool) -> MemberSeries:
-    return MemberSeries(values, law, biased=biased)
+def _member_series(values: Array, law: SpreadLaw, relaxation_frames: float, biased: bool) -> MemberSeries:
+    return MemberSeries(values, law, relaxation_frames=relaxation_frames, biased=biased)

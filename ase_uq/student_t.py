@@ -97,6 +97,28 @@ def student_t_scale(z_squared: Array, *, dof: float, weights: Array | None = Non
     return float(np.exp(0.5 * brentq(excess, low, high, xtol=1e-12, rtol=1e-14)))
 
 
+def clustered_variance(z: Array, labels: NDArray[np.intp], *, weights: Array, dof: float) -> float | None:
+    """Variance of log c from what groups contribute to the score equation; `None` with fewer than two groups.
+
+    With k = (nu + 1) u^2/(nu + u^2), u = z/c: sum over groups of (sum w (k - 1))^2, over (2 sum w k nu/(nu + u^2))^2.
+    It is what a bootstrap over whole groups gives to first order.
+
+    References
+    ----------
+    Liang and Zeger, Biometrika 73, 13 (1986): standard errors of correlated groups.
+    """
+    groups, member_of = np.unique(labels, return_inverse=True)
+    if len(groups) < 2:
+        return None
+    c = student_t_scale(z**2, dof=dof, weights=weights)
+    if c == 0.0:
+        return scale_variance(float(weights.sum()), dof=dof)
+    u = (z / c) ** 2
+    k, slope = (u, u) if np.isinf(dof) else ((dof + 1.0) * u / (dof + u), (dof + 1.0) * u * dof / (dof + u) ** 2)
+    scores = np.bincount(member_of, weights=weights * (k - 1.0))
+    return float((scores**2).sum() * len(groups) / (len(groups) - 1) / (2.0 * (weights * slope).sum()) ** 2)
+
+
 def scale_variance(n: float, *, dof: float) -> float:
     """Variance of log c from n independent values: (nu + 3)/(2 nu n), 1/(2 n) for normal ones."""
     return (1.0 if np.isinf(dof) else (dof + 3.0) / dof) / (2.0 * n)

@@ -146,7 +146,7 @@ def test_one_group_has_no_error_bar():
     assert any("one group" in text for text in calibration.warnings)
 
 
-def test_the_same_seed_gives_the_same_error_bar():
+def test_the_error_bar_belongs_to_the_estimator():
     assert fit() == fit()
     assert fit().alpha_std_error != fit(method="moment").alpha_std_error
 

@@ -77,7 +77,7 @@ def test_the_readme_s_reweight_gives_the_intervals_of_the_log(tmp_path):
     rng = np.random.default_rng(0)
     dyn = Langevin(atoms, 1 * units.fs, temperature_K=100, friction=0.02 / units.fs, fixcm=False, rng=rng)
     observables = {"r": lambda a: a.get_distance(0, 1)}
-    online = ase_uq.OnlineReweighter(atoms, temperature_K=100.0, observables=observables)
+    online = ase_uq.OnlineReweighter(atoms, temperature_K=100.0, observables=observables, relaxation_frames=50.0)
     path = tmp_path / "run.h5"
     with ase_uq.UncertaintyLogger(path, atoms, dyn=dyn, temperature_K=100.0, observables=observables) as log:
         dyn.attach(log)
@@ -116,6 +116,10 @@ def test_the_readme_s_reweight_gives_the_intervals_of_the_log(tmp_path):
 
 def test_member_series_is_an_array_that_remembers():
     series = MemberSeries(np.ones((4, 3)), SpreadLaw(0.5, 0.0, np.inf))
+    slow = MemberSeries(np.ones((4, 3)), SpreadLaw(), relaxation_frames=8.0, biased=True)
+    assert (slow[::2].relaxation_frames, slow[1:].relaxation_frames, slow[:, 0].relaxation_frames) == (4.0, 8.0, 8.0)
+    with pytest.raises(ase_uq.errors.InputError, match="`log_weights` must be given for the frames of a biased run"):
+        reweight(np.ones(4), energy_members=slow, energy_reference=np.ones(4), temperature_K=300.0)
     for part in (series[1:], series.T, series + 1.0, pickle.loads(pickle.dumps(series))):
         assert part.law == series.law
     assert np.asarray(series[0]).sum() == 3.0

@@ -149,7 +149,7 @@ def _panels(found: Residuals, columns: dict[str, Scores]) -> dict[str, Any]:
         "energy_error": energy_error / sizes,
         "energy_std": None if energy_var is None else np.sqrt(energy_var) / sizes,
         "force_error": 1e3 * found.force_error[used],
-        "force_std": None if forces_var is None else 1e3 * np.sqrt(forces_var[used]),
+        "force_std": None if forces_var is None or not used.any() else 1e3 * np.sqrt(forces_var[used]),
         "coverage": {name: curve for name, curve in curves.items() if curve is not None},
     }
 

@@ -63,7 +63,7 @@ def reweight(
     log_weights: ArrayLike | None = None,
     state_shares: ArrayLike | None = None,
     runs: ArrayLike | None = None,
-    relaxation_frames: float = 0.0,
+    relaxation_frames: float | None = None,
     alpha: float | None = None,
     mean_share: float | None = None,
     dof: float | None = None,
@@ -103,7 +103,8 @@ def reweight(
         is what runs differ by.
     relaxation_frames
         A relaxation time known from elsewhere, such as that of the thermostat (1/friction for Langevin), in frames. The
-        sampling error then allows for motions that slow, without waiting for evidence of them.
+        sampling error then allows for motions that slow, without waiting for evidence of them. By default what
+        `energy_members` remembers, as those of `read_log` do, else 0.
     alpha, mean_share, dof
         Calibration factor inside the members, the share of their variance that their mean carries (1/M, or 0 where it
         is pinned to them), and the degrees of freedom of their spread (M - 1, or infinite where it is exact): for
@@ -135,12 +136,9 @@ def reweight(
     arXiv:2011.08828, Eqs. 20 to 28.
     """
     check_method(method)
-    check_relaxation(relaxation_frames)
-    if log_weights is None and getattr(energy_members, "biased", False):
-        raise InputError(
-            "`log_weights` must be given for the frames of a biased run, got none; pass those of the log "
-            "(`run.log_weights`), or np.asarray(energy_members) to average the biased run as it is."
-        )
+    slow = _relaxation(energy_members, relaxation_frames)
+    if log_weights is None:
+        _refuse_a_bias(energy_members)
     frames = _frames(observable, energy_members, energy_reference, temperature_K, log_weights, runs)
     mixture = mixture_of(log_weights, state_shares, runs, len(frames.observable))
     if mixture is not None:
@@ -187,11 +185,25 @@ def reweight(
             function=function,
             law=_law(energy_members, alpha, mean_share, dof),
             energy_step=frames.energy_step,
-            relaxation_frames=relaxation_frames,
+            relaxation_frames=slow,
             biased=frames.log_weights is not None,
             stratified=mixture is not None,
         ),
     )
+
+
+def _relaxation(energy_members: ArrayLike, given: float | None) -> float:
+    frames = float(getattr(energy_members, "relaxation_frames", 0.0)) if given is None else given
+    check_relaxation(frames)
+    return frames
+
+
+def _refuse_a_bias(energy_members: ArrayLike) -> None:
+    if getattr(energy_members, "biased", False):
+        raise InputError(
+            "`log_weights` must be given for the frames of a biased run, got none; pass those of the log "
+            "(`run.log_weights`), or np.asarray(energy_members) to average the biased run as it is."
+        )
 
 
 def _law(energy_members: ArrayLike, alpha: float | None, mean_share: float | None, dof: float | None) -> SpreadLaw:
