@@ -73,12 +73,6 @@ class MBARWeights(np.ndarray[tuple[int], np.dtype[np.float64]]):
             return MBARWeights.of(plain, self.shares, self.states)
         return plain[()] if return_scalar else plain
 
-    def copy(self, order: Any = "C") -> MBARWeights:
-        """Return a copy that remembers, too."""
-        copied = np.array(self, order=order).view(MBARWeights)
-        copied.shares, copied.states = self.shares, self.states
-        return copied
-
     def __reduce__(self) -> Any:
         return MBARWeights.of, (np.array(self), self.shares, self.states)
 

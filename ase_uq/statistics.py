@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.fft import irfft, next_fast_len, rfft
+from scipy.stats import norm, t
 
 from ase_uq.errors import InputError
 from ase_uq.zero_frequency import not_resolved_below, zero_frequency
@@ -127,6 +128,14 @@ class SamplingError:
         """Whether the run is 50 correlation lengths long, by g and by its slowest motion."""
         return self.resolved >= RELIABLE_LENGTH
 
+    def as_rare_as(self, sigmas: float) -> float:
+        """Standard errors that are exceeded as rarely as so many of a normal number.
+
+        A run of few correlation lengths knows its own error badly: Student's t, with a degree of freedom for every
+        ordinate of the periodogram that sees the slowest motion.
+        """
+        return float(t.isf(norm.sf(sigmas), max(self.resolved / np.pi, 1.0)))
+
 
 def autocorrelation(x: ArrayLike) -> Array:
     """Autocorrelation of a series at every lag, normalised to 1 at lag 0; a constant series gives 1, 0, 0, ...
@@ -222,13 +231,16 @@ def blocking(x: ArrayLike) -> Blocking:
     return _choose_level(counts, variances, 2 ** np.arange(len(counts)))
 
 
-def sampling_error(x: ArrayLike) -> SamplingError:
+def sampling_error(x: ArrayLike, *, relaxation_frames: float = 0.0) -> SamplingError:
     """Standard error of the mean of a series, with its blocking analysis.
 
     Parameters
     ----------
     x
         (T,).
+    relaxation_frames
+        A relaxation time known from elsewhere, as of the thermostat, in values of the series: no motion then counts as
+        faster than that.
 
     Raises
     ------
@@ -236,7 +248,9 @@ def sampling_error(x: ArrayLike) -> SamplingError:
         As `blocking`.
     """
     values = as_series(x)
-    g, lengths, n_blocks = (entry[0] for entry in _inefficiencies(values[:, None]))
+    g, lengths, n_blocks = (entry[0] for entry in _inefficiencies(values[:, None], relaxation_frames))
+    if relaxation_frames > 0:
+        lengths = min(lengths, len(values) / (2.0 * relaxation_frames))
     variance = float(values.var(ddof=1))
     return SamplingError(
         std=float(np.sqrt(g * variance / len(values))),
@@ -319,12 +333,12 @@ def _autocorrelation(x: Array) -> Array:
     return np.asarray(covariance / covariance[0])
 
 
-def _inefficiencies(columns: Array) -> tuple[Array, Array, Integers]:
+def _inefficiencies(columns: Array, relaxation_frames: float = 0.0) -> tuple[Array, Array, Integers]:
     """Inefficiency, lengths and number of independent blocks, (K,) each, of series (T, K)."""
     length = -(-len(columns) // _MOST_BLOCKS)
     n = len(columns) // length
     means = columns[: n * length].reshape(n, length, -1).mean(axis=1)
-    found = zero_frequency(means)
+    found = zero_frequency(means, relaxation=relaxation_frames / length)
     variance = columns.var(axis=0, ddof=1)
     moves = np.ptp(columns, axis=0) > 0
     spectrum = np.maximum(not_resolved_below(length * found.value, variance, n), variance / len(columns))

@@ -1,12 +1,15 @@
 """Whether the intervals of averages from one run hold the truth as often as they say.
 
-    python benchmarks/coverage.py [--quick] [--only gaussian|liquid|model] [--model FILE] [--json FILE] [--figure FILE]
+    python benchmarks/coverage.py [--quick] [--only CASE] [--model FILE] [--json FILE] [--figure FILE]
 
 A run is driven by the mean of M member potentials. `ase_uq.reweight` gives the average under every member, from that
 run alone, and an interval for the average under the true potential, seen as one more draw from the members' family.
 Here the truth is drawn from that family, too, and known: exactly (gaussian), or by a run of its own (liquid, model),
 whose sampling error is then added to the interval. `coverage_gaussian.py`, `coverage_liquid.py` and `coverage_model.py`
 have the three; the last needs a model file, and says how to train one.
+
+`coverage_vibrating.py` and `coverage_mbar.py` look at the sampling error by itself, where it is hard to know: bars are
+compared with the scatter of independent runs.
 
 Of rows whose intervals are right, about one in eleven is outside of two binomial errors at one of the levels. Rows of
 one case share their runs, and are outside together.
@@ -24,11 +27,13 @@ from typing import Any
 
 import coverage_gaussian
 import coverage_liquid
+import coverage_mbar
 import coverage_model
+import coverage_vibrating
 import matplotlib as mpl
 import numpy as np
 import torch
-from coverage_trial import LEVELS, Comparison, Row
+from coverage_trial import LEVELS, Bar, Comparison, Row
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -38,11 +43,15 @@ from ase_uq.plots import INK, MODEL, MUTED, SAMPLING, STYLE, write_png
 FULL: dict[str, dict[str, int]] = {
     "gaussian": {"repeats": 1000},
     "liquid": {"repeats": 200, "steps": 8000, "replicas": 4},
+    "vibrating": {"repeats": 200, "frames": 20000},
+    "mbar": {"repeats": 200},
     "model": {"steps": 16000, "equilibration": 2000},
 }
 QUICK: dict[str, dict[str, int]] = {
     "gaussian": {"repeats": 30},
     "liquid": {"repeats": 12, "steps": 2000, "replicas": 1},
+    "vibrating": {"repeats": 4, "frames": 400},
+    "mbar": {"repeats": 2},
     "model": {"steps": 400, "equilibration": 100},
 }
 
@@ -63,6 +72,7 @@ def main() -> int:
     amounts = QUICK if options.quick else FULL
     wanted = [case for case in FULL if options.only in (None, case)]
     rows: list[Row] = []
+    bars = _bars(wanted, amounts)
     liquid = model = None
     if "gaussian" in wanted:
         rows += coverage_gaussian.coverage(**amounts["gaussian"])
@@ -72,15 +82,20 @@ def main() -> int:
         rows += (model := coverage_model.coverage(options.model, **amounts["model"], tell=_tell)).rows
     if options.quick:
         print("Quick: runs are too short and too few for their numbers to mean anything.\n")
-    print(table(rows))
+    print("\n\n".join([*([table(rows)] if rows else []), *([bar_table(bars)] if bars else [])]))
     for title, found in (("liquid", liquid), ("trained", model)):
         if found is not None:
             print(f"\n{member_table(title, found.observables)}")
     if options.json is not None:
-        options.json.write_text(json.dumps(_numbers(rows, liquid, model), indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(_numbers(rows, bars, liquid, model), indent=2) + "\n", encoding="utf-8")
     if options.figure is not None:
         write_png(figure(rows, liquid, model), options.figure)
     return 0
+
+
+def _bars(wanted: Sequence[str], amounts: dict[str, dict[str, int]]) -> list[Bar]:
+    cases = {"vibrating": coverage_vibrating.coverage, "mbar": coverage_mbar.coverage}
+    return [bar for name, coverage in cases.items() if name in wanted for bar in coverage(**amounts[name])]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -103,6 +118,15 @@ def table(rows: Sequence[Row]) -> str:
             f"| {'PASS' if row.passes else 'outside'} | {row.rms_z:.2f} | {row.model_to_sampling:.1f} "
             f"| {row.std_h:.2f} | {100 * row.warned:.0f} % |"
         )
+    return "\n".join(lines)
+
+
+def bar_table(bars: Sequence[Bar]) -> str:
+    """Return sampling errors against the scatter of runs as a Markdown table."""
+    lines = ["| case | repeats | reported/scatter | 68 % | 95 % | warned |", "| --- | --- | --- | --- | --- | --- |"]
+    for bar in bars:
+        held = " | ".join(f"{100 * share:.0f}" for share in bar.coverage)
+        lines.append(f"| {bar.case} | {bar.repeats} | {bar.ratio:.2f} | {held} | {100 * bar.warned:.0f} % |")
     return "\n".join(lines)
 
 
@@ -227,7 +251,7 @@ def _draw_members(ax: Axes, title: str, found: Comparison) -> None:
 
 
 def _numbers(
-    rows: Sequence[Row], liquid: coverage_liquid.Liquid | None, model: coverage_model.Model | None
+    rows: Sequence[Row], bars: Sequence[Bar], liquid: coverage_liquid.Liquid | None, model: coverage_model.Model | None
 ) -> dict[str, Any]:
     def lists(found: Comparison) -> dict[str, Any]:
         return {name: np.asarray(value).tolist() for name, value in asdict(found).items()}
@@ -235,6 +259,7 @@ def _numbers(
     found: dict[str, Any] = {
         "rows": [{**asdict(row), "binomial_errors": row.binomial_errors, "passes": row.passes} for row in rows]
     }
+    found["bars"] = [asdict(bar) for bar in bars]
     if liquid is not None:
         found |= {"liquid": lists(liquid.observables), "liquid_rdf": lists(liquid.rdf)}
     if model is not None:

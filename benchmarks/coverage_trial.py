@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ase_uq import reweight
+from ase_uq.reweighting import ReweightResult
 from ase_uq.statistics import sampling_error
 
 Array = NDArray[np.float64]
@@ -94,6 +95,32 @@ class Row:
             abs(found - level) <= 2.0 * error
             for found, level, error in zip(self.coverage, LEVELS, self.binomial_errors, strict=True)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Sampling errors of many independent runs, against what these runs scatter by.
+
+    `ratio` is the median of `std_sampling` over the scatter, which `repeats` runs know to 1/sqrt(2 repeats); `coverage`
+    is that of the mean plus or minus normal quantiles of `std_sampling`; `warned` is the share of runs that a gate
+    calls too short.
+    """
+
+    case: str
+    repeats: int
+    ratio: float
+    coverage: tuple[float, ...]
+    warned: float
+
+    @classmethod
+    def of(cls, case: str, means: Array, results: Sequence[ReweightResult], truth: float) -> Bar:
+        """Count, over results whose plain averages are `means`."""
+        errors = np.array([result.std_sampling for result in results])
+        away = np.abs(means - truth) / errors
+        short = ("length of the run", "blocking has a plateau", "frames that the bias leaves")
+        warned = [any(g.failed and g.name.startswith(short) for g in result.gates) for result in results]
+        held = tuple(float(np.mean(away < stats.norm.isf(0.5 - 0.5 * level))) for level in LEVELS)
+        return cls(case, len(means), float(np.median(errors) / means.std(ddof=1)), held, float(np.mean(warned)))
 
 
 @dataclass(frozen=True, slots=True)

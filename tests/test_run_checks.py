@@ -112,3 +112,39 @@ def test_a_bias_needs_its_weights():
     assert not any("without weights" in w for w in warnings_of(biased, unbiased=False))
     held = replace(run, attributes=run.attributes | {"constraints": "FixAtoms, Hookean"})
     assert any("Hookean adds forces" in w for w in warnings_of(held))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Short pieces of a right run
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def oscillators(*, friction, period, n_frames, n_runs, n_degrees=12, seed=0):
+    """Kinetic and potential energies of harmonic oscillators under Langevin dynamics, kT: (n_runs, n_frames) each."""
+    rng, w = np.random.default_rng(seed), 2 * np.pi / period
+    x, p = rng.normal(size=(2, n_runs, n_degrees))
+    x /= w
+    kept, kicked = np.exp(-friction), np.sqrt(1 - np.exp(-2 * friction))
+    energies = np.empty((n_frames, 2, n_runs))
+    for frame in range(n_frames):
+        p -= 0.5 * w**2 * x
+        x += 0.5 * p
+        p = kept * p + kicked * rng.normal(size=p.shape)
+        x += 0.5 * p
+        p -= 0.5 * w**2 * x
+        energies[frame] = 0.5 * (p**2).sum(axis=1), 0.5 * w**2 * (x**2).sum(axis=1)
+    return np.moveaxis(energies, 0, 2)
+
+
+@pytest.mark.parametrize(("friction", "n_frames"), [(0.005, 500), (0.01, 1250), (0.05, 1000)])
+@pytest.mark.parametrize("known", [True, False])
+def test_no_piece_of_a_right_run_is_called_wrong(friction, n_frames, known):
+    """Energies that relax slowly make a short run hotter or colder than its target, and its own error too small."""
+    found = oscillators(friction=friction, period=23, n_frames=n_frames, n_runs=40)
+    base, kt, failed = synthetic_run(n_frames=n_frames, baseline=False), units.kB * 300.0, []
+    time = {"thermostat_time_fs": 5.0 / friction} if known else {}  # a frame every 5 fs
+    for kinetic, potential in zip(*found, strict=True):
+        energies = {"kinetic_energy": kinetic * kt, "energy": potential * kt, "temperature_K": kinetic * 300.0 / 6}
+        run = replace(base, attributes=base.attributes | time, **energies)
+        failed += [gate.name for gate in run_gates(run) if gate.failed]
+    assert len(failed) <= 2

@@ -19,7 +19,7 @@ from ase_uq.reweighting import MIN_FRAMES, ReweightResult, reweight
 from ase_uq.run_checks import target_temperature
 from ase_uq.runlog import Axis, RunLog
 from ase_uq.spread import MemberSeries, SpreadLaw
-from ase_uq.statistics import standard_error
+from ase_uq.statistics import sampling_error
 from ase_uq.thermostat import relaxation_frames
 
 Array = NDArray[np.float64]
@@ -194,9 +194,11 @@ def _drift(values: Array) -> Iterator[str]:
     first, second = np.array_split(values, 2)
     if len(second) < MIN_FRAMES:
         return
-    error = float(np.hypot(standard_error(first), standard_error(second)))
+    halves = [sampling_error(half) for half in (first, second)]
+    error = float(np.hypot(halves[0].std, halves[1].std))
     gap = float(second.mean() - first.mean())
-    if abs(gap) > _DRIFT_ERRORS * error > 0:
+    # The half that drifts least knows best how long the correlation is.
+    if abs(gap) > max(halves, key=lambda half: half.resolved).as_rare_as(_DRIFT_ERRORS) * error > 0:
         yield (
             f"the averages of the two halves of the run differ by {abs(gap):.2g}, {abs(gap) / error:.0f} times their "
             "standard error: the observable still drifts; leave the start of the run out, or run longer."

@@ -216,15 +216,22 @@ class FrameBlocks:
 
         Sums without frames are begun where there are none; they stand relative to the largest weights, as blocks do.
         """
+        step = max(1, _PIECE // (shares.shape[1] * a.shape[1] + h.shape[1]))
+        for start in range(0, len(a), step):
+            part = slice(start, start + step)
+            more = self._shared(a[part], h[part], log_weights[part], shares[part])
+            sums = more if sums is None else Sums(*(old + new for old, new in zip(sums, more, strict=True)))
+        assert sums is not None
+        return sums
+
+    def _shared(self, a: Array, h: Array, logs: Array, shares: Array) -> Sums:
         assert self._origin is not None
         a, h = a - self._origin[0], h - self._origin[1]
-        w = np.exp(log_weights[:, None] - h - self._top_w)
-        parts = shares * np.exp(log_weights - self._top_b)[:, None]
-        hh = h * h
-        grid = (parts[:, :, None] * a[:, None, :]).reshape(len(a), -1)
-        weighted = (shares[:, :, None] * a[:, None, :]).reshape(len(a), -1)
+        hh, w = h * h, np.exp(logs[:, None] - h - self._top_w)
+        parts = shares * np.exp(logs - self._top_b)[:, None]
+        grid, weighted = ((x[:, :, None] * a[:, None, :]).reshape(len(a), -1) for x in (parts, shares))
         shape = (shares.shape[1], a.shape[1], h.shape[1])
-        more = Sums(
+        return Sums(
             shares.sum(axis=0),
             parts.sum(axis=0),
             parts.T @ a,
@@ -235,7 +242,6 @@ class FrameBlocks:
             shares.T @ w,
             (weighted.T @ w).reshape(shape),
         )
-        return more if sums is None else Sums(*(old + new for old, new in zip(sums, more, strict=True)))
 
     def end_run(self) -> None:
         """Begin a new block, so that none holds frames of two runs."""
