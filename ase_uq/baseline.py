@@ -257,6 +257,9 @@ class WeightedBaseline(PredictionCalculator):
             f"{key}={self.parameters[key]}, offsets={self.offsets})"
         )
 
+    def _force_std(self, prediction: Prediction) -> Array | None:
+        return self.uq._force_std(prediction)
+
     def run_state(self) -> dict[str, Any]:
         """Return the state of the model's calculator."""
         return self.uq.run_state()

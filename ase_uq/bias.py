@@ -72,6 +72,9 @@ class BiasedCalculator(PredictionCalculator):
         declared = [*calculator.implemented_properties, "bias"]
         super().__init__(list(dict.fromkeys(declared)), **_kept(calculator), bias=_described(calculator, bias))
 
+    def _force_std(self, prediction: Prediction) -> Array | None:
+        return self.calculator._force_std(prediction)
+
     def run_state(self) -> dict[str, Any]:
         """Return the state of the calculator under the bias."""
         return self.calculator.run_state()

@@ -15,7 +15,7 @@ from ase.outputs import Properties, all_outputs
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.force_variance import Exact, ForceVariance, Off, Resumable, force_variance
+from ase_uq.force_variance import Exact, ForceVariance, Off, Resumable, Stochastic, force_variance
 from ase_uq.prediction import CombiningModel, Prediction, UncertaintyModel
 from ase_uq.structure import changes_between, check_positions, check_structure
 
@@ -75,6 +75,15 @@ class PredictionCalculator(Calculator):
             raise InputError("`prediction` is there after an evaluation; call atoms.get_potential_energy() first.")
         return self._prediction
 
+    @property
+    def force_std_norm(self) -> NDArray[np.float64] | None:
+        """Norm of the component standard deviations of every atom, (N,), eV/Å, as the log records it.
+
+        That of `prediction`; with "stochastic" variances a mean over the last few steps instead, for the root of a
+        single estimate is too small on average.
+        """
+        return self._force_std(self.prediction)
+
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002
         """Return what has changed since the last evaluation; dynamics asks several times a step."""
         return changes_between(self.atoms, atoms)
@@ -110,7 +119,7 @@ class PredictionCalculator(Calculator):
         }
 
     def run_state(self) -> dict[str, Any]:
-        """Return what the present evaluation depended on beside the atoms, as JSON can hold it.
+        """Return what the present evaluation depended on beside the atoms, as JSON can hold it once arrays are lists.
 
         A run that goes on from the present structure with this state, evaluating it again, is the uninterrupted one to
         the last bit: it keeps the phase of `every` and the random numbers of "stochastic" variances.
@@ -119,6 +128,9 @@ class PredictionCalculator(Calculator):
 
     def restore_run_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `run_state` returned, of a calculator made in the same way."""
+
+    def _force_std(self, prediction: Prediction) -> NDArray[np.float64] | None:
+        return prediction.force_std_norm
 
     def _remember(self) -> None:
         """Keep what `run_state` returns, before the first evaluation of a structure."""
@@ -246,7 +258,17 @@ class UQCalculator(PredictionCalculator):
         if self._combining is None:
             return self.model.predict(atoms, properties), shown
         estimator = self.forces_var if shown else Off()
-        return self._combining.predict_combined(atoms, forces_var=estimator, combine=combine), shown
+        prediction = self._combining.predict_combined(atoms, forces_var=estimator, combine=combine)
+        if isinstance(estimator, Stochastic) and prediction.forces_var_epistemic is not None:
+            estimator.running.observe(prediction.forces_var_epistemic)
+        return prediction, shown
+
+    def _force_std(self, prediction: Prediction) -> NDArray[np.float64] | None:
+        running = self.forces_var.running.std if isinstance(self.forces_var, Stochastic) else None
+        if self._combining is None or running is None or prediction.forces_var is None:
+            return prediction.force_std_norm
+        noise = prediction.forces_var_aleatoric
+        return running if noise is None else np.sqrt(running**2 + noise.sum(axis=1))
 
     def run_state(self) -> dict[str, Any]:
         """Return the phase of `every` and the state of the estimator of force variances."""

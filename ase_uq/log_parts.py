@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
 from ase_uq.reweighting import MIN_FRAMES
-from ase_uq.runlog import OpenLog, alike, open_log
+from ase_uq.runlog import OpenLog, alike, check_spacing, open_log
 
 Array = NDArray[np.float64]
 Path = str | os.PathLike[str]
@@ -114,7 +114,9 @@ def _part(log: OpenLog, skip_fs: float) -> LogPart:
     length = float(time[-1] - time[0])
     if not 0 <= skip_fs <= length:
         raise InputError(f"`skip_fs` must lie within the run of {length:g} fs, got {skip_fs:g}; leave out less.")
-    return LogPart(log, int(np.searchsorted(time, time[0] + skip_fs)))
+    start = int(np.searchsorted(time, time[0] + skip_fs))
+    check_spacing(log.datasets["step"][start : log.n_frames], log.path)
+    return LogPart(log, start)
 
 
 def _check_parts(parts: Sequence[LogPart]) -> None:

@@ -96,7 +96,8 @@ class UncertaintyLogger:
 
     Notes
     -----
-    A frame logged twice, as the first one of restarted dynamics, is kept once. Call `flush` before saving a checkpoint:
+    A frame logged twice, as the first one of restarted dynamics, is kept once. A log is continued at its own interval:
+    averages weigh frames alike. Call `flush` before saving a checkpoint:
     then a restart from it loses no frame.
 
     Examples
@@ -153,8 +154,10 @@ class UncertaintyLogger:
         driving_calculator(atoms)
         self._append = append and self.path.exists()
         self._last_step: int | None = None
+        self._first_step: int | None = None
         self._flushed_at = -np.inf  # the first frame is written at once
         self._interval = 1
+        self._interval_before: int | None = None
         self._n_calls = 0
         n_steps = 0 if dyn is None else int(dyn.nsteps)
         if start_step is None:
@@ -207,11 +210,27 @@ class UncertaintyLogger:
         assert self._writer is not None
         if self._last_step is not None:
             self._interval = step - self._last_step
+            self._check_interval(step)
         self._last_step = step
         self._writer.append(frame)
         late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
         if late or self._writer.n_pending >= self._flush_every or self._is_last():
             self.flush()
+
+    def _check_interval(self, step: int) -> None:
+        """Refuse, at the second frame of this part, to go on with frames further apart or closer than before."""
+        before, self._interval_before = self._interval_before, None
+        if before is None:
+            return
+        if self._first_step is None:
+            # The first gap may be that of an interruption.
+            self._interval_before, self._first_step = before, step
+        elif step - self._first_step != before:
+            self.flush()
+            raise InputError(
+                f"`path` must be continued with frames as far apart as before, {self.path} has one every {before} steps"
+                f", got {step - self._first_step}; attach the log with interval={before}, or log to another file."
+            )
 
     def _is_last(self) -> bool:
         # No observer is told that a run has ended, but the dynamics knows how far it goes.
@@ -316,7 +335,9 @@ class UncertaintyLogger:
                     check_same_run(old, columns, attributes)
                     kept = n_to_keep(old, self._start_step, frame)
                     writer.copy(old.datasets, kept)
-                    self._last_step = int(old.datasets["step"][kept - 1]) if kept else None
+                    steps = old.datasets["step"][max(kept - 11, 0) : kept]
+                    self._last_step = int(steps[-1]) if kept else None
+                    self._interval_before = int(np.median(np.diff(steps))) if len(steps) > 1 else None
             writer.publish()
         except BaseException:
             writer.close()
@@ -352,7 +373,7 @@ class UncertaintyLogger:
 
 def _predicted(prediction: Prediction, calc: PredictionCalculator) -> dict[str, Any]:
     results = calc.results
-    norm, members = prediction.force_std_norm, prediction.energy_members
+    norm, members = calc.force_std_norm, prediction.energy_members
     missing = np.nan if calc.intermittent else None
     return {
         "energy_var": prediction.energy_var,

@@ -86,7 +86,7 @@ class RestartState:
                 cell=self.cell,
                 numbers=self.numbers,
                 rng=json.dumps(self.rng),
-                calculator=json.dumps(self.calculator),
+                calculator=json.dumps(self.calculator, default=lambda array: array.tolist()),
             )
 
 

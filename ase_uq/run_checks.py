@@ -228,7 +228,7 @@ def _growing_bias(run: RunLog, *, unbiased: bool) -> Iterator[Gate]:
         return
     first, second = np.array_split(run.bias_energy / (kB * target), 2)
     gap = float(second.mean() - first.mean())
-    error = float(np.hypot(standard_error(first), standard_error(second)))
+    error = float(np.hypot(sampling_error(first).std, sampling_error(second).std))
     sentence = (
         f"the bias energy changes by {gap:+.3g} kT from one half of the run to the other: weights exp(bias/kT) are "
         "those of a bias that stays the same, so leave out the time in which it was built up, or log the bias less its "

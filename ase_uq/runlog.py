@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 # A continued log must agree in these.
 _SETTINGS = "temperature_K timestep_fs ensemble driver n_members alpha model_hash sigma_baseline energy_offsets bias"
 _SETTINGS += " numbers"
+_UNEVEN = 0.05
 # What h5py raises on a damaged file, whatever is damaged.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 
@@ -73,7 +74,8 @@ class RunLog:
     energy_members_minus_energy
         (T, M), eV: the same minus `energy`, as stored, without the digits a large energy costs.
     force_std_max, force_std_mean
-        (T,), eV/Å: largest and mean norm of the component standard deviations of an atom.
+        (T,), eV/Å: largest and mean norm of the component standard deviations of an atom; with "stochastic" variances
+        of a mean over the last few steps.
     weight, energy_baseline
         (T,), 1 and eV: of the weighted baseline.
     bias_energy
@@ -247,6 +249,30 @@ def logged_interval(path: str | os.PathLike[str]) -> int | None:
     with open_log(path) as log:
         steps = log.datasets["step"][max(log.n_frames - 11, 0) : log.n_frames]
     return int(np.median(np.diff(steps))) if len(steps) > 1 else None
+
+
+def check_spacing(step: NDArray[np.int64], path: Path) -> None:
+    """Refuse frames that averages would weigh by how often they were written, and not by the time they stand for.
+
+    Up to three long gaps count as interruptions: nothing was written there.
+
+    Raises
+    ------
+    InputError
+        If plain weights and those by time differ by more than a twentieth (total variation).
+    """
+    gaps = np.diff(step).astype(np.float64)
+    if len(gaps) < 2 or gaps.min() == gaps.max():
+        return
+    longest = np.partition(gaps, -4)[-4] if len(gaps) > 3 else gaps.max()
+    time = np.minimum(gaps, longest)
+    if 0.5 * np.abs(time / time.sum() - 1.0 / len(time)).sum() > _UNEVEN:
+        found, counts = np.unique(gaps, return_counts=True)
+        most = ", ".join(f"{gap:g}" for gap in np.sort(found[np.argsort(counts)[-3:]]))
+        raise InputError(
+            f"`{path}` must hold frames evenly spaced in time for averages, the steps between them are {most}; leave "
+            "out one part by `skip_fs`, or log to another file when the interval changes."
+        )
 
 
 def check_same_run(old: OpenLog, columns: Sequence[Column], attributes: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from ase_uq.formatting import model_error
 from ase_uq.report.figures import RunningAverage
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult, reweight
 from ase_uq.run_checks import target_temperature
-from ase_uq.runlog import Axis, RunLog
+from ase_uq.runlog import Axis, RunLog, check_spacing
 from ase_uq.spread import MemberSeries, SpreadLaw
 from ase_uq.statistics import sampling_error
 from ase_uq.thermostat import relaxation_frames
@@ -145,6 +145,7 @@ def _frames(run: RunLog, name: str, skip_fs: float) -> _Frames:
         )
     keep = run.time_fs >= run.time_fs[0] + skip_fs
     log_weights = run.log_weights
+    check_spacing(run.step[keep], run.path)
     return _Frames(
         time_fs=run.time_fs[keep],
         values=run.observables[name][keep],
