@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _FILL: dict[str, Any] = {"linewidth": 0.0, "alpha": 0.26}
-_HATCH: dict[str, Any] = {"linewidth": 0.0, "facecolor": "none", "edgecolor": MODEL, "hatch": "//////", "alpha": 0.75}
+_HATCH: dict[str, Any] = {"linewidth": 0.0, "facecolor": "none", "edgecolor": MODEL, "hatch": "//////", "alpha": 0.9}
 _HOLLOW: dict[str, Any] = {"color": MUTED, "marker": "o", "linestyle": "", "markersize": 4, "markerfacecolor": "none"}
 _BOUND = "± model error, upper bound"
 _DOTS = (0, (1.2, 1.6))

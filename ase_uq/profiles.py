@@ -29,6 +29,7 @@ Array = NDArray[np.float64]
 
 _FORMATS = ("png", "svg", "pdf")
 _MOST_MEMBERS = 64  # lines that still make a picture
+_LONGEST_LABEL = 24  # of a vertical axis; longer names are in the heading alone
 
 
 class HasAxis(Protocol):
@@ -55,6 +56,7 @@ def profile_figure(result: ReweightResult, axis: HasAxis, *, name: str, unit: st
     x, mean = axis.centres, np.asarray(result.mean)
     bands = bands_of(result)
     quantity = symbol or _symbol(name, unit, axis)
+    error = "error" if quantity == name else f"error of {quantity}"
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.0, 5.2))
         top = figure.add_axes((0.095, 0.44, 0.885, 0.45))
@@ -62,7 +64,7 @@ def profile_figure(result: ReweightResult, axis: HasAxis, *, name: str, unit: st
         draw_bands(top, x, mean, bands)
         _draw_average(top, x, mean, bands)
         _heading(top, name, bands)
-        top.set_ylabel(_with_unit(quantity, unit))
+        top.set_ylabel(_with_unit(quantity if len(quantity) <= _LONGEST_LABEL else "average", unit))
         top.tick_params(labelbottom=False)
         for member in result.member_means[:_MOST_MEMBERS]:
             for stretch in stretches(x, np.isfinite(member)):
@@ -70,7 +72,7 @@ def profile_figure(result: ReweightResult, axis: HasAxis, *, name: str, unit: st
         draw_bands(bottom, x, np.zeros_like(mean), bands)
         bottom.axhline(0.0, color=INK, linewidth=0.7)
         bottom.set_title("The errors alone; thin lines: each member minus the average")
-        bottom.set_ylabel(_with_unit(f"error of {quantity}", unit))
+        bottom.set_ylabel(_with_unit(error, unit))
         bottom.set_xlabel(_with_unit(axis.axis_name, axis.axis_unit), labelpad=3)
         _limits(top, bottom, x)
     return figure

@@ -25,7 +25,7 @@ atoms, dyn = melt(EMT(), 2500, seed=0)
 with Trajectory("labels.traj", "w", atoms) as labels:  # with frames of your own, run `ase-uq train`
     dyn.attach(labels, interval=10)
     dyn.run(500)
-frames, settings = read_frames("labels.traj"), FitSettings(epochs=10, batch_size=4, learning_rate=0.01)
+frames, settings = read_frames("labels.traj"), FitSettings(epochs=30, batch_size=4, learning_rate=0.01)
 config = {"cutoff": 4.5, "channels": 8, "n_layers": 1}
 committee = train_members(frames[::2], frames[1::2], n_members=4, settings=settings, config=config)
 atoms, dyn = melt(ase_uq.UQCalculator(MemberUncertainty(committee)), 1800, seed=9)

@@ -16,6 +16,7 @@ from ase_uq.plots import MODEL, SAMPLING
 from ase_uq.profiles import bands_of, profile_figure
 from ase_uq.reweighting import reweight
 from ase_uq.runlog import Axis
+from tests.figures import check_texts
 
 KELVIN = 300.0
 
@@ -82,8 +83,17 @@ def test_axes_carry_names_and_units():
         vector(), Axis(np.arange(12.0), "distance", "Å"), name="Free energy", unit="eV", symbol="F"
     ).axes
     assert (top.get_ylabel(), bottom.get_ylabel(), bottom.get_xlabel()) == ("F (eV)", "error of F (eV)", "distance (Å)")
-    top, _ = profile_figure(vector(), Axis(np.arange(12.0), "angle", "°"), name="H-O-H", unit="1/°").axes
-    assert top.get_ylabel() == "H-O-H (1/°)"
+    top, bottom = profile_figure(vector(), Axis(np.arange(12.0), "angle", "°"), name="H-O-H", unit="1/°").axes
+    assert (top.get_ylabel(), bottom.get_ylabel(), bottom.get_xlabel()) == ("H-O-H (1/°)", "error (1/°)", "angle (°)")
+
+
+@pytest.mark.parametrize("name", ["g", "histogram:distance:0,1,0.8,1.4,40", "$" * 24])
+@pytest.mark.parametrize("symbol", ["", "F"])
+def test_no_text_leaves_the_figure_or_lies_on_another(name, symbol):
+    result = vector(seed=3)
+    unknown = replace(result, std_sampling=np.where(np.arange(12) < 2, np.nan, result.std_sampling))
+    figure = profile_figure(unknown, Axis(np.arange(12.0) * 1e-3, "distance", "Å"), name=name, unit="eV", symbol=symbol)
+    check_texts(figure)
 
 
 def test_bins_that_were_never_visited_leave_a_gap_and_single_visits_no_bar():

@@ -18,6 +18,7 @@ from ase_uq.report.figures import (
     uncertainty_figure,
     weight_figure,
 )
+from tests.figures import check_texts
 
 series = arrays(np.float64, st.integers(1, 300), elements=st.floats(-1e6, 1e6) | st.just(np.nan))
 
@@ -147,3 +148,21 @@ def test_the_widest_member_is_marked():
 def test_members_that_agree_exactly_are_said_to_do_so():
     shapes, _ = member_figure(np.zeros((30, 4)), names=["1", "2", "3", "4"]).axes
     assert "the members do not move against V" in [t.get_text() for t in shapes.texts]
+
+
+@pytest.mark.parametrize("length", [30.0, 1999.0, 2000.0, 7.3e6])
+@pytest.mark.parametrize("size", [3e-5, 1.0, 4e5])
+def test_no_text_leaves_a_figure_or_lies_on_another(length, size):
+    t, rng = np.linspace(0.0, length, 60), np.random.default_rng(0)
+    y = size * rng.normal(size=60)
+    r = running()
+    spreads = {"energy_std": abs(y), "force_std_max": abs(y), "force_std_mean": abs(y) / 3}
+    r = replace(r, time_fs=t[20:], mean=size * r.mean, bound=np.arange(40) > 30)
+    for figure in (
+        energy_figure(time_fs=t, energy=y, kinetic_energy=abs(y), temperature_K=300 + y, target_K=300.0),
+        uncertainty_figure(time_fs=t, **spreads),
+        weight_figure(time_fs=t, weight=rng.uniform(size=60)),
+        average_figure(time_fs=t, values=y, running=r, name="distance:0,1", unit="Å"),
+        member_figure(y[:, None] * np.linspace(0.1, 1, 24), names=[str(i) for i in range(1, 25)]),
+    ):
+        check_texts(figure)

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 import numpy as np
 from matplotlib.figure import Figure
 
+from ase_uq.bands import Bands, draw_bands
 from ase_uq.plots import MODEL
 from ase_uq.report.svg import inline_svg
 
@@ -70,3 +71,13 @@ def test_the_description_is_the_accessible_name():
 def test_the_same_figure_gives_the_same_text():
     first, second = (inline_svg(drawing(), name="a", description="a line") for _ in range(2))
     assert first == second
+
+
+def test_hatches_belong_to_their_figure_and_take_the_colours_of_the_page():
+    figure = drawing()
+    draw_bands(figure.axes[0], np.array([0.2, 0.5]), np.ones(2), Bands(np.ones(2), 2 * np.ones(2), np.full(2, True)))
+    svg = inline_svg(figure, name="a", description="a band")
+    pattern = re.search(r'<pattern id="a-([^"]+)".*?</pattern>', svg, re.DOTALL)
+    assert f"url(#a-{pattern.group(1)})" in svg
+    assert "var(--model)" in pattern.group(0)
+    assert "#" not in pattern.group(0)
