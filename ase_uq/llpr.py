@@ -6,7 +6,7 @@ to the training data getting worse is a Gaussian, and so is what it does to any 
 ==========================  =====================================================================
 symbol                      variable
 ==========================  =====================================================================
-f_s                         `summed_features` of training structure s, over its number of atoms
+f_s                         `summed_features` of training structure s, less its constants, over its number of atoms
 H = sum_s f_s f_s^T         `information`, (F, F)
 C = u^2 (H + lambda 1)^-1   `covariance` = L L^T, up to the factor alpha^2
 u                           unit that gives the training structures a std of 1 meV per atom on average
@@ -17,6 +17,9 @@ d_m                         `deviations[:, m]` of M members of the last layer, (
 The members are d = sqrt(M-1) L Q with Q (F, M) random, its rows orthonormal and with zero sum. So their mean is the
 potential itself, and with M > F, the default, their covariance (divisor M-1) is C exactly: the variance of the energy,
 and by the linear cumulant expansion the model error of an average, are those of infinitely many members.
+
+Constants are the features of an average atom of each element, `centre` (Z, F), by least squares over the training
+structures: they cancel in every force and average, and would be most of the spread of energies otherwise.
 
 References
 ----------
@@ -39,6 +42,7 @@ from ase_uq.errors import InputError
 from ase_uq.graph import build_graph
 from ase_uq.members import MemberUncertainty
 from ase_uq.potentials import DeepEnsemble, FeaturePotential, ShallowEnsemble
+from ase_uq.training.constants import composition_constants, element_counts
 
 Array = NDArray[np.float64]
 
@@ -47,6 +51,8 @@ Array = NDArray[np.float64]
 TRAINING_STD = 1e-3
 # First regulariser, of the mean diagonal of H; it grows tenfold until the matrix can be factorised.
 FIRST_REGULARISER = 1e-10
+# Of the features: what is left of them below is rounding.
+_NOTHING = 1e-9
 
 
 class LLPRUncertainty(MemberUncertainty):
@@ -58,6 +64,8 @@ class LLPRUncertainty(MemberUncertainty):
         A trained potential with last-layer features; the mean of the members is this potential, to the last digit.
     covariance
         (F, F), eV^2 up to the factor alpha^2, see `LLPRUncertainty.fit`.
+    centre
+        (Z, F), what the members leave out for every atom of an element, see `ShallowEnsemble`; nothing by default.
     n_members
         M; by default one more than there are features, the fewest whose covariance is exact. Fewer have a part of it.
     seed
@@ -75,6 +83,7 @@ class LLPRUncertainty(MemberUncertainty):
         potential: FeaturePotential,
         covariance: Tensor,
         *,
+        centre: Tensor | None = None,
         n_members: int | None = None,
         seed: int = 0,
         alpha: float = 1.0,
@@ -85,6 +94,8 @@ class LLPRUncertainty(MemberUncertainty):
         n_members = potential.n_features + 1 if n_members is None else n_members
         deviations = posterior_members(covariance, n_members, seed=seed)
         ensemble = ShallowEnsemble(potential, n_members, deviations=deviations)
+        if centre is not None:
+            ensemble.centre.copy_(centre)
         super().__init__(ensemble, alpha=alpha, calibration=calibration, training=training, **evaluation)
         self.covariance = covariance
 
@@ -126,16 +137,25 @@ class LLPRUncertainty(MemberUncertainty):
             )
         if not frames:
             raise InputError("`frames` must hold the structures the potential was trained on, got none; pass them.")
-        information = torch.zeros(potential.n_features, potential.n_features, dtype=torch.float64)
+        found = []
         for done, atoms in enumerate(frames, 1):
+            graph = build_graph(atoms, potential.cutoff)
             with torch.no_grad():
-                features = potential.summed_features(build_graph(atoms, potential.cutoff))[0] / len(atoms)
-            information += torch.outer(features, features)
+                found.append((element_counts(graph, potential.elements), potential.summed_features(graph)))
             if on_frame is not None:
                 on_frame(done)
+        counts, features = (torch.cat(parts) for parts in zip(*found, strict=True))
+        centre = torch.from_numpy(composition_constants(counts.numpy(), features.numpy()))
+        centred = (features - counts @ centre) / counts.sum(dim=1, keepdim=True)
+        if not bool((centred.abs() > _NOTHING * features.abs().max()).any()):
+            raise InputError(
+                f"`frames` must hold structures that differ in more than composition, got {len(frames)}; pass at least "
+                "two of a composition."
+            )
+        information = centred.T @ centred
         covariance = posterior_covariance(information)
         on_average = float((information * covariance).sum()) / len(frames)
-        return cls(potential, covariance * TRAINING_STD**2 / on_average, **options)
+        return cls(potential, covariance * TRAINING_STD**2 / on_average, centre=centre, **options)
 
 
 def posterior_covariance(information: Tensor) -> Tensor:
