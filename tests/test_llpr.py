@@ -32,13 +32,19 @@ def features_of(body, atoms):
     return body.summed_features(build_graph(atoms, body.cutoff))[0].detach()
 
 
+def centred_features(model, atoms):
+    body = model.potential.potential
+    counts = [list(atoms.symbols).count(symbol) for symbol in body.elements]
+    return features_of(body, atoms) - torch.tensor(counts, dtype=torch.float64) @ model.potential.centre
+
+
 def test_it_obeys_the_protocol(model):
     assert_uncertainty_model(model, copper(), step=3e-5, tolerance=1e-6)
 
 
-def test_variance_of_the_energy_is_the_closed_form(body, model):
+def test_variance_of_the_energy_is_the_closed_form(model):
     for atoms in (copper(), rattled(copper(), 99, 0.3), water()):
-        f = features_of(body, atoms)
+        f = centred_features(model, atoms)
         expected = 1.3**2 * (f @ model.covariance @ f).item()
         assert model.predict(atoms).energy_var == pytest.approx(expected, rel=1e-6)
 
@@ -100,6 +106,20 @@ def test_a_singular_information_matrix_is_regularised(body):
     assert np.isfinite(made.predict(copper()).energy_var)
     known, unknown = made.predict(frames(3)[0]), made.predict(water())
     assert known.energy_var < 1e-3 * unknown.energy_var
+
+
+def test_the_spread_of_energies_has_no_constant(body, model):
+    """Members differ in differences alone: over the training frames none is off by a constant, and their std is the
+    size asked for."""
+    members = np.array([model.predict(atoms).energy_members for atoms in frames()])
+    deviations = members - members.mean(axis=1, keepdims=True)
+    assert np.abs(deviations.mean(axis=0)).max() < 1e-9 * deviations.std()
+    assert np.sqrt(deviations.var(axis=1, ddof=1).mean()) / 4 == pytest.approx(1.3e-3, rel=1e-6)
+
+
+def test_frames_that_do_not_differ_are_refused(body):
+    with pytest.raises(InputError, match="`frames` must hold structures that differ in more than composition, got 1"):
+        LLPRUncertainty.fit(body, frames(1))
 
 
 def test_replicas_have_a_std_proportional_to_their_number(model):
