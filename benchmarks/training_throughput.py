@@ -27,10 +27,9 @@ from ase.io import write
 from systems import DEFAULT_ROOT
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ase_uq.potentials import EquivariantPotential, ShallowEnsemble
+from ase_uq.potentials import EquivariantPotential
 from ase_uq.training.batches import Batches
 from ase_uq.training.data import Frame, read_frames
-from ase_uq.training.likelihood import EnergyLikelihood, Likelihood
 from ase_uq.training.losses import Objective, SquaredErrors, Weights
 from ase_uq.training.reference import fit_reference
 
@@ -69,8 +68,6 @@ def measure(name: str, rounds: int) -> list[dict[str, Any]]:
     frames = training_frames(name)[: 3 * BATCH_SIZE]
     steps = {
         "one model": step(frames, name, SquaredErrors(Weights(10.0, 1.0, 1.0))),
-        "shallow 8, first phase": step(frames, name, EnergyLikelihood(Weights(10.0, 1.0, 1.0)), 8),
-        "shallow 8, second phase": step(frames, name, Likelihood(), 8),
     }
     seconds: dict[str, list[float]] = {variant: [] for variant in steps}
     for round_ in range(rounds + 1):
@@ -96,13 +93,11 @@ def training_frames(name: str) -> list[Frame]:
     return list(read_frames(Path(os.environ.get("ASE_UQ_DATA", DEFAULT_ROOT)) / SETS[name][0]))
 
 
-def step(frames: list[Frame], name: str, objective: Objective, n_members: int = 1) -> Callable[[], None]:
+def step(frames: list[Frame], name: str, objective: Objective) -> Callable[[], None]:
     """Return one step of training; every call takes the next batch."""
     reference = fit_reference(frames, cutoff=4.5)
     potential: Any = EquivariantPotential(reference.elements, cutoff=4.5, **SETS[name][1])
     potential.set_reference(shifts=reference.shifts, scale=reference.scale, mean_neighbours=reference.mean_neighbours)
-    if n_members > 1:
-        potential = ShallowEnsemble(potential, n_members)
     optimizer = torch.optim.Adam(potential.parameters(), lr=1e-4, amsgrad=True)
     averaged = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(0.99))
     data = Batches(frames, cutoff=4.5, batch_size=BATCH_SIZE)

@@ -17,10 +17,9 @@ from ase_uq.errors import InputError, RunError
 from ase_uq.evaluation import residuals
 from ase_uq.graph import build_graph
 from ase_uq.members import MemberUncertainty
-from ase_uq.potentials import EquivariantPotential, ShallowEnsemble, evaluate
+from ase_uq.potentials import EquivariantPotential, evaluate
 from ase_uq.training import FitSettings, Frame, fit, read_frames, split_frames, train_members
 from ase_uq.training.batches import Batches
-from ase_uq.training.likelihood import EnergyLikelihood, Likelihood
 from ase_uq.training.losses import Labels, SquaredErrors, Weights
 from ase_uq.training.members import _subsample
 from ase_uq.training.reference import fit_reference
@@ -359,15 +358,6 @@ def test_errors_of_every_epoch_by_hand(alloy):
     none = [replace(frame, stress=None) for frame in bare]
     fit(potential, train, Batches(none, cutoff=3.5, batch_size=4), settings(epochs=1), on_epoch=records.append)
     assert records[-1].stress_rmse is None
-
-
-@pytest.mark.parametrize("objective", [EnergyLikelihood(Weights(1.0, 1.0, 1.0)), Likelihood()])
-def test_objectives_of_shallow_ensembles_follow_the_stress_too(alloy, objective):
-    made = ShallowEnsemble(EquivariantPotential(["Au", "Cu"], **SMALL), 3)
-    batch = next(Batches(alloy[:2], cutoff=3.5, batch_size=2).in_order())
-    scored = objective(made, batch.graph, batch.labels, training=False)
-    expected = evaluate(made, batch.graph, stress=True).stresses.mean(dim=0) - batch.labels.stresses
-    assert torch.allclose(scored.stress_error, expected, atol=1e-6)
 
 
 def test_samples_are_reported_with_their_errors(alloy):

@@ -32,7 +32,7 @@ def run(
     ] = "deep",
     potential: Annotated[str, typer.Option(help="Architecture: equivariant.")] = "equivariant",
     members: Annotated[
-        int | None, typer.Option(help="M, at least 2; 4 or more to calibrate [deep and shallow 4, blip 16].")
+        int | None, typer.Option(help="M, at least 2; 4 or more to calibrate [deep 4, shallow 8, blip 16].")
     ] = None,
     valid: Annotated[Path | None, typer.Option(help="Validation frames [a random part of DATA].")] = None,
     valid_fraction: Annotated[float, typer.Option(help="Part of DATA held out for validation.")] = 0.1,
@@ -61,7 +61,11 @@ def run(
         int | None, typer.Option(help="deep: members trained at the same time [as many as torch has threads].")
     ] = None,
     kl_weight: Annotated[
-        float | None, typer.Option(help="blip: weight of the divergence from the prior; the smaller, the less noise.")
+        float | None,
+        typer.Option(
+            help="blip: train by the evidence lower bound, with this weight of the divergence from the prior (1e-4, "
+            "say; the smaller, the less noise) [by the score of the draws]."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, data order, split and sub-samples.")] = 0,
     from_model: Annotated[Path | None, typer.Option("--from", help="Model file to fine-tune.")] = None,
@@ -161,7 +165,7 @@ def run(
         "n_valid": len(held_out),
         "subsample": subsample,
         "learning_rate": learning_rate,
-        **{name: extra[name] for name in ("kl_weight",) if name in extra},
+        **{name: extra[name] for name in ("kl_weight",) if extra.get(name) is not None},
         "batch_size": batch_size,
         "schedule": schedule,
         "seed": seed,
@@ -221,7 +225,6 @@ def _extra(
 
     from ase_uq.errors import InputError
     from ase_uq.training.methods import METHODS
-    from ase_uq.training.variational import KL_WEIGHT
 
     defaults = {"subsample": 1.0, "jobs": None, "kl_weight": None}
     values = {"subsample": subsample, "jobs": jobs, "kl_weight": kl_weight}
@@ -232,7 +235,7 @@ def _extra(
     found = {
         "subsample": subsample,
         "jobs": 1 if device.startswith("cuda") else jobs,
-        "kl_weight": KL_WEIGHT if kl_weight is None else kl_weight,
+        "kl_weight": kl_weight,
     }
     return {name: found[name] for name in options}
 

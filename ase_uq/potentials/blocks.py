@@ -194,6 +194,10 @@ class MLP(nn.Module):
         last: Tensor = self.weights[-1]
         return last.squeeze(-1)
 
+    def move_last(self, step: Tensor) -> None:
+        """Add to the weights of the last layer for a single output, (n_in,), in place."""
+        self.weights[-1].add_(step.to(self.weights[-1]).view_as(self.weights[-1]))
+
     @staticmethod
     def _grouped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if len(weight) == 1:

@@ -186,6 +186,13 @@ class EquivariantPotential(nn.Module):
         """Return the weights of the last layer, (F,) float64, eV."""
         return self.network.last_weights()[0].to(torch.float64) * self.scale
 
+    @torch.no_grad()
+    def move_readout(self, step: Tensor) -> None:
+        """Add to the weights of the last layer, (F,) eV, in place."""
+        parts = (step / self.scale).split([readout.last_weights().shape[1] for readout in self.network.readouts])  # type: ignore[operator]
+        for readout, part in zip(self.network.readouts, parts, strict=True):
+            readout.move_last(part)  # type: ignore[operator]
+
     def reference_energies(self, graph: Graph) -> Tensor:
         """Return the sum of the shifts of the elements, (S,) float64, eV."""
         return graph.sum_over_atoms(self.shifts.index_select(0, self.species(graph)))

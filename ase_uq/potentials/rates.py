@@ -35,7 +35,7 @@ INPUTS = ("environment", "pair", "none")
 START = 0.05  # of p, where nothing else is said
 
 _EMBEDDING, _WIDTH, _N_RADIAL = 16, 64, 8
-_SMALLEST = 1e-6  # of p
+_SMALLEST = 1e-9  # of p: the noise of a well trained potential is small
 # Of the logits over the parameters: where an optimiser moves weights by a thousandth, a rate moves by several times.
 _GAIN = 2.0
 # Of the logits over m at the start: noise that grows with the first power of the distance from the training set.
@@ -133,6 +133,12 @@ class RateNetwork(nn.Module):
     def learn(self, graphs: Sequence[Graph]) -> None:
         """Take the environments of training frames for those that are known."""
         self.environments.learn((self.species(graph), graph) for graph in graphs)
+
+    @torch.no_grad()
+    def shift_logits(self, shift: float) -> None:
+        """Add to the logits of p everywhere, in place."""
+        for each in (self.node, self.edge):
+            each.bias.add_(shift / _GAIN)
 
     def _alpha(self, logits: Tensor) -> Tensor:
         p = _SMALLEST + (self.max_dropout - _SMALLEST) * torch.sigmoid(logits)

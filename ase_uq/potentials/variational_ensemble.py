@@ -25,10 +25,14 @@ class VariationalEnsemble(nn.Module):
 
     Member s is E(theta) + E(theta_s) - mean of E(theta_s): where the noise is large the mean over draws is biased and
     scatters, while theta is what was trained. The variance over members is that of the draws.
+
+    `constants` (S, Z), eV, are added for every atom of an element; training sets them so that no draw shifts the
+    energies of all its frames, and they are zero before.
     """
 
     pinned_mean = True
     """The mean over draws is the potential of the mean weights, and carries nothing of their scatter."""
+    constants: Tensor
 
     def __init__(self, potential: VariationalPotential, n_members: int = 8, *, seed: int = 0) -> None:
         super().__init__()
@@ -40,6 +44,8 @@ class VariationalEnsemble(nn.Module):
             # Part of the state, and so of the file and its hash: generators differ between versions of torch.
             # The mean weights first.
             self.register_buffer(f"draws_{k}", torch.cat([torch.zeros_like(drawn[:1]), drawn]).to(dtype))
+        constants = torch.zeros(n_members, len(potential.elements), dtype=torch.float64)
+        self.register_buffer("constants", constants)
         self.memory_cap: MemoryCap | None = None
 
     @property
@@ -81,12 +87,13 @@ class VariationalEnsemble(nn.Module):
         """Return the energies of all draws, (S, structures) float64, eV."""
         if self.shares_body:
             with self.potential.frozen(self._draws()):
-                return _about_the_first(self.potential.energies_from_one_body(graph, self.n_members + 1))
+                found = _about_the_first(self.potential.energies_from_one_body(graph, self.n_members + 1))
+            return found + self._constants(graph)
         parts = []
         for some in self._parts(graph):
             with self.potential.frozen(some):
                 parts.append(self.potential.energies(graph.copies(len(some[0]))).view(len(some[0]), -1))
-        return _about_the_first(torch.cat(parts))
+        return _about_the_first(torch.cat(parts)) + self._constants(graph)
 
     def evaluate_members(self, graph: Graph, *, stress: bool = False) -> Evaluation:
         """Evaluate all draws: in one pass through the body they share, or side by side as copies of the structures."""
@@ -106,7 +113,7 @@ class VariationalEnsemble(nn.Module):
                 )
         found = joined(parts)
         return Evaluation(
-            energies=_about_the_first(found.energies),
+            energies=_about_the_first(found.energies) + self._constants(graph),
             forces=_about_the_first(found.forces),
             stresses=None if found.stresses is None else _about_the_first(found.stresses),
         )
@@ -124,6 +131,15 @@ class VariationalEnsemble(nn.Module):
     def config(self) -> dict[str, Any]:
         """Return what builds the same architecture and the same draws."""
         return {"potential": self.potential.config(), "n_members": self.n_members, "seed": self.seed}
+
+    def _constants(self, graph: Graph) -> Tensor:
+        species = self.potential.rates.species(graph)
+        return graph.sum_over_atoms(self.constants.T.index_select(0, species)).T
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Files from before there were constants.
+        state_dict.setdefault(f"{prefix}constants", torch.zeros_like(self.constants))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _draws(self) -> list[Tensor]:
         # (1 + S, n_in, n_out) each: the mean weights first.

@@ -279,6 +279,11 @@ class VariationalMLP(nn.Module):
         weights: Tensor = last.weight.T
         return weights
 
+    def move_last(self, step: Tensor) -> None:
+        """Add to the weights of the last layer for a single output, (n_in,), in place."""
+        last: Any = self.maps[-1]
+        last.weight.add_(step.to(last.weight).view_as(last.weight))
+
 
 def standard_draws(shape: tuple[int, ...], law: str, generator: torch.Generator, dropout: float) -> Tensor:
     """Return random numbers of mean 0 and variance 1, float64; under "dropout" of coins that fall with `dropout`."""

@@ -25,6 +25,7 @@ from ase_uq.potentials import DeepEnsemble, EquivariantPotential
 from ase_uq.training.batches import Batches
 from ase_uq.training.data import Frame
 from ase_uq.training.fit import EpochRecord, FitSettings, fit
+from ase_uq.training.last_layer import finish_body, without_last_steps
 from ase_uq.training.reference import Reference, fit_reference
 
 MemberCallback = Callable[[int, EpochRecord], None]
@@ -157,15 +158,17 @@ def _train(job: _Job, on_epoch: MemberCallback | None) -> dict[str, Any]:
         Batches(frames, cutoff=potential.cutoff, batch_size=job.settings.batch_size, device=job.device)
         for frames in (job.train, job.valid)
     )
+    settings, last = without_last_steps(job.settings)
     fit(
         potential,
         train,
         valid,
-        job.settings,
+        settings,
         on_epoch=None if on_epoch is None else lambda record: on_epoch(job.member, record),
         state_path=job.state_path,
         resume=job.resume,
     )
+    finish_body(potential, train, valid, job.settings.weights, seed=job.settings.seed, minutes=last)
     return potential.cpu().state_dict()
 
 

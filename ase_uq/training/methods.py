@@ -51,10 +51,11 @@ METHODS = {
     "blip": Method(
         train_variational,
         (VariationalEnsemble, DeepEnsemble, ShallowEnsemble),
-        lambda _: ["mean and noise"],
+        lambda _: ["mean", "noise"],
         n_members=16,  # they cost nothing in training and little in use, and know a standard deviation to 18 %
         options=("kl_weight",),
+        in_turn=True,
         warnings=noise_warnings,
     ),
-    "shallow": Method(train_shallow, ShallowEnsemble, lambda _: ["1 mean and energies", "2 likelihood"], in_turn=True),
+    "shallow": Method(train_shallow, ShallowEnsemble, lambda _: ["mean"], n_members=8),
 }

@@ -1,7 +1,7 @@
-"""`train_shallow`: one body and M heads, trained in two phases.
+"""`train_shallow`: one body and M heads, one after the other.
 
-1. The mean by squared errors, the spread of the heads by the likelihood of the energies: one backward pass a step.
-2. Everything by the likelihood of energies and forces, from where the first phase ended.
+1. The body by squared errors, as one potential, and at the end its last layer and its constants by least squares.
+2. The heads by the CRPS of forces and energies, with the body as it is: see `heads`.
 
 References
 ----------
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,12 @@ from ase_uq.device import checked_device
 from ase_uq.errors import InputError
 from ase_uq.potentials import ShallowEnsemble
 from ase_uq.training.batches import Batches
+from ase_uq.training.constants import centre_heads
 from ase_uq.training.data import Frame
 from ase_uq.training.fit import EpochRecord, FitSettings, fit
-from ase_uq.training.likelihood import EnergyLikelihood, Likelihood
-from ase_uq.training.losses import Objective
+from ase_uq.training.heads import fit_heads
+from ase_uq.training.last_layer import finish_body, without_last_steps
 from ase_uq.training.reference import new_potential
-
-# Part of the epochs or minutes that the second phase gets, and its learning rate against that of the first.
-SECOND_PART, SECOND_RATE = 0.4, 0.2
 
 
 def train_shallow(
@@ -52,17 +49,17 @@ def train_shallow(
     n_members
         M, at least 2.
     settings
-        How to train; `epochs` and `minutes` are those of both phases together, the learning rate that of the first.
+        How to train; `minutes` are those of body and heads together.
     config
         Arguments of `EquivariantPotential` other than `elements` and `seed`.
     start
-        Ensemble to fine-tune; only the second phase is done.
+        Ensemble to fine-tune: its body goes on, and gets new heads. It is changed.
     state_dir
         Folder for the states of an interrupted training; removed at the end.
     resume
         Go on from `state_dir`.
     on_epoch
-        Called with (phase 0 or 1, record) after every epoch.
+        Called with (0, record) after every epoch of the body.
 
     Raises
     ------
@@ -72,56 +69,32 @@ def train_shallow(
     checked_device(device)
     if start is not None and start.n_members != n_members:
         raise InputError(f"`n_members` must be {start.n_members} as in the starting model, got {n_members}.")
-    ensemble = _start(train, n_members, settings, config) if start is None else start
-    ensemble.requires_grad_(True).to(device)
-    first, second = _phases(settings) if start is None else (None, settings)
+    if n_members < 2:
+        raise InputError(f"`n_members` must be at least 2 to have a variance, got {n_members}; 8 or more is usual.")
+    if start is None:
+        body: Any = new_potential(train, seed=settings.seed, config=config)
+    else:
+        body = start.potential
+    body.requires_grad_(True).to(device)
+    first, last = without_last_steps(settings)
     if state_dir is not None:
         state_dir.mkdir(parents=True, exist_ok=True)
     shown, held_out = (
-        Batches(frames, cutoff=ensemble.cutoff, batch_size=settings.batch_size, device=device)
-        for frames in (train, valid)
+        Batches(frames, cutoff=body.cutoff, batch_size=settings.batch_size, device=device) for frames in (train, valid)
     )
-    phases: list[tuple[FitSettings | None, Objective]] = [
-        (first, EnergyLikelihood(settings.weights)),
-        (second, Likelihood()),
-    ]
-    for phase, (plan, objective) in enumerate(phases):
-        if plan is None:
-            continue
-        fit(
-            ensemble,
-            shown,
-            held_out,
-            plan,
-            objective=objective,
-            on_epoch=_reporting(on_epoch, phase),
-            state_path=None if state_dir is None else state_dir / f"phase_{phase}.pt",
-            resume=resume,
-        )
+    fit(
+        body,
+        shown,
+        held_out,
+        first,
+        on_epoch=None if on_epoch is None else lambda record: on_epoch(0, record),
+        state_path=None if state_dir is None else state_dir / "body.pt",
+        resume=resume,
+    )
+    rows = finish_body(body, shown, held_out, settings.weights, seed=settings.seed, minutes=last)
+    deviations = None if rows is None else fit_heads(*rows, n_members, seed=settings.seed)
+    ensemble = ShallowEnsemble(body.cpu(), n_members, seed=settings.seed, deviations=deviations)
+    centre_heads(ensemble, shown)
     if state_dir is not None:
         shutil.rmtree(state_dir)
-    return ensemble.cpu()
-
-
-def _start(
-    train: Sequence[Frame], n_members: int, settings: FitSettings, config: dict[str, Any] | None
-) -> ShallowEnsemble:
-    return ShallowEnsemble(new_potential(train, seed=settings.seed, config=config), n_members, seed=settings.seed)
-
-
-def _phases(settings: FitSettings) -> tuple[FitSettings, FitSettings]:
-    def part(fraction: float, rate: float) -> FitSettings:
-        return replace(
-            settings,
-            epochs=max(1, round(fraction * settings.epochs)),
-            minutes=None if settings.minutes is None else fraction * settings.minutes,
-            learning_rate=rate * settings.learning_rate,
-        )
-
-    return part(1.0 - SECOND_PART, 1.0), part(SECOND_PART, SECOND_RATE)
-
-
-def _reporting(on_epoch: Callable[[int, EpochRecord], None] | None, phase: int) -> Callable[[EpochRecord], None] | None:
-    if on_epoch is None:
-        return None
-    return lambda record: on_epoch(phase, record)
+    return ensemble

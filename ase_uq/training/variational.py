@@ -1,16 +1,22 @@
-"""`train_variational`: the evidence lower bound of a variational potential.
+"""`train_variational`: a variational potential, its mean first and then its noise, or both by the evidence lower bound.
+
+1. The mean weights by squared errors, as one potential, and at the end its last layer and its constants by least
+   squares.
+2. The rates of the noise by the score of draws, with the mean as it is, see `noise`; and at the end one factor, from
+   the errors on the validation frames.
+
+Or, with a weight of the prior (`kl_weight`), all at once:
 
     loss = squared errors of one noisy evaluation + warm-up * kl_weight * (KL at the frames + 10 KL around them)
 
-with the KL divergence of posterior from prior per weight, mean over atoms and edges.
-
-The noise is fresh in every step, and of the kind of the members that are drawn later: one draw of the weights for all
-atoms. The squared errors are those of `losses`, without units, so that `kl_weight` means the same for every material:
-the smaller, the more the data narrow the noise. Around the frames, see `surroundings`, nothing opposes the prior.
+with the KL divergence of posterior from prior per weight, mean over atoms and edges. The noise is then fresh in every
+step, and of the kind of the members that are drawn later: one draw of the weights for all atoms. Around the frames, see
+`surroundings`, nothing opposes the prior.
 
 References
 ----------
-Coscia, de Haan and Welling, arXiv:2508.14022; Kingma, Salimans and Welling, arXiv:1506.02557.
+Coscia, de Haan and Welling, arXiv:2508.14022; Kingma, Salimans and Welling, arXiv:1506.02557 (the bound);
+arXiv:2605.19939 (the score).
 """
 
 from __future__ import annotations
@@ -19,7 +25,8 @@ import copy
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +47,12 @@ from ase_uq.potentials import (
     sample_members,
 )
 from ase_uq.training.batches import Batches
+from ase_uq.training.constants import centre_draws
 from ase_uq.training.data import Frame
 from ase_uq.training.fit import EpochRecord, FitSettings, fit
+from ase_uq.training.last_layer import LAST_PART, finish_body, without_last_steps
 from ase_uq.training.losses import Labels, Objective, Scored, SquaredErrors
+from ase_uq.training.noise import DrawsScore, fit_noise
 from ase_uq.training.reference import give_reference, new_potential
 from ase_uq.training.surroundings import Surroundings
 
@@ -51,6 +61,9 @@ NOISES = ("shared", "local")
 _EPOCHS_OF_A_SEED = 1_000_003  # further apart than any training is long
 AROUND = 10.0  # weight of the divergence around the frames, in units of that at them
 WARM_UP = 0.2  # part of the training over which the weight of both rises
+# Parts of a time budget, or of the epochs, beside that of the last steps; rate of the noise over that of the weights.
+MEAN_PART, NOISE_PART, NOISE_RATE, MOST_NOISE_EPOCHS = 0.6, 0.25, 3.0, 20
+_SIZED_FRAMES = 30  # enough to know a size by
 _JUDGED_FRAMES, _AT_THE_CAP, _DIED_OUT, _GROWN = 10, 0.95, 1e-5, 2.0
 # To fine-tune: hardly any noise at the start, never much, and small steps.
 FINE_TUNING: dict[str, Any] = {"initial_dropout": 5e-5, "max_dropout": 0.1}
@@ -140,7 +153,7 @@ def train_variational(
     settings: FitSettings,
     config: dict[str, Any] | None = None,
     start: nn.Module | None = None,
-    kl_weight: float = KL_WEIGHT,
+    kl_weight: float | None = None,
     noise: dict[str, Any] | None = None,
     objective: EvidenceLowerBound | None = None,
     device: str = "cpu",
@@ -166,7 +179,8 @@ def train_variational(
         hardly any noise. The first potential of a deep ensemble is taken, and gradients are clipped at 0.5 or less. A
         small learning rate, a tenth of the usual one, keeps what was learned.
     kl_weight
-        Weight of the divergence from the prior.
+        Weight of the divergence from the prior, for a training by the evidence lower bound; by the score of draws where
+        it is not given.
     noise
         Options of `make_variational`, where `start` does not bring its own.
     objective
@@ -180,7 +194,7 @@ def train_variational(
         For fewer than 2 draws or other settings out of range.
     """
     checked_device(device)
-    if not kl_weight >= 0.0:
+    if kl_weight is not None and not kl_weight >= 0.0:
         raise InputError(f"`kl_weight` must not be negative, got {kl_weight}; {KL_WEIGHT:g} is usual.")
     noise = dict(noise or {})
     if start is None:
@@ -201,30 +215,87 @@ def train_variational(
     )
     graphs = [batch.graph for batch in shown.in_order()]
     potential.learn(graphs)
-    bound = objective or EvidenceLowerBound(
-        SquaredErrors(settings.weights),
-        kl_weight=kl_weight,
-        warm_up=WARM_UP,
-        surroundings=Surroundings(train, cutoff=potential.cutoff, n_copies=settings.batch_size, device=device),
-        seed=settings.seed,
-    )
-    fit(
-        potential,
-        shown,
-        held_out,
-        settings,
-        objective=bound,
-        on_epoch=None if on_epoch is None else lambda record: on_epoch(0, record),
-        state_path=None if state_dir is None else state_dir / "variational.pt",
-        resume=resume,
-    )
+    run = _Run(potential, shown, held_out, settings, state_dir=state_dir, resume=resume, on_epoch=on_epoch)
+    if objective is None and kl_weight is not None:
+        around = Surroundings(train, cutoff=potential.cutoff, n_copies=settings.batch_size, device=device)
+        squares = SquaredErrors(settings.weights)
+        objective = EvidenceLowerBound(
+            squares, kl_weight=kl_weight, warm_up=WARM_UP, surroundings=around, seed=settings.seed
+        )
+    if objective is not None:
+        _by_the_bound(run, objective)
+    else:
+        _by_the_score(run)
     potential.learn(graphs)  # the centres, for the best weights
+    if objective is None:
+        _size(run, held_out)
+    centre_draws(ensemble.to(device), shown)
     if state_dir is not None:
         shutil.rmtree(state_dir)
     return ensemble.cpu()
 
 
-def noise_warnings(ensemble: VariationalEnsemble, frames: Sequence[Frame], *, kl_weight: float) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the phases of a training have in common."""
+
+    potential: VariationalPotential
+    train: Batches
+    valid: Batches
+    settings: FitSettings
+    state_dir: Path | None
+    resume: bool
+    on_epoch: Callable[[int, EpochRecord], None] | None
+
+    def fit(self, part: int, name: str, settings: FitSettings, objective: Objective) -> None:
+        on_epoch = self.on_epoch
+        fit(
+            self.potential,
+            self.train,
+            self.valid,
+            settings,
+            objective=objective,
+            on_epoch=None if on_epoch is None else lambda record: on_epoch(part, record),
+            state_path=None if self.state_dir is None else self.state_dir / f"{name}.pt",
+            resume=self.resume,
+        )
+
+
+def _by_the_bound(run: _Run, objective: Objective) -> None:
+    settings, _ = without_last_steps(run.settings)
+    run.fit(0, "variational", settings, objective)
+
+
+def _by_the_score(run: _Run) -> None:
+    potential, settings, minutes = run.potential, run.settings, run.settings.minutes
+    parts = [None if minutes is None else part * minutes for part in (MEAN_PART, LAST_PART / 2.0, NOISE_PART)]
+    run.fit(0, "mean", replace(settings, minutes=parts[0]), SquaredErrors(settings.weights))
+    finish_body(potential.body, run.train, run.valid, settings.weights, seed=settings.seed, minutes=parts[1])
+    if potential.noise.law != "gaussian":
+        return  # its rates are a choice
+    potential.learn([batch.graph for batch in run.train.in_order()])
+    _size(run, run.train)
+    potential.body.requires_grad_(False)
+    noisy = replace(
+        settings,
+        epochs=max(1, min(MOST_NOISE_EPOCHS, round(NOISE_PART * settings.epochs))),
+        minutes=parts[2],
+        learning_rate=NOISE_RATE * settings.learning_rate,
+    )
+    run.fit(1, "noise", noisy, DrawsScore(seed=settings.seed))
+    potential.body.requires_grad_(True)
+
+
+def _size(run: _Run, data: Batches) -> None:
+    if run.potential.noise.law == "gaussian":
+        n_batches = max(1, _SIZED_FRAMES // data.batch_size)
+        some = list(islice(data.shuffled(seed=run.settings.seed, epoch=0), n_batches))
+        fit_noise(run.potential, some, seed=run.settings.seed)
+
+
+def noise_warnings(
+    ensemble: VariationalEnsemble, frames: Sequence[Frame], *, kl_weight: float | None
+) -> tuple[str, ...]:
     """Sentences about noise that does not do its work, judged on some of the training frames."""
     potential = ensemble.potential
     found_p = []
@@ -234,13 +305,20 @@ def noise_warnings(ensemble: VariationalEnsemble, frames: Sequence[Frame], *, kl
             found_p.append(_dropout(potential))
     p = torch.cat(found_p)
     cap, start = potential.rates.max_dropout, potential.rates.initial_dropout
+    at_the_cap = bool((p > _AT_THE_CAP * cap).all())
+    if kl_weight is None:
+        if not at_the_cap:
+            return ()
+        return (
+            f"dropout rates are at their cap of {cap:g} everywhere: errors are larger than any noise; train longer.",
+        )
     found = []
     if kl_weight == 0.0:
         found.append(
             "the divergence from the prior has no weight (`--kl-weight 0`): nothing holds the noise up, and draws will "
             "hardly differ."
         )
-    if bool((p > _AT_THE_CAP * cap).all()):
+    if at_the_cap:
         found.append(
             f"dropout rates are at their cap of {cap:g} everywhere: the noise does not adapt to the data; lower "
             "`--kl-weight`."
