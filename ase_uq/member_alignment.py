@@ -18,7 +18,7 @@ the committee, and with it the dynamics, stays what it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms
@@ -52,10 +52,13 @@ class MemberOffsets:
         One dictionary per member: energy in eV added per atom of each element. Over members they sum to zero.
     formulas
         Compositions they were fitted on, reduced, such as "H2O".
+    span
+        (rank, Z), orthonormal: the shares of the elements in these compositions, and what they combine to.
     """
 
     offsets: tuple[dict[str, float], ...]
     formulas: tuple[str, ...]
+    span: Array = field(repr=False, compare=False)
 
     @classmethod
     def fit(cls, frames: Sequence[Atoms], energies: ArrayLike) -> MemberOffsets:
@@ -90,7 +93,10 @@ class MemberOffsets:
         # By way of the first member, so that equal members get no offset from rounding of their mean.
         mean = e[:, 0] + (e - e[:, :1]).mean(axis=1)
         offsets = tuple(fit_offsets(frames, model_energies=mean, baseline_energies=member) for member in e.T)
-        return cls(offsets, tuple(dict.fromkeys(_reduced(atoms) for atoms in frames)))
+        formulas = tuple(dict.fromkeys(_reduced(atoms) for atoms in frames))
+        shares = np.array([_shares(Formula(text).count(), list(offsets[0])) for text in formulas])
+        _, sizes, directions = np.linalg.svd(shares, full_matrices=False)
+        return cls(offsets, formulas, directions[sizes > _SAME_COMPOSITION * sizes[0]])
 
     def energies(self, atoms: Atoms) -> Array:
         """Return what is added to the energy of each member for a structure, (M,), eV.
@@ -113,13 +119,8 @@ class MemberOffsets:
         symbols = list(self.offsets[0])
         if not set(counts) <= set(symbols):
             return False
-        known = np.array(
-            [[Formula(text).count().get(symbol, 0) for symbol in symbols] for text in self.formulas], float
-        )
-        known /= known.sum(axis=1, keepdims=True)
-        asked = np.array([counts.get(symbol, 0) for symbol in symbols], float) / sum(counts.values())
-        combination = np.linalg.lstsq(known.T, asked, rcond=None)[0]
-        return bool(np.abs(known.T @ combination - asked).max() < _SAME_COMPOSITION)
+        asked = _shares(counts, symbols)
+        return bool(np.abs(self.span.T @ (self.span @ asked) - asked).max() < _SAME_COMPOSITION)
 
 
 def check_zeros(atoms: Atoms, energies: ArrayLike, forces: ArrayLike) -> None:

@@ -15,7 +15,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ase_uq.bands import Bands, draw_bands, edges_of, legend_of, mark_unknown, stretches
@@ -24,6 +23,7 @@ from ase_uq.files import replacing
 from ase_uq.formatting import model_error
 from ase_uq.plots import INK, MUTED, STYLE
 from ase_uq.reweighting import ReweightResult
+from ase_uq.ticks import short_ticks, with_unit
 
 Array = NDArray[np.float64]
 
@@ -64,7 +64,6 @@ def profile_figure(result: ReweightResult, axis: HasAxis, *, name: str, unit: st
         draw_bands(top, x, mean, bands)
         _draw_average(top, x, mean, bands)
         _heading(top, name, bands)
-        top.set_ylabel(_with_unit(quantity if len(quantity) <= _LONGEST_LABEL else "average", unit))
         top.tick_params(labelbottom=False)
         for member in result.member_means[:_MOST_MEMBERS]:
             for stretch in stretches(x, np.isfinite(member)):
@@ -72,9 +71,12 @@ def profile_figure(result: ReweightResult, axis: HasAxis, *, name: str, unit: st
         draw_bands(bottom, x, np.zeros_like(mean), bands)
         bottom.axhline(0.0, color=INK, linewidth=0.7)
         bottom.set_title("The errors alone; thin lines: each member minus the average")
-        bottom.set_ylabel(_with_unit(error, unit))
-        bottom.set_xlabel(_with_unit(axis.axis_name, axis.axis_unit), labelpad=3)
+        bottom.set_xlabel(with_unit(axis.axis_name, axis.axis_unit), labelpad=3)
         _limits(top, bottom, x)
+        label = quantity if len(quantity) <= _LONGEST_LABEL else "average"
+        top.set_ylabel(with_unit(label, unit, short_ticks(top)))
+        bottom.set_ylabel(with_unit(error, unit, short_ticks(bottom)))
+        figure.align_ylabels([top, bottom])
     return figure
 
 
@@ -109,7 +111,7 @@ def _draw_average(ax: Axes, x: Array, mean: Array, bands: Bands) -> None:
 
 
 def _heading(ax: Axes, name: str, bands: Bands) -> None:
-    ax.set_title(_escape(name), pad=20.0, fontweight="bold")
+    ax.set_title(with_unit(name, ""), pad=20.0, fontweight="bold")
     entries = legend_of(bands)
     ax.legend(handles=entries, loc="lower left", bbox_to_anchor=(0.0, 1.005), ncols=len(entries), handlelength=1.8)
 
@@ -120,19 +122,8 @@ def _limits(top: Axes, bottom: Axes, x: Array) -> None:
         top.set_xlim(edges[0], edges[-1])
     for ax in (top, bottom):
         ax.margins(y=0.08)
-        ax.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-        ax.figure.align_ylabels([top, bottom])
 
 
 def _symbol(name: str, unit: str, axis: HasAxis) -> str:
     # A number without unit against a distance called r is what `RadialDistribution` gives, whatever name it was given.
     return "g(r)" if (unit, axis.axis_name, axis.axis_unit) == ("1", "r", "Å") else name
-
-
-def _with_unit(text: str, unit: str) -> str:
-    return _escape(f"{text} ({unit})" if unit not in ("", "1") else text)
-
-
-def _escape(text: str) -> str:
-    # A pair of dollar signs in a name would start mathematics.
-    return text.replace("$", r"\$")

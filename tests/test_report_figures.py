@@ -156,6 +156,7 @@ def test_no_text_leaves_a_figure_or_lies_on_another(length, size):
     t, rng = np.linspace(0.0, length, 60), np.random.default_rng(0)
     y = size * rng.normal(size=60)
     r = running()
+    h = min(size, 1e3) * rng.normal(size=60)[:, None] * np.linspace(0.1, 1, 24)
     spreads = {"energy_std": abs(y), "force_std_max": abs(y), "force_std_mean": abs(y) / 3}
     r = replace(r, time_fs=t[20:], mean=size * r.mean, bound=np.arange(40) > 30)
     for figure in (
@@ -163,6 +164,6 @@ def test_no_text_leaves_a_figure_or_lies_on_another(length, size):
         uncertainty_figure(time_fs=t, **spreads),
         weight_figure(time_fs=t, weight=rng.uniform(size=60)),
         average_figure(time_fs=t, values=y, running=r, name="distance:0,1", unit="Å"),
-        member_figure(y[:, None] * np.linspace(0.1, 1, 24), names=[str(i) for i in range(1, 25)]),
+        member_figure(h, names=[str(i) for i in range(1, 25)]),
     ):
         check_texts(figure)

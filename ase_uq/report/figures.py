@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ase_uq.bands import Bands, draw_bands, legend_of
 from ase_uq.plots import INK, MODEL, MUTED, SAMPLING, STYLE, plain_log_axis
+from ase_uq.ticks import short_ticks, with_unit
 
 Array = NDArray[np.float64]
 
@@ -26,7 +27,7 @@ STD_H_THRESHOLDS = (0.5, 1.0, 2.0)
 
 # All lengths in inches.
 _WIDTH = 8.0
-_LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 0.62, 0.1, 0.32, 0.46, 0.42
+_LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 0.78, 0.2, 0.32, 0.46, 0.42
 _LEGEND = 0.2  # a line of its own above a panel
 _LOG_RANGE = 30.0
 _TIME_UNITS = ((2.0e6, 1.0e6, "ns"), (2.0e3, 1.0e3, "ps"))
@@ -120,7 +121,7 @@ def energy_figure(
         total = total - total[0]
         _series(top, t, total, colour=MUTED, label="potential + kinetic", band=False)
         _series(top, t, potential, colour=SAMPLING, label="potential")
-        top.set_title("Energy since the first frame (eV)")
+        top.set_title(with_unit("Energy since the first frame", "eV", short_ticks(top)))
         _legend(top)
         _series(bottom, t, temperature_K, colour=SAMPLING)
         bottom.set_title("Temperature (K)")
@@ -166,12 +167,11 @@ def average_figure(*, time_fs: Array, values: Array, running: RunningAverage, na
         figure, (top, bottom), t = _time_panels(time_fs, heights=(1.0, 1.9), right=1.72, gap=_GAP + _LEGEND)
         scale, _ = time_unit(time_fs)
         _series(top, t, values, colour=SAMPLING)
-        label = _escape(f"{name} ({unit})" if unit else name)
-        top.set_title(label)
+        top.set_title(with_unit(name, unit, short_ticks(top, n=4)))
         draw_bands(bottom, running.time_fs / scale, running.mean, running.bands)
         bottom.plot(running.time_fs / scale, running.mean, color=INK, linewidth=1.5)
-        bottom.set_title(f"Running average ({_escape(unit)})" if unit else "Running average", pad=7.0 + 72 * _LEGEND)
         bottom.set_ylim(*_average_limits(running))
+        bottom.set_title(with_unit("Running average", unit, short_ticks(bottom)), pad=7.0 + 72 * _LEGEND)
         bottom.legend(handles=legend_of(running.bands), loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=5)
         _final_value(figure, bottom, running)
     return figure
@@ -198,7 +198,8 @@ def member_figure(deviations: Array, *, names: list[str]) -> Figure:
 
 
 def _draw_shapes(ax: Axes, deviations: Array, *, worst: int, width: float, name: str) -> None:
-    ax.set_title("Density of h = β(Vᵢ − V) about its mean (per kT)")
+    title = "Density of h = β(Vᵢ − V) about its mean"
+    ax.set_title(with_unit(title, "per kT"))
     ax.set_xlabel("h (units of kT)", labelpad=3)
     if width == 0:
         ax.text(0.5, 0.5, "the members do not move against V", transform=ax.transAxes, ha="center", color=MUTED)
@@ -214,6 +215,7 @@ def _draw_shapes(ax: Axes, deviations: Array, *, worst: int, width: float, name:
     gaussian = np.exp(-0.5 * (x / width) ** 2) / (width * np.sqrt(2 * np.pi))
     ax.plot(x, gaussian, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="Gaussian of its width")
     ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # with room for the legend
+    ax.set_title(with_unit(title, "per kT", short_ticks(ax)))
     ax.legend(loc="upper right", bbox_to_anchor=(1.0, 1.0), handlelength=1.6)
 
 
@@ -237,7 +239,7 @@ def _draw_widths(ax: Axes, std: Array, *, worst: int, names: list[str]) -> None:
 
 def _final_value(figure: Figure, beside: Axes, running: RunningAverage) -> None:
     box = beside.get_position()
-    ax = figure.add_axes((box.x1 + 0.16 / _WIDTH, box.y0, 1.42 / _WIDTH, box.height), sharey=beside)
+    ax = figure.add_axes((box.x1 + 0.26 / _WIDTH, box.y0, 1.34 / _WIDTH, box.height), sharey=beside)
     mean, is_bound = running.mean[-1], running.bands.bound[-1]
     bars = ((running.std_sampling, SAMPLING), (running.std_model, MODEL), (running.std_total, INK))
     for x, (bar, colour) in enumerate(bars):
@@ -247,7 +249,7 @@ def _final_value(figure: Figure, beside: Axes, running: RunningAverage) -> None:
     ax.axhline(mean, color=INK, linewidth=0.6)
     ax.set_xlim(-0.55, 2.5)
     most = "\nat most" if is_bound else ""
-    ax.set_xticks([0, 1, 2], ["sampling" + most[:1], "model" + most, "total" + most], fontsize=7.5)
+    ax.set_xticks([0, 1, 2], ["sampling" + most[:1], "model" + most, "total" + most], fontsize=7.0)
     ax.tick_params(axis="y", left=False, labelleft=False)
     ax.tick_params(axis="x", length=0)
     ax.spines["left"].set_visible(False)
@@ -313,23 +315,20 @@ def _draw_std(ax: Axes, t: Array, title: str, unit: str, lines: Sequence[tuple[A
     for series, colour, label in lines:
         known = np.isfinite(series)  # an estimate every so many steps leaves gaps
         _series(ax, t[known], series[known] * scale, colour=colour, label=label)
-    ax.set_title(f"{title} ({prefix}{unit})")
-    _positive_axis(ax, values)
+    power = _positive_axis(ax, values)
+    ax.set_title(with_unit(title, f"{prefix}{unit}", power))
 
 
-def _positive_axis(ax: Axes, values: Array) -> None:
+def _positive_axis(ax: Axes, values: Array) -> str:
+    """Logarithmic where a few values are far above the rest, else from zero; the power of ten in front of the unit."""
     known = values[np.isfinite(values) & (values > 0)]
     if len(known) and known.max() > _LOG_RANGE * np.median(known):
         plain_log_axis(ax, "y")
-    else:
-        ax.set_ylim(bottom=0)
+        return ""
+    ax.set_ylim(bottom=0)
+    return short_ticks(ax)
 
 
 def _milli(values: Array) -> tuple[float, str]:
     known = values[np.isfinite(values)]
     return (1e3, "m") if len(known) and np.quantile(known, 0.99) < 0.1 else (1.0, "")
-
-
-def _escape(text: str) -> str:
-    # A pair of dollar signs in an observable's name would start mathematics.
-    return text.replace("$", r"\$")
