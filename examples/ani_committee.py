@@ -15,8 +15,7 @@ from ase import units
 from ase.md.langevin import Langevin
 
 from ase_uq import CommitteeUncertainty, UncertaintyLogger, UQCalculator, read_log, reweight
-from ase_uq.calibration import calibrate
-from ase_uq.evaluation import residuals
+from ase_uq.evaluation import residuals, with_factors
 from ase_uq.observables import angle, distance
 from ase_uq.training import read_frames
 
@@ -26,30 +25,23 @@ networks = [network.ase() for network in torchani.models.ANI1x(periodic_table_in
 one_zero = [frame.atoms for frame in known[::4]]
 
 
-def centred(found):
-    """Return errors of the energy, eV, without their mean: constants cancel in all that follows."""
-    return found.energy_error - found.energy_error.mean()
-
-
-def within(error, variance, k):
-    """Return the share of errors inside k standard deviations."""
-    return np.mean(np.abs(error) < k * np.sqrt(variance))
-
-
-# 1 wrap and calibrate
-found = residuals(CommitteeUncertainty(networks, align=one_zero), known)
-spread = np.sqrt(found.stacked("energy_var"))
-calibration = calibrate(reference=np.zeros(len(known)), mean=centred(found), std=spread, n_members=8)
-model = CommitteeUncertainty(networks, align=one_zero, alpha=calibration.alpha)
-print(f"alpha = {calibration.alpha:.2f} ± {calibration.alpha_std_error:.2f}")
+# 1 wrap and calibrate: energies without what is constant for a molecule, forces with a factor of their own
+model = CommitteeUncertainty(networks, align=one_zero)
+factors = residuals(model, known).factors()
+model = with_factors(model, factors)
+for name, fitted in factors.items():
+    print(f"alpha of {name} = {fitted.alpha:.2f} ± {fitted.alpha_std_error:.2f}")
 
 # 2 score
 for name, frames in unknown.items():
     found = residuals(model, frames)
-    for quantity, error in (("energy", centred(found)), ("forces", found.force_error)):
-        variance = found.stacked(f"{quantity}_var")
-        shares = [f"{within(error, variance, k):.0%} within {k} std" for k in (1, 1.96)]
-        print(f"{name}, {quantity}: RMSE {1e3 * error.std():.1f} meV{'/Å' * (quantity == 'forces')},", *shares)
+    for quantity, unit, score in (
+        ("centred energy", "meV/atom", found.energy_scores(centred=True)),
+        ("forces", "meV/Å", found.force_scores()),
+    ):
+        shares = f"{score.within_1_sigma:.0%} within 1 sigma, {score.within_196_sigma:.0%} within 1.96"
+        held = f"intervals of 68 and 95 % hold {score.coverage_68:.0%} and {score.coverage_95:.0%}"
+        print(f"{name}, {quantity}: RMSE {1e3 * score.rmse:.1f} {unit}, {shares}; {held}")
 
 # 3 run
 atoms, rng = cool[0].atoms.copy(), np.random.default_rng(0)

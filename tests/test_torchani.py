@@ -18,8 +18,7 @@ from ase import Atoms, units
 from ase.md.langevin import Langevin
 
 from ase_uq import CommitteeUncertainty, InputError, UncertaintyLogger, UQCalculator, read_log, reweight
-from ase_uq.calibration import calibrate
-from ase_uq.evaluation import residuals
+from ase_uq.evaluation import residuals, with_factors
 from ase_uq.observables import distance
 from ase_uq.training import read_frames
 
@@ -44,43 +43,44 @@ def frames(reference_data):
 
 @pytest.fixture(scope="module")
 def calibrated(ani, frames):
-    """The aligned committee, and alpha of it and of the committee as it was published."""
-    align = [frame.atoms for frame in frames["known"][::4]]
-    found = residuals(CommitteeUncertainty(ani, align=align), frames["known"])
-    error, spread = found.energy_error, np.sqrt(found.stacked("energy_var"))
-    alpha = calibrate(reference=0 * error, mean=error - error.mean(), std=spread, n_members=8).alpha
-    raw = residuals(CommitteeUncertainty(ani), frames["known"])
-    spread = np.sqrt(raw.stacked("energy_var"))
-    alpha_raw = calibrate(reference=0 * error, mean=raw.energy_error, std=spread, n_members=8).alpha
-    return CommitteeUncertainty(ani, align=align, alpha=alpha), alpha, alpha_raw
+    """The aligned committee under its factors, and the factors of it and of the committee as it was published."""
+    model = CommitteeUncertainty(ani, align=[frame.atoms for frame in frames["known"][::4]])
+    factors = residuals(model, frames["known"]).factors()
+    published = residuals(CommitteeUncertainty(ani), frames["known"]).calibrate()
+    return with_factors(model, factors), factors, published
 
 
 def test_its_constants_are_most_of_what_its_energies_disagree_on(calibrated):
-    _, alpha, alpha_raw = calibrated
-    assert 0.7 < alpha < 1.3
-    assert 4.0 < alpha_raw < 5.5  # what it would take to cover an offset that no force and no average sees
+    _, factors, published = calibrated
+    assert factors["energy"].alpha == pytest.approx(1.0, abs=0.2)
+    assert factors["forces"].alpha == pytest.approx(0.83, abs=0.1)
+    # Centred it needs no alignment; what it would take to cover an offset that no force and no average sees is said.
+    assert published.alpha == pytest.approx(factors["energy"].alpha, rel=1e-6)
+    assert 4.0 < published.alpha_raw < 5.5
+    assert any("alpha would be 4." in text for text in published.warnings)
 
 
 @pytest.mark.parametrize("name", ["300 K", "600 K"])
-def test_one_standard_deviation_holds_its_errors(calibrated, frames, name):
+def test_intervals_hold_its_errors(calibrated, frames, name):
     model, _, _ = calibrated
     found = residuals(model, frames[name])
-    errors = {"energy": found.energy_error - found.energy_error.mean(), "forces": found.force_error}
-    for quantity, error in errors.items():
-        ratio = np.abs(error) / np.sqrt(found.stacked(f"{quantity}_var"))
-        assert 0.55 < np.mean(ratio < 1) < 0.80, quantity
-        assert 0.87 < np.mean(ratio < 1.96) < 0.98, quantity
-    assert 0.1 < errors["forces"].std() < 0.2  # eV/Å
-    assert errors["energy"].std() / 27 < 0.0025  # eV/atom
+    scores = {"energy": found.energy_scores(centred=True), "forces": found.force_scores()}
+    for quantity, score in scores.items():
+        assert 0.62 < score.coverage_68 < 0.76, quantity
+        assert 0.90 < score.coverage_95 < 0.98, quantity
+        assert 0.55 < score.within_1_sigma < 0.78, quantity
+        assert 0.83 < score.within_196_sigma < 0.97, quantity
+    assert 0.1 < scores["forces"].rmse < 0.2  # eV/Å
+    assert scores["energy"].rmse < 0.0025  # eV/atom
 
 
 def test_alignment_leaves_the_mean_and_the_forces_alone(ani, calibrated, frames):
-    model, alpha, _ = calibrated
+    model, factors, _ = calibrated
     atoms = frames["600 K"][3].atoms
     raw, aligned = CommitteeUncertainty(ani).predict(atoms, ()), model.predict(atoms, ())
     assert aligned.energy == pytest.approx(raw.energy, abs=1e-8)
     np.testing.assert_allclose(aligned.forces, raw.forces, atol=1e-12)
-    np.testing.assert_allclose(aligned.forces_var, alpha**2 * raw.forces_var, rtol=1e-9)
+    np.testing.assert_allclose(aligned.forces_var, factors["forces"].alpha ** 2 * raw.forces_var, rtol=1e-9)
     with pytest.raises(InputError, match="`align` must hold compositions that H2O can be combined from"):
         model.predict(Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [0, 0.96, 0]]), ())
 
@@ -93,7 +93,7 @@ def test_two_levels_of_theory_are_one_committee_only_when_aligned(ani, frames):
 
 
 def test_a_run_of_it_logs_members_and_gives_averages(calibrated, frames, tmp_path):
-    model, alpha, _ = calibrated
+    model, factors, _ = calibrated
     atoms = frames["known"][0].atoms.copy()
     atoms.calc = UQCalculator(model)
     rng = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def test_a_run_of_it_logs_members_and_gives_averages(calibrated, frames, tmp_pat
         dyn.attach(log)
         dyn.run(60)
     run = read_log(tmp_path / "run.h5")
-    assert run.attributes["alpha"] == alpha
+    assert run.attributes["alpha"] == factors["energy"].alpha
     assert run.attributes["model"] == "CommitteeUncertainty, aligned on C12H12N2O"
     np.testing.assert_allclose(run.energy_members.mean(axis=1), run.energy, atol=1e-9)
     np.testing.assert_allclose(run.energy_members.var(axis=1, ddof=1), run.energy_var, rtol=1e-6)
