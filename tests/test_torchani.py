@@ -123,6 +123,6 @@ def test_the_example_runs(reference_data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(ROOT / "examples" / "ani_committee.py"), run_name="__main__")
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 7
-    assert "alpha" in printed[0]
-    assert sum("±" in line for line in printed) == 3
+    assert len(printed) == 8
+    assert [line.split(" = ")[0] for line in printed[:2]] == ["alpha of energy", "alpha of forces"]
+    assert sum("±" in line for line in printed) == 4
