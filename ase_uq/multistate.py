@@ -93,8 +93,9 @@ def mbar_log_weights(reduced_energies: ArrayLike, n_frames: ArrayLike, target: A
     Returns
     -------
     (T,), for `reweight(..., log_weights=..., temperature_K=...)` at the temperature of `target`, where the members'
-    energies and the energy of reference are those without the bias; put all frames in the order of `interleaved` first,
-    the weights by `log_weights[order]`.
+    energies and the energy of reference are those without the bias. Frames may stay sorted by state or be put in the
+    order of `interleaved`, the weights then by `log_weights[order]`; as a plain array, by `numpy.asarray` or
+    `numpy.take`, weights forget their states, and `reweight` needs `state_shares` beside them.
 
     Raises
     ------

@@ -5,6 +5,7 @@ dynamics            relaxation time
 ==================  =================================================================================
 Langevin            1/friction, the smallest one where atoms differ
 Bussi, Berendsen    `taut`
+LangevinBAOAB       `T_tau`
 Nosé-Hoover         `tdamp`
 Andersen            time step over the probability of a collision
 ==================  =================================================================================
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 def thermostat_time_fs(dyn: Any) -> float:
     """Relaxation time of the thermostat of ASE dynamics, fs; 0 where there is none, or none that is known."""
     friction, probability = _number(dyn, "fr"), _number(dyn, "andersen_prob")
-    times = [_number(dyn, "taut"), _number(dyn, "_tdamp"), _number(getattr(dyn, "_thermostat", None), "_tdamp")]
+    times = [_number(dyn, name) for name in ("taut", "T_tau", "_tdamp")]
+    times.append(_number(getattr(dyn, "_thermostat", None), "_tdamp"))
     if friction > 0:
         times.append(1.0 / friction)
     if probability > 0:

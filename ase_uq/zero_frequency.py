@@ -96,13 +96,14 @@ def zero_frequency(x: Array, *, relaxation: float = 0.0) -> ZeroFrequency:
     moves = scale > 0
     d = d / np.where(moves, scale, 1.0)[:, None]
     m = _n_ordinates(n)
-    amplitudes = rfft(d, axis=1)[:, 1 : m + 1]
-    periodogram = np.where(moves[:, None], (amplitudes.real**2 + amplitudes.imag**2) / n, 1.0)
+    amplitudes = rfft(d, axis=1)[:, 1:]
+    ordinates = np.where(moves[:, None], (amplitudes.real**2 + amplitudes.imag**2) / n, 1.0)
+    periodogram, beyond = ordinates[:, :m], ordinates[:, m:]
     known = n / (2.0 * np.pi * relaxation) if relaxation > 0 else 0.0
     spectrum, likelier = _best_spectrum(d, periodogram, known)
     value = np.where(moves, spectrum[:, 0] * scale**2, 0.0)
     lengths = np.where(moves, np.pi * _half_width(spectrum), np.inf)
-    return ZeroFrequency(value, lengths, np.where(moves, _independent_blocks(likelier), _BLOCK_NUMBERS[0]))
+    return ZeroFrequency(value, lengths, np.where(moves, _independent_blocks(likelier, beyond), _BLOCK_NUMBERS[0]))
 
 
 def not_resolved_below(value: Array, variance: Array, n: int) -> Array:
@@ -195,12 +196,18 @@ def _half_width(spectrum: Array) -> Array:
     return np.where(below.any(axis=1), first - 1 + step, np.inf)
 
 
-def _independent_blocks(spectrum: Array) -> Integers:
-    """Largest number of blocks (K,) whose averages scatter as S(0) says: they see S through a filter sinc^2(j/B)."""
-    j = np.arange(1, spectrum.shape[1])
-    numbers = np.array(_BLOCK_NUMBERS)
-    filters = np.sinc(j / numbers[:, None]) ** 2
-    seen = (spectrum[:, 1:] @ filters.T) / filters.sum(axis=1) / spectrum[:, :1]
+def _independent_blocks(spectrum: Array, beyond: Array) -> Integers:
+    """Largest number of blocks (K,) whose averages scatter as S(0) says: they see S through a filter sinc^2(j/B).
+
+    What vibrates faster than the spectra (K, m + 1) reach, by the ordinates `beyond` them, leaks through its tail.
+    """
+    m = spectrum.shape[1] - 1
+    numbers, fast = np.array(_BLOCK_NUMBERS), np.arange(m + 1, m + 1 + beyond.shape[1])
+    filters = np.sinc(np.arange(1, m + 1) / numbers[:, None]) ** 2
+    tail = 0.5 * (numbers / np.pi) ** 2  # over j^2: the mean of sin^2 is a half
+    leaks = (beyond / fast**2).sum(axis=1)[:, None] * tail
+    whole = filters.sum(axis=1) + tail * (1.0 / fast**2).sum()
+    seen = (spectrum[:, 1:] @ filters.T + leaks) / whole / spectrum[:, :1]
     right = np.abs(seen - 1.0) < _FLAT
     # A number counts only if all smaller ones are right, too.
     first = np.where(right.all(axis=1), 0, len(numbers) - right[:, ::-1].argmin(axis=1))

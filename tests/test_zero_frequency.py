@@ -144,3 +144,28 @@ def test_extreme_series():
     assert found.value[0] < 1e-3
     assert found.value[1] == 0.0
     assert found.lengths[2] < 5
+
+
+def test_every_kind_of_average_has_the_bar_of_a_vibration():
+    """Whether it is a mean of frames or a function of means: blocks of a tenth of the run would see the vibration."""
+    rng = np.random.default_rng(10)
+    x, exact = mixed(rng, period=20, life=40, share=0.05, time=60, n_runs=24, n_frames=6000)
+    found = []
+    for series in x.T:
+        h = 0.05 * KT * series[:, None] * np.array([-1.0, -0.5, 0.5, 1.0])
+        options = {"energy_members": h, "energy_reference": np.zeros(6000), "temperature_K": 300.0}
+        own = series[:, None] + 0.01 * rng.normal(size=(6000, 4))
+        results = (
+            reweight(series, **options),
+            reweight(series, method="direct", **options),
+            reweight(series, method="gap", **options),
+            reweight(np.stack([series, series**2], axis=1), function=lambda mean: mean[0], **options),
+            reweight(own, observable_members="paired", **options),
+        )
+        found.append([result.std_sampling for result in results])
+    np.testing.assert_allclose(np.median(found, axis=0) / exact, 1.0, atol=0.15)
+
+
+def test_blocks_are_longer_than_the_period_of_a_vibration():
+    x, _ = vibrating(np.random.default_rng(11), 20, 40, 100, 1000)
+    assert np.median(zero_frequency(x).n_blocks) <= 16

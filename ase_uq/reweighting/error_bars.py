@@ -38,10 +38,12 @@ from ase_uq.reweighting.sampling import (
     pace,
     sampling_errors,
 )
+from ase_uq.zero_frequency import zero_frequency
 
 Array = NDArray[np.float64]
 
 MIN_FRAMES = 20  # with fewer there are means, and no error bars
+_INFLUENCE_BLOCKS = 256  # enough for all that a mean sees of the spectrum
 _FEWEST_WEIGHTS = 3.0  # effective frames of a biased run, likewise
 
 
@@ -84,9 +86,10 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
         spread = _with_own_members(spread, full, plain, jackknife_deviations(plain, plain_left, blocks.n), q)
 
     mean, std = _mean(full.value, q), np.array([each.std for each in sampling])
-    if _needs_jackknife(q) or len(asked.run_starts) >= MIN_BLOCKS:
-        axes = (1, -1) if q.own_members == "independent" else -1
-        std = np.sqrt((deviations.mean(axis=axes) ** 2).sum(axis=0))
+    if len(asked.run_starts) >= MIN_BLOCKS:
+        std = np.sqrt((_over_members(deviations, q) ** 2).sum(axis=0))
+    elif _needs_jackknife(q):
+        std = _error_from_influence(asked, full, q)
     own = paced.own
     if g.shape != mean.shape:
         g, own = np.full(mean.shape, float(np.quantile(g, USUAL_G))), np.full(mean.shape, float(own.min()))
@@ -139,6 +142,21 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
 def _needs_jackknife(q: Question) -> bool:
     """Whether the mean over members is no average of one series of frames."""
     return q.function is not None or q.own_members == "paired" or q.method == "gap"
+
+
+def _error_from_influence(asked: FrameSums, full: Estimates, q: Question) -> Array:
+    """Sampling error (P,) of the mean over members, from the series of what each of many short blocks adds to it."""
+    blocks = asked.blocks.merged(_INFLUENCE_BLOCKS)
+    left_out = estimate(blocks.left_out(), asked.origin_a, q)
+    series = _over_members(jackknife_deviations(full.value, left_out.value, blocks.n), q)
+    known = np.isfinite(series).all(axis=0)
+    relaxation = q.relaxation_frames * len(series) / asked.n_frames
+    found = zero_frequency(np.where(known, series, 0.0), relaxation=relaxation)
+    return np.where(known, np.sqrt(len(series) * found.value), np.nan)
+
+
+def _over_members(deviations: Array, q: Question) -> Array:
+    return np.asarray(deviations.mean(axis=(1, -1) if q.own_members == "independent" else -1))
 
 
 def _without_errors(asked: FrameSums, q: Question, weight_frames: float) -> ReweightResult:
