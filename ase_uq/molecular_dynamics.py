@@ -143,7 +143,7 @@ def run_md(
     functions = {name: function for name, (function, _) in observables.items()}
     online = None
     if functions:
-        online = OnlineReweighter(atoms, temperature_K=settings.temperature_K, observables=functions)
+        online = OnlineReweighter(atoms, temperature_K=settings.temperature_K, observables=functions, dyn=dynamics)
         dynamics.attach(online, interval=settings.average_interval)
     logger = UncertaintyLogger(
         log,

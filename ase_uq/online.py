@@ -22,16 +22,22 @@ from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
+from ase.units import kB
 from numpy.typing import ArrayLike, NDArray
 
-from ase_uq.driven import added_energy, driving_calculator
+from ase_uq.calculator import PredictionCalculator
+from ase_uq.driven import added_energy, degrees_of_freedom, driving_calculator
+from ase_uq.ensembles import ensemble_of
 from ase_uq.errors import InputError
 from ase_uq.prediction import Prediction
 from ase_uq.reweighting import inverse_temperature
 from ase_uq.reweighting.columns import Columns, check_method, columns_for
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
+from ase_uq.reweighting.gates import sentences
 from ase_uq.reweighting.result import ReweightResult
+from ase_uq.run_checks import run_gates
+from ase_uq.run_series import RunSeries
 
 Array = NDArray[np.float64]
 Observable = Callable[[Atoms], Any]
@@ -73,6 +79,8 @@ class OnlineReweighter:
     alpha
         Calibration factor inside the members; widens intervals by the error of the members' mean. By default what the
         calculator says.
+    dyn
+        The dynamics; names the ensemble and the thermostat in the checks of the run, which go by the energies without.
 
     Raises
     ------
@@ -99,12 +107,17 @@ class OnlineReweighter:
         method: str = "cea",
         log_weight: Callable[[Atoms], float] | Literal[False] | None = None,
         alpha: float | None = None,
+        dyn: Any = None,
     ) -> None:
         check_method(method)
         if not observables:
             raise InputError("`observables` must name at least one function of the atoms, got none; pass one.")
         self._atoms = atoms
         self._beta = inverse_temperature(temperature_K)
+        self._run = RunSeries()
+        self._attributes: dict[str, Any] = {"temperature_K": temperature_K, "ensemble": ensemble_of(dyn).name}
+        if dyn is not None:
+            self._attributes["dynamics"] = type(dyn).__name__
         self._observables = {
             name: given[0] if isinstance(given, tuple) else given for name, given in observables.items()
         }
@@ -149,6 +162,7 @@ class OnlineReweighter:
             {name: function(self._atoms) for name, function in self._observables.items()},
             log_weight=self._weight(),
         )
+        self._see(calculator)
 
     def update(
         self,
@@ -189,10 +203,12 @@ class OnlineReweighter:
     def results(self, *, numbers_only: bool = False) -> dict[str, ReweightResult]:
         """Averages and errors so far, one entry per observable; the errors are NaN before there are 20 frames.
 
+        Gates and warnings begin with those of the run, for frames that came from the atoms.
+
         Parameters
         ----------
         numbers_only
-            Leave out vectors, whose checks take longer, as for a line that is printed twice a second.
+            Leave out vectors and the checks of the run, which take longer: for a line that is printed twice a second.
 
         Raises
         ------
@@ -204,11 +220,33 @@ class OnlineReweighter:
         self._settle()
         sums = self._blocks.result()
         more: dict[str, Any] = {"alpha": self._alpha or 1.0, "biased": self._weighted}
-        return {
+        found = {
             name: average(sums.columns(place.where), replace(place.columns.question, **more))
             for name, place in self._places.items()
             if not (numbers_only and place.columns.question.shape)
         }
+        run = None if numbers_only else self._run.run({**self._attributes, "alpha": self._alpha or 1.0})
+        if run is None:
+            return found
+        gates = run_gates(run, unbiased=not self._weighted)
+        return {
+            name: replace(each, gates=(*gates, *each.gates), warnings=(*sentences(gates), *each.warnings))
+            for name, each in found.items()
+        }
+
+    def _see(self, calculator: PredictionCalculator) -> None:
+        atoms, added = self._atoms, added_energy(self._atoms)
+        kinetic = float(atoms.get_kinetic_energy())
+        self._attributes["driver"] = getattr(calculator, "driver", "model")
+        self._attributes["constraints"] = ", ".join(type(constraint).__name__ for constraint in atoms.constraints)
+        self._run.add(
+            energy=float(calculator.results["energy"]) + (0.0 if added is None else added.of_constraints),
+            kinetic_energy=kinetic,
+            temperature_K=2.0 * kinetic / (kB * max(degrees_of_freedom(atoms), 1)),
+            volume=float(atoms.get_volume()) if atoms.cell.rank == 3 else np.nan,
+            weight=calculator.results.get("weight"),
+            bias_energy=None if added is None else added.total,
+        )
 
     def _weight(self) -> float:
         if callable(self._log_weight):
