@@ -32,6 +32,7 @@ _MUST_AGREE = (
     "sigma_baseline",
     "energy_offsets",
     "bias",
+    "pressure_GPa",
 )
 
 

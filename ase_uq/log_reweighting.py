@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.units import kB
+from ase.units import GPa, kB
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
@@ -32,8 +32,10 @@ from ase_uq.reweighting import inverse_temperature
 from ase_uq.reweighting.columns import Columns, check_method, columns_for
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
+from ase_uq.reweighting.gates import YES_OR_NO, Gate, sentences
 from ase_uq.reweighting.result import ReweightResult
-from ase_uq.runlog import OpenLog
+from ase_uq.run_checks import after, gates_of_runs
+from ase_uq.runlog import VOLUME_TOLERANCE, OpenLog, run_of
 from ase_uq.spread import SpreadLaw
 from ase_uq.thermostat import relaxation_frames
 
@@ -61,6 +63,7 @@ class _Source:
     read: Callable[[LogPart, slice], Array]
     own_members: bool
     function: Callable[[Any], Any] | None = None
+    gates: tuple[Gate, ...] = ()
 
 
 def reweight_log(
@@ -83,8 +86,9 @@ def reweight_log(
         differ by.
     observables
         Names of logged observables, or of what every frame has: "energy" (of member i for member i), "heat_capacity"
-        (of the configuration, var(V_i)/(kB T^2), eV/K; add kB/2 for every momentum), "kinetic_energy", "temperature_K",
-        "volume".
+        (of the whole cell and of the configuration alone, eV/K; add kB/2 for every momentum), "kinetic_energy",
+        "temperature_K", "volume". The heat capacity is var(V_i)/(kB T^2) at constant volume and var(V_i + P V)/(kB T^2)
+        in a run at constant pressure P, which must be in the log; a gate says where there was no heat bath.
     compute
         Name to a function of the atoms, evaluated on the stored positions.
     method
@@ -103,7 +107,7 @@ def reweight_log(
     Returns
     -------
     dict
-        Name to result, in the order given.
+        Name to result, in the order given; its gates and warnings begin with those of the runs.
 
     Raises
     ------
@@ -209,6 +213,7 @@ def _pass(sources: Mapping[str, _Source], parts: Sequence[LogPart], settings: _S
             blocks.add(np.concatenate(values, axis=1), h, logs, part.log.datasets["energy"][rows])
         blocks.end_run()
     sums, start, results = blocks.result(), 0, {}
+    gates = _gates_of_runs(parts, biased=settings.bias.weights is not None)
     for name, each in columns.items():
         question = replace(
             each.question,
@@ -217,13 +222,19 @@ def _pass(sources: Mapping[str, _Source], parts: Sequence[LogPart], settings: _S
             biased=settings.bias.weights is not None,
             relaxation_frames=max(_relaxation(part) for part in parts),
         )
-        results[name] = average(sums.columns(slice(start, start + each.n)), question)
+        result, said = average(sums.columns(slice(start, start + each.n)), question), (*gates, *sources[name].gates)
+        results[name] = replace(result, gates=(*said, *result.gates), warnings=(*sentences(said), *result.warnings))
         start += each.n
     return results
 
 
 def _relaxation(part: LogPart) -> float:
     return relaxation_frames(part.log.attributes, part.log.datasets["time_fs"][part.start : part.log.n_frames])
+
+
+def _gates_of_runs(parts: Sequence[LogPart], *, biased: bool) -> tuple[Gate, ...]:
+    runs = [after(run_of(part.log, per_atom=False, members=False), part.start) for part in parts]
+    return gates_of_runs(runs, unbiased=not biased)
 
 
 def _columns(source: _Source, parts: Sequence[LogPart], method: str, n_members: int) -> Columns:
@@ -276,15 +287,47 @@ def _energies(part: LogPart, rows: slice, settings: _Settings) -> Array:
 
 
 def _heat_capacity(log: OpenLog, settings: _Settings) -> _Source:
+    pressure = _held_pressure(log)
     # About the first energy, so that squares keep their digits.
     zero = float(log.datasets["energy"][0])
 
     def read(part: LogPart, rows: slice) -> Array:
         energies = _energies(part, rows, settings) - zero
+        if pressure is not None:
+            # Enthalpies, of which the fluctuations at constant pressure are made.
+            energies = energies + pressure * part.log.datasets["volume"][rows][:, None]
         return np.stack([energies, energies**2], axis=-1)
 
-    # 1/(kB T^2) = kB beta^2
-    return _Source(read, own_members=True, function=lambda m: (m[1] - m[0] ** 2) * kB * settings.beta**2)
+    def function(m: Any) -> Any:
+        # 1/(kB T^2) = kB beta^2
+        return (m[1] - m[0] ** 2) * kB * settings.beta**2
+
+    return _Source(read, own_members=True, function=function, gates=(_heat_bath(log),))
+
+
+def _heat_bath(log: OpenLog) -> Gate:
+    ensemble = str(log.attributes.get("ensemble", "")).lower()
+    failed = ensemble in ("nve", "nph")
+    sentence = (
+        f"the run was made as {ensemble}: the fluctuations of its energy are not those of a heat bath, and what they "
+        "give is no heat capacity; run with a thermostat."
+    )
+    return Gate("heat capacity without a heat bath", float(failed), 0.0, YES_OR_NO, False, failed, sentence)
+
+
+def _held_pressure(log: OpenLog) -> float | None:
+    """Pressure whose work is part of the fluctuating energy, eV/Å^3; `None` at constant volume."""
+    ensemble, volume = str(log.attributes.get("ensemble", "")).lower(), log.datasets["volume"][: log.n_frames]
+    known = log.attributes.get("pressure_GPa")
+    moves = bool(np.isfinite(volume).all() and np.ptp(volume) > VOLUME_TOLERANCE * volume.mean())
+    if ensemble != "npt" and not moves:
+        return None
+    if known is None:
+        raise InputError(
+            f"`heat_capacity` of a run whose volume moves needs the pressure it was held at, {log.path} does not say; "
+            "log dynamics that know their pressure (`dyn`), or run at constant volume."
+        )
+    return float(known) * GPa
 
 
 def _computed(log: OpenLog, function: Callable[[Atoms], Any]) -> _Source:

@@ -6,14 +6,15 @@ It reads what the calculator has in hand and never computes; `ase_uq.runlog.read
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import ase
 import numpy as np
@@ -21,38 +22,18 @@ from ase import Atoms, units
 
 from ase_uq.calculator import PredictionCalculator
 from ase_uq.driven import added_energy, degrees_of_freedom, driving_calculator
+from ase_uq.ensembles import ENSEMBLES, ensemble_of
 from ase_uq.errors import InputError
 from ase_uq.framefile import PER_ATOM, UNITS, Column, FrameWriter
+from ase_uq.logged_observables import ObservableLike, named_observables
 from ase_uq.prediction import Prediction
-from ase_uq.runlog import check_same_run, last_step, n_to_keep, open_log
+from ase_uq.runlog import VOLUME_TOLERANCE, check_same_run, last_step, n_to_keep, open_log
 from ase_uq.spread import attributes_of
 from ase_uq.thermostat import thermostat_time_fs
 
-ENSEMBLES = ("nve", "nvt", "npt")
-
 _FLUSH_SECONDS = 5.0
 
-ObservableLike = Callable[[Atoms], Any] | tuple[Callable[[Atoms], Any], str]
-
-
-class Observable(NamedTuple):
-    """A function of the atoms, one number or an array of always the same shape, and its unit."""
-
-    function: Callable[[Atoms], Any]
-    unit: str
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """What a reader needs to know of an array: its axis, and whether it has one value for each member."""
-        function, centres = self.function, getattr(self.function, "centres", None)
-        attributes: dict[str, Any] = {"members": True} if getattr(function, "members", False) else {}
-        if centres is not None:
-            attributes["axis"] = np.asarray(centres, dtype=np.float64)
-            attributes["axis_name"] = getattr(function, "axis_name", "")
-            attributes["axis_unit"] = getattr(function, "axis_unit", "")
-        if getattr(function, "is_histogram", False):
-            attributes["is_histogram"] = True
-        return attributes
+logger = logging.getLogger(__name__)
 
 
 class UncertaintyLogger:
@@ -75,7 +56,8 @@ class UncertaintyLogger:
     timestep_fs
         Time step, fs; taken from `dyn` when not given.
     ensemble
-        "nve", "nvt" or "npt".
+        "nve", "nvt", "npt" or "nph"; by default what the class of `dyn` samples, "nvt" where that is not known. With a
+        barostat the target pressure of `dyn` is recorded, too, as `pressure_GPa`.
     store
         What else to keep of each frame, in single precision: any of "positions", "forces", "forces_var", "cell".
     append
@@ -130,7 +112,7 @@ class UncertaintyLogger:
         temperature_K: float,
         observables: Mapping[str, ObservableLike] | None = None,
         timestep_fs: float | None = None,
-        ensemble: str = "nvt",
+        ensemble: str | None = None,
         store: Collection[str] = (),
         append: bool = False,
         overwrite: bool = False,
@@ -140,7 +122,7 @@ class UncertaintyLogger:
         self.path = Path(path)
         self.atoms = atoms
         self.dyn = dyn
-        self.observables = _observables(observables or {})
+        self.observables = named_observables(observables or {})
         self.store = tuple(store)
         self._writer: FrameWriter | None = None
         self._closed = False
@@ -148,13 +130,14 @@ class UncertaintyLogger:
         self._settings: dict[str, Any] = {
             "temperature_K": float(temperature_K),
             "timestep_fs": _timestep_fs(dyn, timestep_fs),
-            "ensemble": ensemble.lower(),
+            **_ensemble(dyn, ensemble),
         }
         self._check_options(append=append, overwrite=overwrite, flush_every=flush_every)
         driving_calculator(atoms)
         self._append = append and self.path.exists()
         self._last_step: int | None = None
         self._first_step: int | None = None
+        self._volume: float | None = None
         self._flushed_at = -np.inf  # the first frame is written at once
         self._interval = 1
         self._interval_before: int | None = None
@@ -217,6 +200,16 @@ class UncertaintyLogger:
         if late or self._writer.n_pending >= self._flush_every or self._is_last():
             self.flush()
 
+    def _check_volume(self, volume: float) -> None:
+        if self._volume is None:
+            self._volume = volume
+        elif abs(volume - self._volume) > VOLUME_TOLERANCE * self._volume and self._settings["ensemble"] in (
+            "nvt",
+            "nve",
+        ):
+            logger.warning("the volume moves, and the run is logged as %r", self._settings["ensemble"])
+            self._volume = np.nan  # said once
+
     def _check_interval(self, step: int) -> None:
         """Refuse, at the second frame of this part, to go on with frames further apart or closer than before."""
         before, self._interval_before = self._interval_before, None
@@ -254,6 +247,8 @@ class UncertaintyLogger:
                 f"`energy` must be finite, step {step} has a potential energy of {energy} eV and a kinetic energy of "
                 f"{kinetic} eV; restart from an earlier frame with a shorter time step."
             )
+        volume = self.atoms.get_volume() if self.atoms.cell.rank == 3 else np.nan
+        self._check_volume(volume)
         frame = {
             "step": step,
             "time_fs": step * self._settings["timestep_fs"],
@@ -261,7 +256,7 @@ class UncertaintyLogger:
             "bias_energy": None if added is None else added.total,
             "kinetic_energy": kinetic,
             "temperature_K": 2.0 * kinetic / (units.kB * degrees_of_freedom(self.atoms)),
-            "volume": self.atoms.get_volume() if self.atoms.cell.rank == 3 else np.nan,
+            "volume": volume,
             **_predicted(prediction, calc),
             **self._stored(prediction, calc),
             **{f"observables/{name}": self._observe(name) for name in self.observables},
@@ -386,20 +381,12 @@ def _predicted(prediction: Prediction, calc: PredictionCalculator) -> dict[str, 
     }
 
 
-def _observables(given: Mapping[str, ObservableLike]) -> dict[str, Observable]:
-    observables = {}
-    for name, value in given.items():
-        observable = Observable(*value) if isinstance(value, tuple) and len(value) == 2 else Observable(value, "")
-        if not name or "/" in name or name == "." or name in UNITS:
-            raise InputError(
-                f"`observables` must not use the name {name!r}, which is taken or no name of a dataset; choose another."
-            )
-        if not callable(observable.function) or not isinstance(observable.unit, str):
-            raise InputError(
-                f"`observables[{name!r}]` must be a function of the atoms or (function, unit), got {value!r}."
-            )
-        observables[name] = observable
-    return observables
+def _ensemble(dyn: Any, given: str | None) -> dict[str, Any]:
+    known = ensemble_of(dyn)
+    name = (known.name or "nvt") if given is None else given.lower()
+    if known.name and name in ENSEMBLES and name != known.name:
+        logger.warning("ensemble %r was given, and %s samples %r", name, type(dyn).__name__, known.name)
+    return {"ensemble": name} | ({} if known.pressure_GPa is None else {"pressure_GPa": known.pressure_GPa})
 
 
 def _timestep_fs(dyn: Any, given: float | None) -> float:

@@ -22,7 +22,6 @@ from ase_uq.online import OnlineReweighter
 from ase_uq.restart import RestartState, read_restart
 from ase_uq.reweighting.result import ReweightResult
 from ase_uq.runlog import logged_interval
-from ase_uq.thermostat import thermostat_time_fs
 
 ENSEMBLES = ("nvt", "nve")
 
@@ -144,12 +143,7 @@ def run_md(
     functions = {name: function for name, (function, _) in observables.items()}
     online = None
     if functions:
-        online = OnlineReweighter(
-            atoms,
-            temperature_K=settings.temperature_K,
-            observables=functions,
-            relaxation_frames=thermostat_time_fs(dynamics) / (settings.timestep_fs * settings.average_interval),
-        )
+        online = OnlineReweighter(atoms, temperature_K=settings.temperature_K, observables=functions, dyn=dynamics)
         dynamics.attach(online, interval=settings.average_interval)
     logger = UncertaintyLogger(
         log,

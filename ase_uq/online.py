@@ -22,17 +22,24 @@ from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
+from ase.units import fs, kB
 from numpy.typing import ArrayLike, NDArray
 
-from ase_uq.driven import added_energy, driving_calculator
+from ase_uq.calculator import PredictionCalculator
+from ase_uq.driven import added_energy, degrees_of_freedom, driving_calculator
+from ase_uq.ensembles import ensemble_of
 from ase_uq.errors import InputError
 from ase_uq.prediction import Prediction
 from ase_uq.reweighting import check_relaxation, inverse_temperature
 from ase_uq.reweighting.columns import Columns, check_method, columns_for
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
+from ase_uq.reweighting.gates import sentences
 from ase_uq.reweighting.result import ReweightResult
+from ase_uq.run_checks import run_gates
+from ase_uq.run_series import RunSeries
 from ase_uq.spread import SpreadLaw
+from ase_uq.thermostat import thermostat_time_fs
 
 Array = NDArray[np.float64]
 Observable = Callable[[Atoms], Any]
@@ -72,10 +79,13 @@ class OnlineReweighter:
         bias the calculator (`BiasedCalculator`) or a constraint with an energy has added; `False` averages a biased run
         as it is.
     relaxation_frames
-        Relaxation time of the thermostat in calls of this observer, as for `reweight`.
+        Relaxation time of the thermostat in calls of this observer, as for `reweight`; by default that of `dyn`.
     alpha
         Calibration factor inside the members; widens intervals by the error of the members' mean. By default what the
         calculator says, which knows, too, whether its members are pinned to their mean.
+    dyn
+        The dynamics; names the ensemble and the thermostat, with its relaxation time, in the checks of the run and for
+        its sampling errors.
 
     Raises
     ------
@@ -101,21 +111,27 @@ class OnlineReweighter:
         observables: Mapping[str, Observable | tuple[Observable, str]],
         method: str = "cea",
         log_weight: Callable[[Atoms], float] | Literal[False] | None = None,
-        relaxation_frames: float = 0.0,
+        relaxation_frames: float | None = None,
         alpha: float | None = None,
+        dyn: Any = None,
     ) -> None:
         check_method(method)
-        check_relaxation(relaxation_frames)
+        check_relaxation(relaxation_frames or 0.0)
         if not observables:
             raise InputError("`observables` must name at least one function of the atoms, got none; pass one.")
         self._atoms = atoms
         self._beta = inverse_temperature(temperature_K)
+        self._run = RunSeries()
+        self._attributes: dict[str, Any] = {"temperature_K": temperature_K, "ensemble": ensemble_of(dyn).name}
+        if dyn is not None:
+            self._attributes["dynamics"] = type(dyn).__name__
         self._observables = {
             name: given[0] if isinstance(given, tuple) else given for name, given in observables.items()
         }
         self._method, self._log_weight = method, log_weight
         self._law = None if alpha is None else SpreadLaw(alpha)
-        self._relaxation_frames = relaxation_frames
+        self._relaxation_frames, self._dyn = relaxation_frames, dyn
+        self._steps: list[int] = []  # of the first and the last call
         self._blocks: FrameBlocks | None = None
         self._places: dict[str, _Place] = {}
         self._waiting: list[tuple[Array, Array, float, float]] = []
@@ -156,6 +172,7 @@ class OnlineReweighter:
             {name: function(self._atoms) for name, function in self._observables.items()},
             log_weight=self._weight(),
         )
+        self._see(calculator)
 
     def update(
         self,
@@ -197,10 +214,12 @@ class OnlineReweighter:
     def results(self, *, numbers_only: bool = False) -> dict[str, ReweightResult]:
         """Averages and errors so far, one entry per observable; the errors are NaN before there are 20 frames.
 
+        Gates and warnings begin with those of the run, for frames that came from the atoms.
+
         Parameters
         ----------
         numbers_only
-            Leave out vectors, whose checks take longer, as for a line that is printed twice a second.
+            Leave out vectors and the checks of the run, which take longer: for a line that is printed twice a second.
 
         Raises
         ------
@@ -214,13 +233,51 @@ class OnlineReweighter:
         more: dict[str, Any] = {
             "law": self._law or SpreadLaw(),
             "biased": self._weighted,
-            "relaxation_frames": self._relaxation_frames,
+            "relaxation_frames": self._relaxation(),
         }
-        return {
+        found = {
             name: average(sums.columns(place.where), replace(place.columns.question, **more))
             for name, place in self._places.items()
             if not (numbers_only and place.columns.question.shape)
         }
+        run = (
+            None
+            if numbers_only
+            else self._run.run(
+                # A frame is the unit of time there.
+                {**self._attributes, "alpha": more["law"].alpha, "thermostat_time_fs": more["relaxation_frames"]}
+            )
+        )
+        if run is None:
+            return found
+        gates = run_gates(run, unbiased=not self._weighted)
+        return {
+            name: replace(each, gates=(*gates, *each.gates), warnings=(*sentences(gates), *each.warnings))
+            for name, each in found.items()
+        }
+
+    def _relaxation(self) -> float:
+        if self._relaxation_frames is not None or self._dyn is None or len(self._steps) < 2 or self.n_frames < 2:
+            return self._relaxation_frames or 0.0
+        steps_apart = (self._steps[1] - self._steps[0]) / (self.n_frames - 1)
+        apart_fs = steps_apart * float(self._dyn.dt) / fs
+        return thermostat_time_fs(self._dyn) / apart_fs if apart_fs > 0 else 0.0
+
+    def _see(self, calculator: PredictionCalculator) -> None:
+        atoms, added = self._atoms, added_energy(self._atoms)
+        kinetic = float(atoms.get_kinetic_energy())
+        if self._dyn is not None:
+            self._steps = [*self._steps[:1], int(self._dyn.nsteps)]
+        self._attributes["driver"] = getattr(calculator, "driver", "model")
+        self._attributes["constraints"] = ", ".join(type(constraint).__name__ for constraint in atoms.constraints)
+        self._run.add(
+            energy=float(calculator.results["energy"]) + (0.0 if added is None else added.of_constraints),
+            kinetic_energy=kinetic,
+            temperature_K=2.0 * kinetic / (kB * max(degrees_of_freedom(atoms), 1)),
+            volume=float(atoms.get_volume()) if atoms.cell.rank == 3 else np.nan,
+            weight=calculator.results.get("weight"),
+            bias_energy=None if added is None else added.total,
+        )
 
     def _weight(self) -> float:
         if callable(self._log_weight):

@@ -17,7 +17,8 @@ from ase.calculators.calculator import PropertyNotImplementedError
 
 from ase_uq.calculator import STANDARD, UNCERTAINTY, PredictionCalculator
 from ase_uq.errors import InputError
-from ase_uq.logger import ObservableLike, UncertaintyLogger
+from ase_uq.logged_observables import ObservableLike
+from ase_uq.logger import UncertaintyLogger
 from ase_uq.members import MemberUncertainty
 from ase_uq.prediction import Prediction
 

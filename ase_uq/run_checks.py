@@ -16,7 +16,7 @@ Berendsen et al., J. Chem. Phys. 81, 3684 (1984): a thermostat without an ensemb
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ase_uq.reweighting import MIN_FRAMES
 from ase_uq.reweighting.gates import YES_OR_NO, Gate
-from ase_uq.runlog import RunLog, bias_by_hand
+from ase_uq.runlog import VOLUME_TOLERANCE, RunLog, bias_by_hand
 from ase_uq.statistics import SamplingError, sampling_error
 from ase_uq.thermostat import relaxation_frames
 
@@ -41,6 +41,7 @@ _FORCES_WITH_ENERGY = ("Hookean", "ExternalForce")
 _FORCES_WITHOUT_ENERGY = ("MirrorForce", "MirrorTorque")
 _CHANGE_OF_BIAS = 1.0  # kT
 _DRIFT_OF_FLUCTUATION = 3.0
+_CONSERVED = 0.01  # of the variance of the kinetic energy
 
 
 def run_gates(run: RunLog, *, skip_fs: float = 0.0, unbiased: bool = True) -> tuple[Gate, ...]:
@@ -53,18 +54,43 @@ def run_gates(run: RunLog, *, skip_fs: float = 0.0, unbiased: bool = True) -> tu
     unbiased
         Whether averages are taken without weights of a bias.
     """
-    run = _after(run, skip_fs)
-    checks = (_calibration, _ensemble, _thermostat, _temperature, _fluctuation, _drift, _fallback, _switch)
+    if skip_fs > 0:
+        run = after(run, int(np.searchsorted(run.time_fs, run.time_fs[0] + skip_fs)))
+    checks = (_calibration, _ensemble, _volume, _thermostat, _temperature, _fluctuation, _drift, _fallback, _switch)
     of_bias = (_bias, _growing_bias)
     found = (*(check(run) for check in checks), *(check(run, unbiased=unbiased) for check in of_bias))
     return tuple(gate for gates in found for gate in gates)
 
 
-def _after(run: RunLog, skip_fs: float) -> RunLog:
-    keep = run.time_fs >= run.time_fs[0] + skip_fs
-    names = ("time_fs", "energy", "kinetic_energy", "temperature_K", "weight", "bias_energy")
-    kept = {name: values[keep] for name in names if (values := getattr(run, name)) is not None}
-    return replace(run, **kept) if skip_fs > 0 and keep.any() else run
+def after(run: RunLog, start: int) -> RunLog:
+    """Return what the checks look at from a frame on."""
+    names = ("time_fs", "energy", "kinetic_energy", "temperature_K", "volume", "weight", "bias_energy")
+    kept = {name: values[start:] for name in names if (values := getattr(run, name)) is not None}
+    return replace(run, **kept) if 0 < start < run.n_frames else run
+
+
+def gates_of_runs(runs: Sequence[RunLog], *, skip_fs: float = 0.0, unbiased: bool = True) -> tuple[Gate, ...]:
+    """Checks of several runs that are averaged together; what fails in some of them says in which.
+
+    Arguments as for `run_gates`.
+    """
+    found: dict[str, list[tuple[str, Gate]]] = {}
+    for run in runs:
+        for gate in run_gates(run, skip_fs=skip_fs, unbiased=unbiased):
+            found.setdefault(gate.name, []).append((run.path.name, gate))
+    return tuple(gate for gates in found.values() for gate in _together(gates, len(runs)))
+
+
+def _together(gates: list[tuple[str, Gate]], n_runs: int) -> Iterator[Gate]:
+    said: dict[str, list[tuple[str, Gate]]] = {}
+    for name, gate in gates:
+        if gate.failed:
+            said.setdefault(gate.sentence, []).append((name, gate))
+    if not said:
+        yield gates[0][1]
+    for sentence, where in said.items():
+        names = ", ".join(name for name, _ in where)
+        yield where[0][1] if len(where) == n_runs else replace(where[0][1], sentence=f"{names}: {sentence}")
 
 
 def target_temperature(run: RunLog) -> float | None:
@@ -87,11 +113,23 @@ def _calibration(run: RunLog) -> Iterator[Gate]:
 
 
 def _ensemble(run: RunLog) -> Iterator[Gate]:
+    failed = _constant_energy(run)
     sentence = (
         "the run was made at constant energy, while model errors are worked out for constant temperature: take "
         "them as an estimate, or run with a thermostat."
     )
-    yield _gate("run at constant energy", float(_constant_energy(run)), 0.0, YES_OR_NO, _constant_energy(run), sentence)
+    yield _gate("run at constant energy", float(failed), 0.0, YES_OR_NO, failed, sentence)
+
+
+def _volume(run: RunLog) -> Iterator[Gate]:
+    if str(run.attributes.get("ensemble", "")).lower() not in ("nvt", "nve") or not np.isfinite(run.volume).all():
+        return
+    change = float(np.ptp(run.volume) / run.volume.mean())
+    sentence = (
+        f"the volume changes by {change:.2%} in a run that was logged as {run.attributes['ensemble']}: the pressure "
+        "it was held at is not known, and what holds at constant volume does not hold here; log it as npt."
+    )
+    yield _gate("change of a fixed volume", change, VOLUME_TOLERANCE, "", change > VOLUME_TOLERANCE, sentence)
 
 
 def _thermostat(run: RunLog) -> Iterator[Gate]:
@@ -239,4 +277,12 @@ def _growing_bias(run: RunLog, *, unbiased: bool) -> Iterator[Gate]:
 
 
 def _constant_energy(run: RunLog) -> bool:
-    return str(run.attributes.get("ensemble", "")).lower() == "nve"
+    return str(run.attributes.get("ensemble", "")).lower() in ("nve", "nph") or _conserved(run)
+
+
+def _conserved(run: RunLog) -> bool:
+    """Whether the total energy hardly fluctuates where the kinetic energy does: no thermostat touched it."""
+    total, kinetic = run.energy + run.kinetic_energy, run.kinetic_energy
+    if len(total) < MIN_FRAMES or not np.isfinite(total).all():
+        return False
+    return bool(0 < total.var() < _CONSERVED * kinetic.var())

@@ -31,8 +31,10 @@ logger = logging.getLogger(__name__)
 
 # A continued log must agree in these.
 _SETTINGS = "temperature_K timestep_fs ensemble driver n_members alpha model_hash sigma_baseline energy_offsets bias"
-_SETTINGS += " numbers"
+_SETTINGS += " pressure_GPa numbers"
 _UNEVEN = 0.05
+# Relative; a volume that changes by more than that is not one of a fixed cell.
+VOLUME_TOLERANCE = 1e-9
 # What h5py raises on a damaged file, whatever is damaged.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 
@@ -57,7 +59,8 @@ class RunLog:
     attributes
         Root attributes: `temperature_K`, `timestep_fs`, `ensemble`, `n_members`, `ddof`, `alpha`, `alpha_forces`,
         `mean_share`, `dof`, `model` (in words), `model_hash`, `driver`, `forces_var` (its estimator), versions,
-        `numbers`; with a baseline also `sigma_baseline`, `energy_offsets` (JSON).
+        `numbers`; with a barostat that knows its target also `pressure_GPa`, with a baseline `sigma_baseline`,
+        `energy_offsets` (JSON), with a bias `bias`.
     step
         (T,), int64, steps of the dynamics, increasing.
     time_fs

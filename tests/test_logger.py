@@ -142,7 +142,7 @@ def test_root_attributes_datasets_and_units(tmp_path):
             "format_version": 1,
             "temperature_K": 300.0,
             "timestep_fs": pytest.approx(0.5, rel=1e-14),
-            "ensemble": "nvt",
+            "ensemble": "nve",
             "n_members": 3,
             "ddof": 1,
             **dict.fromkeys(("alpha", "alpha_forces", "alpha_stress"), 1.3),
@@ -368,7 +368,7 @@ def test_a_wrong_restart_frame_is_noticed_and_the_log_is_untouched(tmp_path):
     ("change", "sentence"),
     [
         ({"temperature_K": 350.0}, r"differs in temperature_K \(300.0 there, 350.0 here\)"),
-        ({"ensemble": "nve"}, r"differs in ensemble \('nvt' there, 'nve' here\)"),
+        ({"ensemble": "nvt"}, r"differs in ensemble \('nve' there, 'nvt' here\)"),
         ({"timestep_fs": 1.0}, r"differs in timestep_fs \(0.5 there, 1.0 here\)"),
         ({"observables": {"d": distance, "e": distance}}, "do not both have observables/e"),
         ({"observables": {}}, "do not both have observables/d"),
@@ -428,7 +428,7 @@ def test_an_existing_file_is_refused_or_overwritten(tmp_path):
     ("options", "sentence"),
     [
         ({"temperature_K": -1.0}, "`temperature_K` must be a positive number of kelvin, got -1.0"),
-        ({"ensemble": "muvt"}, "`ensemble` must be one of nve, nvt, npt, got 'muvt'"),
+        ({"ensemble": "muvt"}, "`ensemble` must be one of nve, nvt, npt, nph, got 'muvt'"),
         ({"store": ("velocities",)}, "`store` must name any of positions, forces, forces_var, cell, got 'velocities'"),
         ({"flush_every": 0}, "`flush_every` must be at least 1 frame, got 0"),
         ({"append": True, "overwrite": True}, "`append` and `overwrite` exclude each other"),

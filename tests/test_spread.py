@@ -77,7 +77,7 @@ def test_the_readme_s_reweight_gives_the_intervals_of_the_log(tmp_path):
     rng = np.random.default_rng(0)
     dyn = Langevin(atoms, 1 * units.fs, temperature_K=100, friction=0.02 / units.fs, fixcm=False, rng=rng)
     observables = {"r": lambda a: a.get_distance(0, 1)}
-    online = ase_uq.OnlineReweighter(atoms, temperature_K=100.0, observables=observables, relaxation_frames=50.0)
+    online = ase_uq.OnlineReweighter(atoms, temperature_K=100.0, observables=observables, dyn=dyn)
     path = tmp_path / "run.h5"
     with ase_uq.UncertaintyLogger(path, atoms, dyn=dyn, temperature_K=100.0, observables=observables) as log:
         dyn.attach(log)

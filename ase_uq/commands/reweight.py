@@ -73,32 +73,26 @@ def run(
     if plot is not None:
         heading, symbol = (f"Free energy along {name}", "F") if free_energy is not None else (name, "")
         _plot(plot, result, axis, heading, unit, symbol)
-    unbiased = keep_bias or (bias is None and runs[0].bias_energy is None)
-    warnings = (*_warnings_of_runs(runs, skip=skip, unbiased=unbiased), *result.warnings)
     if as_json:
-        _print_json(name, unit, axis, result, warnings)
+        _print_json(name, unit, axis, result)
         return
     # A failed gate comes before the number it is about.
-    for warning in warnings:
+    for warning in result.warnings:
         typer.echo(f"warning: {warning}")
     _print("F" if free_energy is not None else name, unit, axis, result)
-    if runs[0].bias_energy is not None:
+    _explain(runs[0], "" if functions else name, target=target, keep_bias=keep_bias)
+
+
+def _explain(run: RunLog, name: str, *, target: str, keep_bias: bool) -> None:
+    if name == "heat_capacity":
+        fixed = "pressure" if str(run.attributes.get("ensemble", "")).lower() == "npt" else "volume"
+        typer.echo(f"of the whole cell at constant {fixed}, of the configuration alone: add kB/2 for every momentum")
+    if run.bias_energy is not None:
         how = "as it was, with it (--keep-bias)" if keep_bias else "without it (weights exp(bias/kT))"
         typer.echo(f"the run was driven with a bias; averages are of the run {how}")
-    if runs[0].weight is not None:
+    if run.weight is not None:
         meaning = "V_b + w (V_i - V_b), w that of each frame" if target == "driven" else "the members themselves, V_i"
         typer.echo(f"the run was driven on a baseline; averages are under {meaning} (--target)")
-
-
-def _warnings_of_runs(runs: list[RunLog], *, skip: float, unbiased: bool) -> list[str]:
-    from ase_uq.run_checks import run_gates
-
-    said: dict[str, list[str]] = {}
-    for run in runs:
-        for gate in run_gates(run, skip_fs=skip, unbiased=unbiased):
-            if gate.failed:
-                said.setdefault(gate.sentence, []).append(run.path.name)
-    return [text if len(where) == len(runs) else f"{', '.join(where)}: {text}" for text, where in said.items()]
 
 
 def _question(
@@ -117,6 +111,12 @@ def _question(
     text = compute if compute is not None else f"rdf:{rdf}"
     functions = parse_observables([text], first_structure(log))
     return next(iter(functions)), functions
+
+
+def _in_gpa(pressure: Any) -> Any:
+    from ase.units import GPa
+
+    return pressure / GPa
 
 
 def _axis(recorded: RunLog, name: str, functions: dict[str, tuple[Any, str]], result: ReweightResult) -> Axis | None:
@@ -147,10 +147,10 @@ def _plot(path: Path, result: ReweightResult, axis: Axis | None, name: str, unit
     save_profile(path, result, axis, name=name, unit=unit, symbol=symbol)
 
 
-def _print_json(name: str, unit: str, axis: Axis | None, result: ReweightResult, warnings: tuple[str, ...]) -> None:
+def _print_json(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> None:
     keys = ("mean", "std_sampling", "std_model", "std_total", "ess", "n_frames")
     content = {"observable": name, "method": result.method, **{key: getattr(result, key) for key in keys}}
-    content["warnings"] = list(warnings)
+    content["warnings"] = list(result.warnings)
     if axis is not None:
         content["unit"] = unit
         content["axis"] = {"name": axis.axis_name, "unit": axis.axis_unit, "centres": axis.centres}
@@ -164,6 +164,8 @@ def _print(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> N
 
     if np.ndim(result.mean) == 0:
         typer.echo(f"{name} = {round_average(result).text(unit)}")
+        if unit == "eV/Å^3":
+            typer.echo(f"{' ' * len(name)} = {round_average(result.mapped(_in_gpa)).text('GPa')}")
         if interval := format_interval(result, unit):
             typer.echo(f"± is one standard deviation; {interval}")
     else:

@@ -72,7 +72,7 @@ def density(atoms: Atoms) -> float:
 def pressure(atoms: Atoms) -> float:
     """Return the pressure, eV/Å^3: -trace(stress) / 3 of the calculator + 2 K / (3 V) with the kinetic energy K.
 
-    `ase.units.GPa` turns it into GPa: `pressure(atoms) / units.GPa`.
+    `pressure_gpa` is the same in GPa.
 
     Raises
     ------
@@ -91,6 +91,12 @@ def pressure(atoms: Atoms) -> float:
     # A bias is not what the pressure is asked of.
     biased = atoms.calc.results.get("bias_stress", np.zeros(6))
     return -float((stress - biased)[:3].sum()) / 3.0
+
+
+@_in("GPa")
+def pressure_gpa(atoms: Atoms) -> float:
+    """Return `pressure` in GPa."""
+    return pressure(atoms) / units.GPa
 
 
 @_in("eV")

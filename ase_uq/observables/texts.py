@@ -12,6 +12,7 @@ coordination:O-H,1.25             1        mean number of H closer than 1.25 Å 
 density                           g/cm^3   mass density
 volume                            Å^3      volume of the cell
 pressure                          eV/Å^3   pressure, with its kinetic part
+pressure_GPa                      GPa      the same in GPa
 potential_energy                  eV       potential energy
 rdf:O-O                           1        g(r), K = 100 values; r_max from the start structure
 rdf:O-O,6.0 or rdf:O-O,6.0,100    1        the same with r_max (Å) and the number of bins
@@ -38,7 +39,7 @@ from ase_uq.observables.coordination import CoordinationNumber
 from ase_uq.observables.geometric import angle, dihedral, distance, umbrella
 from ase_uq.observables.histogram import Histogram
 from ase_uq.observables.radial import RadialDistribution, default_r_max
-from ase_uq.observables.scalar import Scalar, density, potential_energy, pressure, volume
+from ase_uq.observables.scalar import Scalar, density, potential_energy, pressure, pressure_gpa, volume
 
 # The function gives a number, or an array (K,) with one for each bin.
 Observable = tuple[Callable[[Atoms], Any], str]
@@ -53,6 +54,7 @@ _SCALAR: dict[str, Scalar] = {
     "density": density,
     "volume": volume,
     "pressure": pressure,
+    "pressure_GPa": pressure_gpa,
     "potential_energy": potential_energy,
 }
 
