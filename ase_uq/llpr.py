@@ -6,13 +6,30 @@ to the training data getting worse is a Gaussian, and so is what it does to any 
 ==========================  =====================================================================
 symbol                      variable
 ==========================  =====================================================================
-f_s                         `summed_features` of training structure s, over its number of atoms
-H = sum_s f_s f_s^T         `information`, (F, F)
+f_s                         `summed_features` of training structure s
+c_z                         `centre[z]`, (Z, F): features of an average atom of each element
+x_s                         `rows[s]`, (f_s - sum_i c_z(i)) over the number of atoms of s
+H = sum_s x_s x_s^T         `information`, (F, F)
 C = u^2 (H + lambda 1)^-1   `covariance` = L L^T, up to the factor alpha^2
-u                           unit that gives the training structures a std of 1 meV per atom on average
-sigma^2 = alpha^2 f^T C f   variance of the energy
+gamma                       `determined`: tr H (H + lambda 1)^-1, weights that the structures determine
+h_s                         `leverage[s]`: x_s^T (H + lambda 1)^-1 x_s; their sum is gamma
+u                           unit: each training structure, left out in turn, gets 1 meV per atom (median)
+sigma^2                     variance of the energy: alpha^2 x^T C x, x = f - sum_i c_z(i)
 d_m                         `deviations[:, m]` of M members of the last layer, (F, M)
 ==========================  =====================================================================
+
+Constants per element are fitted together with w by any training, so they are taken out: c_z by least squares from the
+features, as `alignment` does it for energies. Where structures are fewer than weights, or all alike in some of them,
+lambda decides. It is the smallest with which
+
+* gamma is at most half of the number of different structures (less the constants). Then a structure knows as much
+  about itself as the others know about it, h_s about 1/2, and a new structure is in the place of one left out: its
+  std is right, or wrong by one factor for all, which alpha takes out. With a lambda that only makes H invertible, new
+  structures would differ from the old ones by the noise in directions that nothing is known about;
+* weights that no structure determines vary by their own size w, not more: with errors of u = 1 meV per atom,
+  lambda = u^2 / <w^2>.
+
+Left out, structure s has the variance h_s / (1 - h_s), in units of u^2.
 
 The members are d = sqrt(M-1) L Q with Q (F, M) random, its rows orthonormal and with zero sum. So their mean is the
 potential itself, and with M > F, the default, their covariance (divisor M-1) is C exactly: the variance of the energy,
@@ -21,10 +38,12 @@ and by the linear cumulant expansion the model error of an average, are those of
 References
 ----------
 Bigi, Chong, Ceriotti & Grasselli, Mach. Learn.: Sci. Technol. 5, 045018 (2024), arXiv:2403.02251.
+Effective number of parameters: MacKay, Neural Comput. 4, 415 (1992), doi:10.1162/neco.1992.4.3.415, Eq. 4.8.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +52,7 @@ import torch
 from ase import Atoms
 from ase.units import kB
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 from torch import Tensor
 
 from ase_uq.errors import InputError
@@ -42,11 +62,13 @@ from ase_uq.potentials import DeepEnsemble, FeaturePotential, ShallowEnsemble
 
 Array = NDArray[np.float64]
 
-# eV per atom: the std of the training structures before calibration. Without a sensible size members would differ by
-# so much that their mean lost digits.
+# eV per atom: the std of training structures left out, before calibration. Without a sensible size members would differ
+# by so much that their mean lost digits.
 TRAINING_STD = 1e-3
-# First regulariser, of the mean diagonal of H; it grows tenfold until the matrix can be factorised.
-FIRST_REGULARISER = 1e-10
+# Smallest regulariser, of the mean diagonal of H, for the sake of the arithmetic alone.
+LEAST_REGULARISER = 1e-10
+# Of the size of the features: differences below are the noise of a network in single precision.
+RESOLUTION = 1e-6
 
 
 class LLPRUncertainty(MemberUncertainty):
@@ -58,6 +80,8 @@ class LLPRUncertainty(MemberUncertainty):
         A trained potential with last-layer features; the mean of the members is this potential, to the last digit.
     covariance
         (F, F), eV^2 up to the factor alpha^2, see `LLPRUncertainty.fit`.
+    centre
+        (Z, F), features of an average atom of each element, which members leave alone; zero by default.
     n_members
         M; by default one more than there are features, the fewest whose covariance is exact. Fewer have a part of it.
     seed
@@ -75,6 +99,7 @@ class LLPRUncertainty(MemberUncertainty):
         potential: FeaturePotential,
         covariance: Tensor,
         *,
+        centre: Tensor | None = None,
         n_members: int | None = None,
         seed: int = 0,
         alpha: float = 1.0,
@@ -85,6 +110,8 @@ class LLPRUncertainty(MemberUncertainty):
         n_members = potential.n_features + 1 if n_members is None else n_members
         deviations = posterior_members(covariance, n_members, seed=seed)
         ensemble = ShallowEnsemble(potential, n_members, deviations=deviations)
+        if centre is not None:
+            ensemble.centre.copy_(centre)
         super().__init__(ensemble, alpha=alpha, calibration=calibration, training=training, **evaluation)
         self.covariance = covariance
 
@@ -98,6 +125,8 @@ class LLPRUncertainty(MemberUncertainty):
         **options: Any,
     ) -> LLPRUncertainty:
         """Form the covariance from the structures a potential was trained on: one forward pass over them.
+
+        Few structures are regularised as the module says; `training["determined"]` is then gamma.
 
         Parameters
         ----------
@@ -113,7 +142,8 @@ class LLPRUncertainty(MemberUncertainty):
         Raises
         ------
         InputError
-            For a potential without last-layer features, or no frames.
+            For a potential without last-layer features, no frames, or frames that do not differ in more than their
+            compositions, from which nothing follows.
         """
         if isinstance(potential, ShallowEnsemble):
             potential = potential.potential
@@ -126,27 +156,91 @@ class LLPRUncertainty(MemberUncertainty):
             )
         if not frames:
             raise InputError("`frames` must hold the structures the potential was trained on, got none; pass them.")
-        information = torch.zeros(potential.n_features, potential.n_features, dtype=torch.float64)
-        for done, atoms in enumerate(frames, 1):
-            with torch.no_grad():
-                features = potential.summed_features(build_graph(atoms, potential.cutoff))[0] / len(atoms)
-            information += torch.outer(features, features)
-            if on_frame is not None:
-                on_frame(done)
-        covariance = posterior_covariance(information)
-        on_average = float((information * covariance).sum()) / len(frames)
-        return cls(potential, covariance * TRAINING_STD**2 / on_average, **options)
+        rows, centre, n_different, n_free = _rows(potential, frames, on_frame)
+        information = rows.T @ rows
+        regulariser = fitted_regulariser(
+            information, n_free=n_free, least=(TRAINING_STD**2 / potential.readout().detach().square().mean()).item()
+        )
+        covariance = posterior_covariance(information, regulariser=regulariser)
+        leverage = ((rows @ covariance) * rows).sum(dim=1)
+        unit = TRAINING_STD**2 / (leverage / (1.0 - leverage)).median()
+        told = {"n_different": n_different, "n_features": len(covariance), "determined": leverage.sum().item()}
+        described = {**(options.pop("training", None) or {}), **told}
+        return cls(potential, covariance * unit, centre=centre, training=described, **options)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say so where there are fewer different frames than weights of the last layer."""
+        found = self.training or {}
+        if "determined" not in found or found["n_different"] > found["n_features"]:
+            return ()
+        said = (
+            f"{found['n_different']} different frames determine {found['determined']:.1f} of the {found['n_features']} "
+            "weights of the last layer, and what is said of the others is a guess; pass all frames of the training, "
+            "or use members."
+        )
+        return (said,)
 
 
-def posterior_covariance(information: Tensor) -> Tensor:
-    """Invert the information matrix (F, F), with as small a regulariser as makes it positive definite."""
-    identity = torch.eye(len(information), dtype=information.dtype)
-    regulariser = FIRST_REGULARISER * float(information.diagonal().mean())
-    while True:
-        factor, failed = torch.linalg.cholesky_ex(information + regulariser * identity)
-        if not failed:
-            return torch.cholesky_inverse(factor)
-        regulariser *= 10.0
+def fitted_regulariser(information: Tensor, *, n_free: int, least: float = 0.0) -> float:
+    """Return the smallest lambda, not below `least`, with which at most n_free / 2 weights are determined.
+
+    Parameters
+    ----------
+    information
+        (F, F), H.
+    n_free
+        Different structures less the constants that were fitted to them, at least 1.
+    least
+        In the unit of H.
+    """
+    values = torch.linalg.eigvalsh(information).clamp(min=0.0)
+    if not math.isfinite(least):  # weights of zero, of a potential that was never trained
+        least = 0.0
+    least = max(least, LEAST_REGULARISER * values.mean().item())
+
+    def excess(logarithm: float) -> float:
+        return float((values / (values + math.exp(logarithm))).sum()) - 0.5 * n_free
+
+    if excess(math.log(least)) <= 0.0:
+        return least
+    # At 2 F times the largest eigenvalue less than half a weight is determined.
+    most = 2.0 * len(values) * values.max().item()
+    return math.exp(float(brentq(excess, math.log(least), math.log(most))))
+
+
+def posterior_covariance(information: Tensor, *, regulariser: float | None = None) -> Tensor:
+    """Invert H + lambda 1 (F, F); without a lambda that of the arithmetic alone."""
+    values, vectors = torch.linalg.eigh(information)
+    if regulariser is None:
+        regulariser = LEAST_REGULARISER * values.mean().item()
+    covariance: Tensor = (vectors / (values.clamp(min=0.0) + regulariser)) @ vectors.T
+    return covariance
+
+
+def _rows(
+    potential: FeaturePotential, frames: Sequence[Atoms], on_frame: Callable[[int], None] | None
+) -> tuple[Tensor, Tensor, int, int]:
+    """Return x (S, F), c (Z, F), and how many different structures there are, also less the constants."""
+    features, counts = [], []
+    for done, atoms in enumerate(frames, 1):
+        with torch.no_grad():
+            features.append(potential.summed_features(build_graph(atoms, potential.cutoff))[0] / len(atoms))
+        counts.append([np.count_nonzero(atoms.symbols == symbol) / len(atoms) for symbol in potential.elements])
+        if on_frame is not None:
+            on_frame(done)
+    values, parts = torch.stack(features).cpu(), np.array(counts)
+    # Smallest norm where compositions do not tell the elements apart, and zero for elements that no frame has.
+    centre, _, n_constants, _ = np.linalg.lstsq(parts, values.numpy(), rcond=1e-10)
+    rows = values - torch.from_numpy(parts @ centre)
+    tolerance = RESOLUTION * values.square().mean().sqrt().item()
+    different = len(torch.unique((rows / tolerance).round(), dim=0))
+    if different <= n_constants or rows.abs().max() < tolerance:
+        raise InputError(
+            f"`frames` must hold more different structures than there are compositions to fit constants to "
+            f"({n_constants}), got {different} in {len(frames)} frames; pass all frames the potential was trained on."
+        )
+    return rows, torch.from_numpy(centre), different, different - int(n_constants)
 
 
 def posterior_members(covariance: Tensor, n_members: int, *, seed: int = 0) -> Tensor:

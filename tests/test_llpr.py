@@ -7,7 +7,7 @@ from ase.units import kB
 
 from ase_uq import InputError, UQCalculator, load, reweight, save
 from ase_uq.graph import build_graph
-from ase_uq.llpr import LLPRUncertainty, model_error, posterior_covariance, posterior_members
+from ase_uq.llpr import LLPRUncertainty, fitted_regulariser, model_error, posterior_covariance, posterior_members
 from ase_uq.potentials import DeepEnsemble
 from ase_uq.testing import assert_uncertainty_model
 from tests.potentials import ensemble, potential, shallow
@@ -32,13 +32,18 @@ def features_of(body, atoms):
     return body.summed_features(build_graph(atoms, body.cutoff))[0].detach()
 
 
+def centred_features_of(body, model, atoms):
+    species = [body.elements.index(symbol) for symbol in atoms.symbols]
+    return features_of(body, atoms) - model.potential.centre[species].sum(dim=0)
+
+
 def test_it_obeys_the_protocol(model):
     assert_uncertainty_model(model, copper(), step=3e-5, tolerance=1e-6)
 
 
 def test_variance_of_the_energy_is_the_closed_form(body, model):
     for atoms in (copper(), rattled(copper(), 99, 0.3), water()):
-        f = features_of(body, atoms)
+        f = centred_features_of(body, model, atoms)
         expected = 1.3**2 * (f @ model.covariance @ f).item()
         assert model.predict(atoms).energy_var == pytest.approx(expected, rel=1e-6)
 
@@ -94,12 +99,104 @@ def test_few_members_have_it_on_average():
     assert z.abs().max() < 4.5
 
 
-def test_a_singular_information_matrix_is_regularised(body):
-    # Three structures cannot determine all weights.
-    made = LLPRUncertainty.fit(body, frames(3))
-    assert np.isfinite(made.predict(copper()).energy_var)
-    known, unknown = made.predict(frames(3)[0]), made.predict(water())
-    assert known.energy_var < 1e-3 * unknown.energy_var
+def std_per_atom(model, structures):
+    return np.array([model.predict(atoms).energy_std / len(atoms) for atoms in structures])
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 16, 40])
+def test_few_structures_do_not_make_new_ones_absurd(body, n):
+    """Before calibration a structure like those of the training has a std of the size of its unit, 1 meV per atom."""
+    assert body.n_features == 16
+    made = LLPRUncertainty.fit(body, frames(n))
+    new = std_per_atom(made, [rattled(copper(), 1000 + seed, 0.1) for seed in range(20)])
+    assert 0.2e-3 < np.median(new) < 5e-3
+    # One that was never like any of them is less certain, and not known to 1 meV.
+    far = std_per_atom(made, [rattled(copper(), 2000 + seed, 0.4) for seed in range(10)])
+    assert np.median(far) > 2.0 * np.median(new)
+    assert far.max() < 1.0
+
+
+def test_weights_that_do_not_matter_for_the_training_vary_by_their_own_size(body):
+    """Many structures, but displaced along one line only: all features are functions of one number."""
+    base, step = copper(), np.random.default_rng(5).normal(size=(4, 3))
+    line = []
+    for size in np.linspace(-0.03, 0.03, 60):
+        line.append(base.copy())
+        line[-1].positions += size * step
+    made = LLPRUncertainty.fit(body, line)
+    assert 0.1e-3 < np.median(std_per_atom(made, line)) < 2e-3
+    far = std_per_atom(made, [rattled(copper(), seed, 0.1) for seed in range(10)])
+    # Below what random weights of that size would give, not 1e4 times 1 meV.
+    assert far.max() < 1.0
+
+
+@pytest.mark.parametrize("n", [5, 10, 20, 50, 200])
+@pytest.mark.parametrize("decay", [0.0, 1.0, 3.0])
+def test_one_factor_is_right_for_structures_inside_and_outside(n, decay):
+    """Weights of our own, fitted to noisy energies of few structures: std against errors of many new ones."""
+    n_features, n_trials = 24, 40
+    rng = np.random.default_rng([n, int(decay)])
+    scales = np.arange(1.0, n_features + 1.0) ** -decay
+    found = []
+    for _ in range(n_trials):
+        weights, noise = rng.normal(size=n_features), 0.05
+        x, held, inside = (rng.normal(size=(size, n_features)) * scales for size in (n, 40, 200))
+        y = x @ weights + noise * rng.normal(size=n)
+        # As training leaves it: of the smallest norm that fits, with the weakest of regularisers.
+        error = weights - np.linalg.solve(x.T @ x + 1e-3 * np.eye(n_features), x.T @ y)
+        information = torch.from_numpy(x.T @ x)
+        covariance = posterior_covariance(
+            information, regulariser=fitted_regulariser(information, n_free=n, least=noise**2)
+        ).numpy()
+        sizes = [np.sqrt([np.mean((z @ error) ** 2), np.mean((z @ covariance * z).sum(1))]) for z in (held, inside)]
+        found.append(sizes[1][0] / sizes[1][1] * sizes[0][1] / sizes[0][0])
+    assert 0.7 < np.median(found) < 1.4
+    assert np.mean((np.array(found) > 0.5) & (np.array(found) < 2.0)) > 0.85
+
+
+def test_the_regulariser_leaves_half_of_the_structures_for_the_weights():
+    rng = np.random.default_rng(3)
+    values, vectors = np.geomspace(1e-9, 10.0, 12), np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    information = torch.from_numpy(vectors * values @ vectors.T)
+    for n_free in (1, 4, 9, 20):
+        regulariser = fitted_regulariser(information, n_free=n_free)
+        assert (values / (values + regulariser)).sum() == pytest.approx(n_free / 2, rel=1e-6)
+    # Enough structures: only what is asked for at least.
+    assert fitted_regulariser(information, n_free=24, least=1e-5) == 1e-5
+    assert fitted_regulariser(information, n_free=100) == pytest.approx(1e-10 * values.mean())
+    assert fitted_regulariser(information, n_free=100, least=np.inf) == pytest.approx(1e-10 * values.mean())
+
+
+def test_few_structures_are_said(body, model):
+    assert model.warnings == ()
+    (said,) = LLPRUncertainty.fit(body, frames(4)).warnings
+    assert said.startswith("4 different frames determine 1.")
+    assert "of the 16 weights" in said
+
+
+def test_copies_of_structures_are_no_further_structures(body):
+    often = LLPRUncertainty.fit(body, frames(6) * 100)
+    assert often.training["determined"] == pytest.approx(2.5, rel=1e-6)
+
+
+def test_members_add_nothing_to_all_frames_of_a_composition(body):
+    """One composition: deviations of the energies of the training structures have mean zero, for every member."""
+    made = LLPRUncertainty.fit(body, frames(30))
+    deviations = np.array([(p := made.predict(atoms)).energy_members - p.energy for atoms in frames(30)])
+    assert np.abs(deviations.mean(axis=0)).max() < 1e-6 * np.abs(deviations).max()
+    mixed = [*frames(6), *(rattled(water(), seed, 0.1) for seed in range(6))]
+    made = LLPRUncertainty.fit(body, mixed)
+    deviations = np.array([(p := made.predict(atoms)).energy_members - p.energy for atoms in mixed])
+    for kind in (deviations[:6], deviations[6:]):
+        assert np.abs(kind.mean(axis=0)).max() < 1e-6 * np.abs(deviations).max()
+
+
+def test_structures_that_do_not_differ_say_nothing(body):
+    moved = copper()
+    moved.rotate(35.0, (1, 2, 3), rotate_cell=True)
+    for alike in ([copper()], [copper()] * 5, [copper(), moved], [copper(), water()]):
+        with pytest.raises(InputError, match=r"more different structures than .* compositions .*pass all frames"):
+            LLPRUncertainty.fit(body, alike)
 
 
 def test_replicas_have_a_std_proportional_to_their_number(model):

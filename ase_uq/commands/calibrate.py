@@ -73,9 +73,12 @@ def _llpr(model: MemberUncertainty, path: Path) -> MemberUncertainty:
     frames = read_structures(path)
     with bar() as progress:
         task = progress.add_task("last-layer features", total=len(frames), note="")
-        return LLPRUncertainty.fit(
+        found = LLPRUncertainty.fit(
             model.potential,
             frames,
             on_frame=lambda done: progress.update(task, completed=done),
             training={**(model.training or {}), "method": "llpr", "covariance_from": path.name},
         )
+    for warning in found.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True)
+    return found

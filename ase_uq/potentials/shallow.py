@@ -6,10 +6,13 @@ symbol  variable
 F       `summed_features`, last-layer features of a structure, (S, F)
 w       `readout()` of the body, (F,)
 d_m     `deviations()[:, m]`, (F, M): what head m adds, with mean 0 over heads
-E_m     reference + F . (w + d_m)
+c_z     `centre[z]`, (Z, F): features of an average atom of each element in training, zero before
+E_m     reference + F . w + (F - sum_i c_z(i)) . d_m
 ======  ======================================================================
 
 The heads are kept as deviations from the last layer of the body, so the member mean *is* the body, to the last digit.
+An average atom is left alone by them: what a head adds to the energies of all frames of a composition is no error of
+forces, and nothing in training would hold it down.
 
 References
 ----------
@@ -27,6 +30,7 @@ from torch import Tensor, nn
 from ase_uq.errors import InputError
 from ase_uq.graph import Graph
 from ase_uq.potentials.base import FeaturePotential, SupportsInference
+from ase_uq.potentials.elements import element_indices, species_of
 
 
 class ShallowEnsemble(nn.Module):
@@ -60,6 +64,8 @@ class ShallowEnsemble(nn.Module):
     """
 
     shares_body = True
+    centre: Tensor
+    indices: Tensor
 
     def __init__(
         self, potential: FeaturePotential, n_members: int = 8, *, seed: int = 0, deviations: Tensor | None = None
@@ -79,6 +85,9 @@ class ShallowEnsemble(nn.Module):
             deviations = drawn * size
         self.potential = potential
         self.heads = nn.Parameter(deviations / potential.scale)
+        centre = torch.zeros(len(potential.elements), potential.n_features, dtype=torch.float64)
+        self.register_buffer("centre", centre)
+        self.register_buffer("indices", element_indices(potential.elements), persistent=False)
 
     @property
     def cutoff(self) -> float:
@@ -108,7 +117,10 @@ class ShallowEnsemble(nn.Module):
         """Return member energies, (M, S) float64, eV."""
         features = self.potential.summed_features(graph)
         mean = features @ self.potential.readout() + self.potential.reference_energies(graph)
-        return mean + (features @ self.deviations()).T
+        deviations = self.deviations()
+        species = species_of(graph.numbers, self.indices, self.elements)
+        constants = graph.sum_over_atoms((self.centre @ deviations).index_select(0, species))
+        return mean + (features @ deviations - constants).T
 
     def for_inference(self) -> ShallowEnsemble:
         """Return a copy with fixed weights and the body prepared for evaluation only, see there."""
@@ -116,6 +128,11 @@ class ShallowEnsemble(nn.Module):
         if isinstance(self.potential, SupportsInference):
             twin.potential = self.potential.for_inference()
         return twin
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Files from before there were centres.
+        state_dict.setdefault(f"{prefix}centre", torch.zeros_like(self.centre))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def config(self) -> dict[str, Any]:
         """Return what is needed to build the same architecture."""
