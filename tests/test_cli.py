@@ -17,9 +17,11 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.io import read, write
 from ase.md.verlet import VelocityVerlet
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from ase_uq import CommitteeUncertainty, UncertaintyLogger, UQCalculator, load, read_log
 from ase_uq.cli import main
+from ase_uq.learning_curve import read_learning_curve
 from tests.test_training import emt_frames
 
 TINY = ["--epochs", "3", "--members", "4", "--cutoff", "3.5", "--channels", "8", "--layers", "1", "--jobs", "1"]
@@ -126,6 +128,30 @@ def test_blip_goes_the_whole_way(folder):
     other = ["--method", "shallow", "--kl-weight", 1, "--out", "x.pt"]
     wrong = ase_uq("train", "train.xyz", *TINY[:-2], *other, cwd=folder)
     assert "`--kl-weight` is an option of --method blip, not of shallow" in wrong.stderr
+
+
+def test_training_leaves_its_learning_curves_beside_the_model(folder):
+    good("train", "train.xyz", *TINY[:-2], "--method", "shallow", "--out", "phases.pt", cwd=folder)
+    for name, parts, epochs in (("model.pt", 4, 3), ("phases.pt", 2, 2)):
+        rows = read_learning_curve(folder / f"{name}.curve.csv")
+        assert len(rows) == parts
+        assert min(len(found) for found in rows.values()) >= 1
+        assert max(len(found) for found in rows.values()) == epochs
+        assert all(row["valid_stress_rmse_eV_per_A3"] > 0 for found in rows.values() for row in found)
+        assert (folder / f"{name}.curve.png").stat().st_size > 10_000
+
+
+def test_what_is_noted_of_the_labels_when_training(folder):
+    frames = read(folder / "train.xyz", ":8")
+    for atoms in frames[::2]:
+        atoms.info["REF_virial"] = -atoms.get_volume() * voigt_6_to_full_3x3_stress(atoms.info.pop("REF_stress"))
+    for atoms in frames[1::4]:
+        del atoms.info["REF_stress"]
+    write(folder / "virials.xyz", frames)
+    said = good("train", "virials.xyz", *TINY, "--members", 2, "--epochs", 1, "--out", "v.pt", cwd=folder).stderr
+    assert "note: virials.xyz: stress = -`REF_virial` / volume (in 4 of 8 frames)." in said
+    assert "note: virials.xyz: 6 of 8 periodic frames have a stress" in said
+    assert re.search(r"member 1: epoch 1, validation [\d.]+ meV/Å, [\d.e+]+ meV/atom, [\d.]+ GPa", said)
 
 
 def test_llpr_from_the_command_line(folder):

@@ -17,9 +17,10 @@ from ase_uq.errors import InputError, RunError
 from ase_uq.evaluation import residuals
 from ase_uq.graph import build_graph
 from ase_uq.members import MemberUncertainty
-from ase_uq.potentials import EquivariantPotential, evaluate
+from ase_uq.potentials import EquivariantPotential, ShallowEnsemble, evaluate
 from ase_uq.training import FitSettings, Frame, fit, read_frames, split_frames, train_members
 from ase_uq.training.batches import Batches
+from ase_uq.training.likelihood import EnergyLikelihood, Likelihood
 from ase_uq.training.losses import Labels, SquaredErrors, Weights
 from ase_uq.training.members import _subsample
 from ase_uq.training.reference import fit_reference
@@ -326,7 +327,7 @@ def test_the_best_weights_are_kept_not_the_last(alloy, monkeypatch):
     train, valid = (Batches(f, cutoff=3.5, batch_size=4) for f in (alloy[:18], alloy[18:]))
     given = iter([3.0, 1.0, 2.0])
     module = importlib.import_module("ase_uq.training.fit")  # the name in the package is the function
-    monkeypatch.setattr(module, "validate", lambda *_: (next(given), 0.0, 0.0))
+    monkeypatch.setattr(module, "validate", lambda *_: module.Errors(next(given), 0.0, 0.0, None))
     weights = []
 
     def remember(record):
@@ -337,6 +338,36 @@ def test_the_best_weights_are_kept_not_the_last(alloy, monkeypatch):
     kept = potential.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in weights[1].items())
     assert not all(torch.equal(kept[name], value) for name, value in weights[2].items())
+
+
+def test_errors_of_every_epoch_by_hand(alloy):
+    """Energies per atom, forces and stress of the averaged weights, over all validation frames and batches."""
+    bare = [replace(frame, stress=None) if k % 2 else frame for k, frame in enumerate(alloy[18:])]
+    potential = EquivariantPotential(["Au", "Cu"], **SMALL)
+    train, valid = (Batches(f, cutoff=3.5, batch_size=4) for f in (alloy[:4], bare))
+    records = []
+    fit(potential, train, valid, settings(epochs=1, ema=0.0), on_epoch=records.append)
+    energy, forces, stress = [], [], []
+    for frame in bare:
+        found = evaluate(potential, build_graph(frame.atoms, 3.5), stress=True)
+        energy.append((found.energies.item() - frame.energy) / 4)
+        forces.append(found.forces[0].numpy() - frame.forces)
+        if frame.stress is not None:
+            stress.append(found.stresses[0, 0].numpy() - frame.stress)
+    for name, errors in (("energy_rmse", energy), ("forces_rmse", forces), ("stress_rmse", stress)):
+        assert getattr(records[0], name) == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-3), name
+    none = [replace(frame, stress=None) for frame in bare]
+    fit(potential, train, Batches(none, cutoff=3.5, batch_size=4), settings(epochs=1), on_epoch=records.append)
+    assert records[-1].stress_rmse is None
+
+
+@pytest.mark.parametrize("objective", [EnergyLikelihood(Weights(1.0, 1.0, 1.0)), Likelihood()])
+def test_objectives_of_shallow_ensembles_follow_the_stress_too(alloy, objective):
+    made = ShallowEnsemble(EquivariantPotential(["Au", "Cu"], **SMALL), 3)
+    batch = next(Batches(alloy[:2], cutoff=3.5, batch_size=2).in_order())
+    scored = objective(made, batch.graph, batch.labels, training=False)
+    expected = evaluate(made, batch.graph, stress=True).stresses.mean(dim=0) - batch.labels.stresses
+    assert torch.allclose(scored.stress_error, expected, atol=1e-6)
 
 
 def test_samples_are_reported_with_their_errors(alloy):

@@ -22,7 +22,8 @@ FORCES_KEY = Annotated[
     str | None, typer.Option("--forces-key", help="Name of the forces (eV/Å) [REF_forces, or ASE's own].")
 ]
 STRESS_KEY = Annotated[
-    str | None, typer.Option("--stress-key", help="Name of the stress (eV/Å^3) [REF_stress, or ASE's own].")
+    str | None,
+    typer.Option("--stress-key", help="Name of the stress (eV/Å^3), or of a virial (eV) [REF_stress, or ASE's own]."),
 ]
 MAX_FORCE = Annotated[float, typer.Option("--max-force", help="A larger force component (eV/Å) is refused.")]
 DEVICE = Annotated[str, typer.Option(help="cpu, cuda, cuda:0, ...")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ase.units import GPa
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -30,8 +31,7 @@ def training_progress(
 
         def on_epoch(part: int, record: EpochRecord) -> None:
             last[part] = record
-            terms = "".join(f", {name.replace('_', ' ')} {value:.2g}" for name, value in record.terms.items())
-            note = f"epoch {record.epoch}, validation {1e3 * record.forces_rmse:.1f} meV/Å{terms}"
+            note = epoch_note(record)
             progress.update(tasks[part], completed=record.progress, note=note)
             if not console.is_terminal and int(record.progress * LINES) > printed[part]:
                 printed[part] = int(record.progress * LINES)
@@ -40,6 +40,14 @@ def training_progress(
         yield on_epoch, last
         for task in tasks:
             progress.update(task, completed=1.0)
+
+
+def epoch_note(record: EpochRecord) -> str:
+    """One epoch in words: validation errors (RMSE) of forces, energies and, where there are labels, stress."""
+    stress = "" if record.stress_rmse is None else f", {record.stress_rmse / GPa:.3g} GPa"
+    terms = "".join(f", {name.replace('_', ' ')} {value:.2g}" for name, value in record.terms.items())
+    errors = f"{1e3 * record.forces_rmse:.1f} meV/Å, {1e3 * record.energy_rmse:.3g} meV/atom{stress}"
+    return f"epoch {record.epoch}, validation {errors}{terms}"
 
 
 def bar() -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from ase_uq.commands.options import DEVICE, ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, STRESS_KEY, console, print_json
 
 if TYPE_CHECKING:
+    from ase_uq.training.fit import EpochRecord
     from ase_uq.training.methods import Method
 
 NAME = "train"
@@ -76,9 +78,13 @@ def run(
     from ase_uq.checkpoint import save
     from ase_uq.commands.progress import training_progress
     from ase_uq.errors import InputError
+    from ase_uq.learning_curve import LearningCurve, learning_curve_figure
     from ase_uq.members import MemberUncertainty
+    from ase_uq.plots import write_png
     from ase_uq.training import FitSettings, read_frames, split_frames
+    from ase_uq.training.data import label_notes
     from ase_uq.training.methods import METHODS
+    from ase_uq.training.verdict import training_warnings
 
     for option, value in (("method", method), ("potential", potential)):
         _check_choice(option, value)
@@ -112,6 +118,8 @@ def run(
         train, held_out = split_frames(frames, valid_fraction=valid_fraction, seed=seed)
     else:
         train, held_out = frames, read_frames(valid, **keys)
+    notes = [*label_notes(frames, data.name), *([] if valid is None else label_notes(held_out, valid.name))]
+    _say(notes, "note")
     chosen = METHODS[method]
     members = chosen.n_members if members is None else members
     config = {
@@ -126,7 +134,13 @@ def run(
     at_a_time = f", {extra['jobs']} at a time" if "jobs" in extra else ""
     console.print(f"{len(train)} frames to train on, {len(held_out)} to validate; {members} members{at_a_time}")
     parts = chosen.parts(members)
-    with training_progress(parts) as (on_epoch, last):
+    curve = LearningCurve(out.with_name(out.name + ".curve.csv"), parts, resume=resume)
+    with training_progress(parts) as (show, last):
+
+        def on_epoch(part: int, record: EpochRecord) -> None:
+            curve.add(part, record)
+            show(part, record)
+
         ensemble = chosen.train(
             train,
             held_out,
@@ -156,19 +170,26 @@ def run(
                 "name": parts[part],
                 "epochs": record.epoch,
                 "seconds": round(record.seconds, 1),
+                "valid_energy_rmse": record.energy_rmse,
                 "valid_forces_rmse": record.forces_rmse,
+                **({} if record.stress_rmse is None else {"valid_stress_rmse": record.stress_rmse}),
                 **({"terms": dict(record.terms)} if record.terms else {}),
             }
             for part, record in sorted(last.items())
         ],
     }
-    for warning in () if chosen.warnings is None else chosen.warnings(ensemble, train, **extra):
-        console.print(f"warning: {warning}")
     model = MemberUncertainty(ensemble, training=described)
     save(model, out)
+    drawn = curve.path.with_suffix(".png")
+    write_png(learning_curve_figure(curve.rows, in_turn=chosen.in_turn), drawn)
+    warnings = [] if chosen.warnings is None else [*chosen.warnings(ensemble, train, **extra)]
+    warnings += training_warnings(ensemble, train, held_out)
+    _say(warnings, "warning")
     if as_json:
-        print_json({"model": str(out), "model_hash": model.model_hash, **described})
+        files = {"model": str(out), "learning_curve": str(curve.path), "learning_curve_figure": str(drawn)}
+        print_json({**files, "model_hash": model.model_hash, "warnings": warnings, **described})
     else:
+        console.print(f"learning curves: {curve.path}, {drawn}", soft_wrap=True)
         console.print(f"wrote [bold]{out}[/bold]; next: ase-uq calibrate {out} VALID.xyz --out calibrated.pt")
 
 
@@ -214,6 +235,11 @@ def _extra(
         "kl_weight": KL_WEIGHT if kl_weight is None else kl_weight,
     }
     return {name: found[name] for name in options}
+
+
+def _say(sentences: Iterable[str], kind: str) -> None:
+    for sentence in sentences:
+        console.print(f"{kind}: {sentence}", soft_wrap=True)
 
 
 def _check_choice(option: str, value: str) -> None:

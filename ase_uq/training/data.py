@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
 from ase.io.formats import UnknownFileTypeError
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.structure import check_structure
+from ase_uq.structure import check_structure, is_periodic
+from ase_uq.training.labels import check_stress_size, find_labels
 
 Array = NDArray[np.float64]
-REFERENCE_KEYS = {"energy": "REF_energy", "forces": "REF_forces", "stress": "REF_stress"}
+# eV/Å^3, 800 GPa.
+MAX_STRESS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,10 @@ class Frame:
         (6,) Voigt, eV/Å^3, ASE's sign, or `None`.
     group
         `config_type` of the frame, or the empty string.
+    source
+        Where the energy was found.
+    notes
+        What was done with the label of the stress, where that is not obvious.
     """
 
     atoms: Atoms
@@ -46,6 +50,8 @@ class Frame:
     forces: Array
     stress: Array | None
     group: str
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_frames(
@@ -55,6 +61,7 @@ def read_frames(
     forces_key: str | None = None,
     stress_key: str | None = None,
     max_force: float = 300.0,
+    max_stress: float = MAX_STRESS,
 ) -> list[Frame]:
     """Read labelled frames from extended XYZ (also .gz) or any file ASE reads.
 
@@ -64,20 +71,25 @@ def read_frames(
         The file.
     energy_key, forces_key, stress_key
         Names of the labels in `atoms.info` and `atoms.arrays`. By default REF_energy, REF_forces and REF_stress where a
-        frame has them, otherwise the labels of ASE's own attached calculator. Stress is optional.
+        frame has them, otherwise the labels of ASE's own attached calculator. Stress is optional. Virials (eV) are read
+        as stress = -virial / V: REF_virial, REF_virials, virial and virials, and any `stress_key` with "virial" in it.
     max_force
         eV/Å. A larger force component is taken for a mistake, in units or convergence.
+    max_stress
+        eV/Å^3. A larger component of the stress is taken for a mistake in units.
 
     Raises
     ------
     InputError
-        For a file that cannot be read, a missing label, a label that is not finite or too large; the frame is named.
+        For a file that cannot be read, a missing label, a label that is not finite or too large, energies from two
+        sources; the frame is named.
     """
     keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     frames = []
     for index, atoms in enumerate(read_structures(path)):
         where = f"frame {index} of {path}"
-        frames.append(_frame(atoms, keys, where, max_force))
+        frames.append(_frame(atoms, keys, where, max_force, max_stress))
+    _one_source(frames, path)
     return frames
 
 
@@ -129,17 +141,36 @@ def split_frames(frames: Sequence[Frame], *, valid_fraction: float, seed: int = 
     return [f for i, f in enumerate(frames) if i not in chosen], [f for i, f in enumerate(frames) if i in chosen]
 
 
-def _frame(atoms: Atoms, keys: dict[str, str | None], where: str, max_force: float) -> Frame:
-    energy = np.asarray(_label(atoms, "energy", keys["energy"], where), dtype=np.float64)
-    forces = np.asarray(_label(atoms, "forces", keys["forces"], where), dtype=np.float64)
-    stress = _label(atoms, "stress", keys["stress"], where)
+def label_notes(frames: Sequence[Frame], name: str) -> tuple[str, ...]:
+    """Say what was done with the stress of frames, and in how many of them there is one; a sentence for each thing.
+
+    Parameters
+    ----------
+    frames
+        As `read_frames` returns them.
+    name
+        Of the file, for the sentences.
+    """
+    noted = Counter(note for frame in frames for note in frame.notes)
+    found = [f"{name}: {note} (in {count} of {len(frames)} frames)." for note, count in noted.items()]
+    n_stress = sum(frame.stress is not None for frame in frames)
+    n_cells = sum(is_periodic(frame.atoms) for frame in frames)
+    if 0 < n_stress < n_cells:
+        found.append(
+            f"{name}: {n_stress} of {n_cells} periodic frames have a stress; the others count by energies and forces."
+        )
+    return tuple(found)
+
+
+def _frame(atoms: Atoms, keys: dict[str, str | None], where: str, max_force: float, max_stress: float) -> Frame:
+    raw = find_labels(atoms, keys, where)
+    energy, forces = (np.asarray(value, dtype=np.float64) for value in (raw.energy, raw.forces))
     if energy.shape != () or forces.shape != (len(atoms), 3):
         raise InputError(
             f"{where}: the energy must be one number and the forces ({len(atoms)}, 3), got shapes {energy.shape} and "
             f"{forces.shape}; check the keys."
         )
-    voigt = None if stress is None else _voigt(np.asarray(stress, dtype=np.float64), where)
-    for name, value in (("energy", energy), ("forces", forces), ("stress", voigt)):
+    for name, value in (("energy", energy), ("forces", forces), ("stress", raw.stress)):
         if value is not None and not np.isfinite(value).all():
             raise InputError(f"{where}: the {name} label must be finite, got nan or inf; remove the frame.")
     largest = float(np.abs(forces).max())
@@ -148,39 +179,20 @@ def _frame(atoms: Atoms, keys: dict[str, str | None], where: str, max_force: flo
             f"{where}: a force of {largest:.4g} eV/Å exceeds `max_force` {max_force:g}; "
             "check units and convergence, remove the frame, or raise the limit."
         )
+    if raw.stress is not None:
+        check_stress_size(raw.stress, max_stress, where)
     own = atoms.copy()
     own.calc = None
-    return Frame(own, float(energy), forces, voigt, str(atoms.info.get("config_type", "")))
+    group = str(atoms.info.get("config_type", ""))
+    return Frame(own, float(energy), forces, raw.stress, group, source=raw.source, notes=tuple(raw.notes))
 
 
-def _label(atoms: Atoms, name: str, key: str | None, where: str) -> Any:
-    store = atoms.arrays if name == "forces" else atoms.info
-    if key is not None and key in store:
-        return store[key]
-    if key is None and REFERENCE_KEYS[name] in store:
-        return store[REFERENCE_KEYS[name]]
-    if atoms.calc is not None and key in (None, name):
-        try:
-            value = atoms.calc.get_property(name, atoms, allow_calculation=False)
-        except PropertyNotImplementedError:
-            value = None
-        if value is not None:
-            return value
-    if name == "stress" and key is None:
-        return None
-    wanted = key or REFERENCE_KEYS[name]
-    known = sorted(set(store) - {"numbers", "positions", "config_type"})
-    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    guess = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}."
-    raise InputError(f"{where} has no {name} under `{wanted}`; {guess} Name it with --{name}-key ({name}_key).")
-
-
-def _voigt(stress: Array, where: str) -> Array:
-    if stress.shape == (6,):
-        return stress
-    if stress.size != 9:
-        raise InputError(f"{where}: the stress must hold 6 or 9 numbers, got shape {stress.shape}; check the key.")
-    full = stress.reshape(3, 3)
-    if np.abs(full - full.T).max() > 1e-3 * max(1e-3, np.abs(full).max()):
-        raise InputError(f"{where}: the stress must be symmetric, got {full.tolist()}; check how it was written.")
-    return np.array([full[0, 0], full[1, 1], full[2, 2], full[1, 2], full[0, 2], full[0, 1]])
+def _one_source(frames: Sequence[Frame], path: str | Path) -> None:
+    """Refuse energies from two places in a file: codes differ in their zero of energy."""
+    first = frames[0].source
+    for index, frame in enumerate(frames):
+        if frame.source != first:
+            raise InputError(
+                f"the energies of `{path}` must have one source: frame 0 has it under {first}, frame {index} under "
+                f"{frame.source}, perhaps with another zero; name it with --energy-key (energy_key), or make two files."
+            )

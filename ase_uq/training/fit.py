@@ -85,8 +85,10 @@ class FitSettings:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One epoch: losses, validation errors of energy (eV per atom, RMSE) and forces (eV/Å, RMSE), finished part.
+    """One epoch: losses, validation errors, finished part.
 
+    The errors are RMSE: energies in eV per atom, force components in eV/Å, components of the stress in eV/Å^3, `None`
+    where no validation frame has one. `seconds` count from the start of the training, `learning_rate` is that of Adam.
     `terms` are what the objective follows beside the loss, means over the training frames.
     """
 
@@ -100,6 +102,17 @@ class EpochRecord:
     seconds: float
     progress: float
     terms: Mapping[str, float] = field(default_factory=dict)
+    stress_rmse: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """A validation: loss, and RMSE of energies (eV per atom), forces (eV/Å) and stresses (eV/Å^3), if any."""
+
+    loss: float
+    energy_rmse: float
+    forces_rmse: float
+    stress_rmse: float | None
 
 
 class SampleCallback(Protocol):
@@ -183,14 +196,14 @@ def fit(
         train_loss, terms = _train_epoch(
             potential, averaged, optimizer, objective, train, settings, done.epoch, on_samples
         )
-        valid_loss, energy_rmse, forces_rmse = validate(averaged.module, valid, objective)
-        if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
+        errors = validate(averaged.module, valid, objective)
+        if not (math.isfinite(train_loss) and math.isfinite(errors.loss)):
             raise RunError(f"training diverged in epoch {done.epoch + 1}; lower the learning rate ({rate:.2g}).")
-        if valid_loss < done.best:
-            done.best = valid_loss
+        if errors.loss < done.best:
+            done.best = errors.loss
             best = {name: value.clone() for name, value in averaged.module.state_dict().items()}
         done.epoch += 1
-        done.losses.append(valid_loss)
+        done.losses.append(errors.loss)
         done.seconds += time.monotonic() - began
         if state_path is not None:
             _save_state(state_path, parts, fixed, done, best)
@@ -200,31 +213,40 @@ def fit(
                     done.epoch,
                     settings.epochs,
                     train_loss,
-                    valid_loss,
-                    energy_rmse,
-                    forces_rmse,
+                    errors.loss,
+                    errors.energy_rmse,
+                    errors.forces_rmse,
                     rate,
                     done.seconds,
                     min(1.0, _progress(done, settings)),
                     terms,
+                    errors.stress_rmse,
                 )
             )
     potential.load_state_dict(best)
     return done.losses
 
 
-def validate(potential: Any, data: Batches, objective: Objective) -> tuple[float, float, float]:
-    """Return the loss, the RMSE of energies per atom (eV) and the RMSE of force components (eV/Å)."""
-    total = energy = forces = 0.0
-    n_components = 0
+def validate(potential: Any, data: Batches, objective: Objective) -> Errors:
+    """Score a potential on all frames."""
+    total = energy = forces = stress = 0.0
+    n_forces = n_stress = 0
     for batch in data.in_order():
         scored = objective(potential, batch.graph, batch.labels, training=False)
         total += scored.loss.item() * len(batch.samples)
         energy += ((scored.energy_error / batch.graph.n_atoms) ** 2).sum().item()
         forces += (scored.force_error**2).sum().item()
-        n_components += scored.force_error.numel()
+        n_forces += scored.force_error.numel()
+        if scored.stress_error is not None:
+            stress += (scored.stress_error**2).sum().item()
+            n_stress += scored.stress_error.numel()
     n = len(data.frames)
-    return total / n, math.sqrt(energy / n), math.sqrt(forces / n_components)
+    return Errors(
+        total / n,
+        math.sqrt(energy / n),
+        math.sqrt(forces / n_forces),
+        math.sqrt(stress / n_stress) if n_stress else None,
+    )
 
 
 def _train_epoch(

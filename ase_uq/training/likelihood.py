@@ -13,6 +13,7 @@ Kellner & Ceriotti, arXiv:2402.16621, Eq. 6; Schaefer et al., arXiv:2602.15747 (
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class EnergyLikelihood:
         evaluation, scored = self.mean.evaluate(potential, graph, labels, training=training)
         floor = (ENERGY_FLOOR * potential.scale) ** 2 * graph.n_atoms
         spread = _nll(scored.energy_error.detach(), evaluation.energies.var(dim=0) + floor)
-        return Scored(scored.loss + self.spread_weight * spread.mean(), scored.energy_error, scored.force_error)
+        return replace(scored, loss=scored.loss + self.spread_weight * spread.mean())
 
 
 class Likelihood:
@@ -65,13 +66,19 @@ class Likelihood:
 
     def __call__(self, potential: Any, graph: Graph, labels: Labels, *, training: bool) -> Scored:
         """Score a batch."""
-        evaluation = evaluate(potential, graph, training=training)
+        # No part of the likelihood, but to be followed.
+        stress = not training and bool(labels.has_stress.any())
+        evaluation = evaluate(potential, graph, stress=stress, training=training)
         energy_error = evaluation.energies.mean(dim=0) - labels.energies
         force_error = evaluation.forces.mean(dim=0) - labels.forces
         energy_floor = (ENERGY_FLOOR * potential.scale) ** 2 * graph.n_atoms
         energy = _nll(energy_error, evaluation.energies.var(dim=0) + energy_floor)
         forces = _nll(force_error, evaluation.forces.var(dim=0) + (FORCE_FLOOR * potential.scale) ** 2)
-        return Scored(self.energy_weight * energy.mean() + forces.mean(), energy_error, force_error)
+        stress_error = None
+        if evaluation.stresses is not None:
+            stress_error = (evaluation.stresses.mean(dim=0) - labels.stresses)[labels.has_stress]
+        loss = self.energy_weight * energy.mean() + forces.mean()
+        return Scored(loss, energy_error, force_error, stress_error=stress_error)
 
 
 def _nll(error: Tensor, variance: Tensor) -> Tensor:

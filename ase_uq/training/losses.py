@@ -45,13 +45,15 @@ class Weights:
 class Scored:
     """A loss, with the signed errors of the mean it was formed from: (S,) eV and (N, 3) eV/Å.
 
-    `terms` are further numbers to be followed, means over the batch.
+    `terms` are further numbers to be followed, means over the batch. `stress_error` (K, 6) eV/Å^3 are errors of the
+    structures with a label, or `None` where stresses were not evaluated.
     """
 
     loss: Tensor
     energy_error: Tensor
     force_error: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    stress_error: Tensor | None = None
 
 
 class Objective(Protocol):
@@ -105,10 +107,12 @@ def _squared(evaluation: Evaluation, labels: Labels, graph: Graph, *, weights: W
     force_error = evaluation.forces[0] - labels.forces
     energy = (energy_error / n_atoms / scale) ** 2
     total = weights.energy * energy.mean() + weights.forces * ((force_error / scale) ** 2).mean()
+    stress_error = None
     if evaluation.stresses is not None:
+        stress_error = (evaluation.stresses[0] - labels.stresses)[labels.has_stress]
         volumes = torch.linalg.det(graph.cells).abs().unsqueeze(1)
         known = labels.has_stress.unsqueeze(1)
         virial = torch.where(known, (evaluation.stresses[0] - labels.stresses) * volumes, 0.0)
         squares = (virial / n_atoms.unsqueeze(1) / scale) ** 2
         total = total + weights.stress * squares.sum() / (6 * labels.has_stress.sum())
-    return Scored(total, energy_error, force_error)
+    return Scored(total, energy_error, force_error, stress_error=stress_error)

@@ -29,6 +29,8 @@ class Method:
         M where nothing is said.
     options
         Further options of the command line it takes.
+    in_turn
+        Whether those parts are done one after the other.
     warnings
         Called with what was trained, the frames and the options; sentences to print at the end.
     """
@@ -38,6 +40,7 @@ class Method:
     parts: Callable[[int], list[str]]
     n_members: int = 4
     options: tuple[str, ...] = ()
+    in_turn: bool = False
     warnings: Callable[..., tuple[str, ...]] | None = None
 
 
@@ -53,5 +56,5 @@ METHODS = {
         options=("kl_weight",),
         warnings=noise_warnings,
     ),
-    "shallow": Method(train_shallow, ShallowEnsemble, lambda _: ["1 mean and energies", "2 likelihood"]),
+    "shallow": Method(train_shallow, ShallowEnsemble, lambda _: ["1 mean and energies", "2 likelihood"], in_turn=True),
 }

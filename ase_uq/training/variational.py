@@ -115,7 +115,7 @@ class EvidenceLowerBound:
             potential.noise.follows = False
         terms = {"errors": scored.loss.detach(), "dropout": mean_dropout(potential)}
         if not self.kl_weight:
-            return Scored(scored.loss, scored.energy_error, scored.force_error, terms)
+            return replace(scored, terms=terms)
         divergence = kl_divergence(potential)
         terms["divergence"] = divergence.detach()
         if self.surroundings is not None:
@@ -124,7 +124,7 @@ class EvidenceLowerBound:
             terms |= {"divergence_around": around.detach(), "dropout_around": mean_dropout(potential)}
             divergence = divergence + AROUND * around
         loss = scored.loss + self.warmth * self.kl_weight * divergence
-        return Scored(loss, scored.energy_error, scored.force_error, terms)
+        return replace(scored, loss=loss, terms=terms)
 
     def _noise(self, potential: VariationalPotential) -> AbstractContextManager[None]:
         if self.kind == "local":
