@@ -151,7 +151,7 @@ def test_zeros_far_apart_are_refused(frames, held_out, n, offset):
 
 def test_an_outlier_is_named(frames, held_out):
     (said,) = label_warnings(shifted(frames, np.arange(60) == 17, 3.0), held_out)
-    assert said.startswith("the energies of 1 training frames (17) are up to")
+    assert said.startswith("the energies of 1 training frame (17) are up to")
 
 
 @pytest.mark.parametrize("offset", [1.0, -200.0])

@@ -173,9 +173,10 @@ def _outliers(residuals: Array, index: Sequence[int]) -> list[str]:
     if not far:
         return []
     named = ", ".join(str(i) for i in sorted(far)[:5]) + (", ..." if len(far) > 5 else "")
+    some = f"{len(far)} training frame{'s' * (len(far) > 1)} ({named})"
     said = (
-        f"the energies of {len(far)} training frames ({named}) are up to {off.max():.3g} eV/atom off what the others "
-        f"suggest ({1e3 * typical:.2g} meV/atom is usual): look at them, and remove what did not converge."
+        f"the energies of {some} are up to {off.max():.3g} eV/atom off what the others suggest "
+        f"({1e3 * typical:.2g} meV/atom is usual): look at them, and remove what did not converge."
     )
     return [said]
 
