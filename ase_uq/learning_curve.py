@@ -37,6 +37,7 @@ COLUMNS = {
     "valid_forces_rmse_eV_per_A": "forces_rmse",
     "valid_stress_rmse_eV_per_A3": "stress_rmse",
 }
+_SHORT_AXIS = 4.0
 Row = Mapping[str, float | None]
 
 
@@ -62,7 +63,7 @@ class LearningCurve:
     Parameters
     ----------
     path
-        The file; an old one is replaced.
+        The file; an old one is replaced when the first epoch is done.
     parts
         Names of the parts, such as `"member 0"`.
     resume
@@ -83,7 +84,7 @@ class LearningCurve:
                 if part in self._rows:
                     self._rows[part] = {int(row["epoch"] or 0): row for row in rows}
         self._terms = sorted({name for rows in self.rows.values() for row in rows for name in row} - set(COLUMNS))
-        self._write_all()
+        self._begun = False
 
     @property
     def rows(self) -> dict[str, list[Row]]:
@@ -103,7 +104,9 @@ class LearningCurve:
         rows[record.epoch] = row
         new_terms = sorted(set(record.terms) - set(self._terms))
         self._terms += new_terms
-        if outdated or new_terms:
+        # The first epoch begins the file: until then an old one is left alone, whatever is wrong with the input.
+        if outdated or new_terms or not self._begun:
+            self._begun = True
             self._write_all()
             return
         with self.path.open("a", newline="", encoding="utf-8") as file:
@@ -212,7 +215,8 @@ def _draw(ax: Axes, panel: _Panel, rows: Mapping[str, Sequence[Row]], starts: Ma
     note = "dashed: training" if is_loss else "RMSE on validation"
     ax.set_title(note, loc="right", color=MUTED, fontsize=7.5)
     finite = [value for value in seen if math.isfinite(value)]
-    if finite and min(finite) > 0:
+    # A short logarithmic axis has a single number on it.
+    if finite and min(finite) > 0 and max(finite) > _SHORT_AXIS * min(finite):
         plain_log_axis(ax, "y")
 
 

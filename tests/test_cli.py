@@ -159,6 +159,22 @@ def test_what_is_noted_of_the_labels_when_training(folder):
     assert re.search(r"member 1: epoch 1, validation [\d.]+ meV/Å, [\d.e+]+ meV/atom, [\d.]+ GPa", said)
 
 
+def test_labels_that_do_not_belong_together_are_told_before_training(folder):
+    frames = read(folder / "train.xyz", ":24")
+    write(folder / "again.xyz", [*frames[20:], *emt_frames(3, seed=9)])
+    once = ["--members", 2, "--epochs", 1, "--out", "told.pt", "--json"]
+    done = good("train", "train.xyz", "--valid", "again.xyz", *TINY, *once, cwd=folder)
+    assert "warning: 4 of 7 validation frames are also in training" in done.stderr
+    assert [said for said in json.loads(done.stdout)["warnings"] if said.startswith("4 of 7")]
+    for atoms in frames[::2]:
+        atoms.info["REF_energy"] += 100.0
+    write(folder / "zeros.xyz", frames)
+    refused = ase_uq("train", "zeros.xyz", *TINY, "--out", "zeros.pt", cwd=folder)
+    assert refused.returncode == 2
+    assert "two zeros or methods in one set" in refused.stderr
+    assert not list(folder.glob("zeros.pt*"))
+
+
 def test_llpr_from_the_command_line(folder):
     good("calibrate", "model.pt", "valid.xyz", "--llpr", "train.xyz", "--out", "llpr.pt", cwd=folder)
     model = load(folder / "llpr.pt")

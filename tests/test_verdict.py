@@ -99,6 +99,16 @@ def test_energies_left_behind_are_said(truth, frames, offset):
     assert "--energy-weight" in said
 
 
+@pytest.mark.parametrize(
+    ("error", "offset", "behind"), [(0.35, 0.004, True), (0.35, -0.0015, False), (0.7, 0.004, False)]
+)
+def test_half_learnt_forces_allow_energies_as_good_as_constants(truth, frames, error, offset, behind):
+    """Constants alone are off by 2.3 meV per atom here."""
+    moved = [replace(frame, energy=frame.energy + 4 * offset) for frame in frames]
+    said = training_warnings(committee(truth, error, error), frames, moved)
+    assert bool(said) is behind
+
+
 def test_energies_in_another_unit_are_said(truth, frames):
     """Labels of energies that do not belong to the forces: a training follows the forces."""
     doubled = [replace(frame, energy=27.2 * frame.energy) for frame in frames]

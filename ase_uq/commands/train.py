@@ -86,6 +86,7 @@ def run(
     from ase_uq.members import MemberUncertainty
     from ase_uq.plots import write_png
     from ase_uq.training import FitSettings, read_frames, split_frames
+    from ase_uq.training.consistency import label_warnings
     from ase_uq.training.data import label_notes
     from ase_uq.training.methods import METHODS
     from ase_uq.training.verdict import training_warnings
@@ -124,6 +125,8 @@ def run(
         train, held_out = frames, read_frames(valid, **keys)
     notes = [*label_notes(frames, data.name), *([] if valid is None else label_notes(held_out, valid.name))]
     _say(notes, "note")
+    suspicious = label_warnings(train, held_out)
+    _say(suspicious, "warning")
     chosen = METHODS[method]
     members = chosen.n_members if members is None else members
     config = {
@@ -186,12 +189,12 @@ def run(
     save(model, out)
     drawn = curve.path.with_suffix(".png")
     write_png(learning_curve_figure(curve.rows, in_turn=chosen.in_turn), drawn)
-    warnings = [] if chosen.warnings is None else [*chosen.warnings(ensemble, train, **extra)]
-    warnings += training_warnings(ensemble, train, held_out)
+    of_method = () if chosen.warnings is None else chosen.warnings(ensemble, train, **extra)
+    warnings = (*of_method, *training_warnings(ensemble, train, held_out))
     _say(warnings, "warning")
     if as_json:
         files = {"model": str(out), "learning_curve": str(curve.path), "learning_curve_figure": str(drawn)}
-        print_json({**files, "model_hash": model.model_hash, "warnings": warnings, **described})
+        print_json({**files, "model_hash": model.model_hash, "warnings": [*notes, *suspicious, *warnings], **described})
     else:
         console.print(f"learning curves: {curve.path}, {drawn}", soft_wrap=True)
         console.print(f"wrote [bold]{out}[/bold]; next: ase-uq calibrate {out} VALID.xyz --out calibrated.pt")

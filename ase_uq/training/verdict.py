@@ -10,8 +10,9 @@ s, s_0   `stress`, `stress_of_zero`: likewise, eV/Å^3
 f_m      `member_forces[m]`: of member m, (M,)
 =======  ==========================================================================================
 
-Energies are left behind where e is no better than half of e_0 though f is below a quarter of f_0, or where e exceeds
-what an error f of all forces adds up to along 1 Å. Members that were trained apart should differ by tens of per cent.
+Energies are left behind where e is no better than half of e_0 though f is below a quarter of f_0, where e is worse than
+e_0 though f is below half of f_0, or where e then exceeds what an error f of all forces adds up to along 1 Å. Members
+that were trained apart should differ by tens of per cent.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from ase_uq.training.data import Frame
 
 MOST_FRAMES = 100
 FAR_WORSE = 2.0  # forces of a member against the median of the others
-LEFT_BEHIND, LEARNT = 0.5, 0.25  # e / e_0 above, though f / f_0 below
+LEFT_BEHIND, LEARNT, HALF_LEARNT = 0.5, 0.25, 0.5  # e / e_0 above the first, though f / f_0 below the second
 NOT_LEARNT = 0.7  # s / s_0
 ALONG = 1.0  # Å
 # eV per atom; energies that scatter less say nothing.
@@ -137,10 +138,12 @@ def _energies(found: Achieved) -> tuple[str, ...]:
         f"where forces are off by {1e3 * found.forces:.3g} of {1e3 * found.forces_of_zero:.3g} meV/Å"
     )
     cure = "train longer, raise `--energy-weight`, or check that energies and forces are of one method and unit."
-    learnt = found.forces < LEARNT * found.forces_of_zero
-    if found.energy_of_constants > _LEAST_SCATTER and found.energy > LEFT_BEHIND * found.energy_of_constants and learnt:
+    if not found.forces < HALF_LEARNT * found.forces_of_zero:
+        return ()
+    allowed = LEFT_BEHIND if found.forces < LEARNT * found.forces_of_zero else 1.0
+    if found.energy_of_constants > _LEAST_SCATTER and found.energy > allowed * found.energy_of_constants:
         return (f"{said}; one constant per element is off by {1e3 * found.energy_of_constants:.3g} meV/atom: {cure}",)
-    if found.energy > ALONG * found.forces and found.forces < 0.5 * found.forces_of_zero:
+    if found.energy > ALONG * found.forces:
         return (f"{said}, more than such forces add up to: {cure}",)
     return ()
 
