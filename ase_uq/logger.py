@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms, units
 
 from ase_uq.calculator import PredictionCalculator
-from ase_uq.driven import added_energy, degrees_of_freedom, driving_calculator
+from ase_uq.driven import added_energy, driving_calculator, temperature
 from ase_uq.ensembles import ENSEMBLES, ensemble_attributes
 from ase_uq.errors import InputError
 from ase_uq.framefile import PER_ATOM, UNITS, Column, FrameWriter
@@ -253,7 +253,7 @@ class UncertaintyLogger:
             "energy": energy,
             "bias_energy": None if added is None else added.total,
             "kinetic_energy": kinetic,
-            "temperature_K": 2.0 * kinetic / (units.kB * degrees_of_freedom(self.atoms)),
+            "temperature_K": temperature(self.atoms, kinetic),
             "volume": volume,
             **_predicted(prediction, calc),
             **self._stored(prediction, calc),
