@@ -219,8 +219,9 @@ class UQCalculator(PredictionCalculator):
         self._combining = model if isinstance(model, CombiningModel) else None
         self.forces_var = force_variance(forces_var, every=every)
         self.intermittent = self.forces_var.every > 1
+        self._resumable = self.forces_var if isinstance(self.forces_var, Resumable) else None
         self._evaluations = 0
-        self._before: dict[str, Any] = {}
+        self._before: tuple[int, Mapping[str, Any] | None] | None = None
         if members and not isinstance(self.forces_var, Exact):
             raise InputError(f"`members` needs forces_var='exact', got {self.forces_var}; choose one or the other.")
         provided = tuple(getattr(model, "implemented_properties", (*STANDARD, *UNCERTAINTY, *ON_REQUEST)))
@@ -272,23 +273,22 @@ class UQCalculator(PredictionCalculator):
 
     def run_state(self) -> dict[str, Any]:
         """Return the phase of `every` and the state of the estimator of force variances."""
-        return dict(self._before)
+        if self._before is None:
+            return {}
+        evaluations, estimator = self._before
+        return {"forces_var": repr(self.forces_var), "evaluations": evaluations, "estimator": estimator}
 
     def restore_run_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; one of another estimator is left alone."""
         if state.get("forces_var") != repr(self.forces_var):
             return
         self._evaluations = int(state["evaluations"])
-        if isinstance(self.forces_var, Resumable) and state["estimator"] is not None:
-            self.forces_var.restore(state["estimator"])
-        self._before = dict(state)
+        if self._resumable is not None and state["estimator"] is not None:
+            self._resumable.restore(state["estimator"])
+        self._before = self._evaluations, state["estimator"]
 
     def _remember(self) -> None:
-        self._before = {
-            "forces_var": repr(self.forces_var),
-            "evaluations": self._evaluations,
-            "estimator": self.forces_var.state() if isinstance(self.forces_var, Resumable) else None,
-        }
+        self._before = self._evaluations, self._resumable.state() if self._resumable is not None else None
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
         prediction, shown = self.evaluate(atoms, properties)

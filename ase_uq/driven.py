@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ase import Atoms
+from ase.units import kB
 
 from ase_uq.calculator import PredictionCalculator
 from ase_uq.errors import InputError
@@ -50,6 +51,12 @@ def added_energy(atoms: Atoms) -> AddedEnergy | None:
         return None
     own = sum(float(each.adjust_potential_energy(atoms)) for each in constraints)
     return AddedEnergy((0.0 if bias is None else float(bias)) + own, own)
+
+
+def temperature(atoms: Atoms, kinetic_energy: float) -> float:
+    """Return the instantaneous temperature, K; 0 where nothing can move."""
+    degrees = degrees_of_freedom(atoms)
+    return 2.0 * kinetic_energy / (kB * degrees) if degrees > 0 else 0.0
 
 
 def degrees_of_freedom(atoms: Atoms) -> int:

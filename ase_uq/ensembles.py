@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import numpy as np
 from ase import units
+
+logger = logging.getLogger(__name__)
 
 ENSEMBLES = ("nve", "nvt", "npt", "nph")
 
@@ -51,6 +54,15 @@ def ensemble_of(dyn: Any) -> Ensemble:
             name = _BY_NAME[kind.__name__]
             return Ensemble(name, _pressure(dyn) if name == "npt" else None)
     return Ensemble("", None)
+
+
+def ensemble_attributes(dyn: Any, given: str | None) -> dict[str, Any]:
+    """Return what a log says of the ensemble: the name that was given, else that of the dynamics, else "nvt"."""
+    known = ensemble_of(dyn)
+    name = (known.name or "nvt") if given is None else given.lower()
+    if known.name and name in ENSEMBLES and name != known.name:
+        logger.warning("ensemble %r was given, and %s samples %r", name, type(dyn).__name__, known.name)
+    return {"ensemble": name} | ({} if known.pressure_GPa is None else {"pressure_GPa": known.pressure_GPa})
 
 
 def _of(dyn: Any, *, thermostat: bool, barostat: bool) -> Ensemble:

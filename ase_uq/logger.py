@@ -21,8 +21,8 @@ import numpy as np
 from ase import Atoms, units
 
 from ase_uq.calculator import PredictionCalculator
-from ase_uq.driven import added_energy, degrees_of_freedom, driving_calculator
-from ase_uq.ensembles import ENSEMBLES, ensemble_of
+from ase_uq.driven import added_energy, driving_calculator, temperature
+from ase_uq.ensembles import ENSEMBLES, ensemble_attributes
 from ase_uq.errors import InputError
 from ase_uq.framefile import PER_ATOM, UNITS, Column, FrameWriter
 from ase_uq.logged_observables import ObservableLike, named_observables
@@ -130,7 +130,7 @@ class UncertaintyLogger:
         self._settings: dict[str, Any] = {
             "temperature_K": float(temperature_K),
             "timestep_fs": _timestep_fs(dyn, timestep_fs),
-            **_ensemble(dyn, ensemble),
+            **ensemble_attributes(dyn, ensemble),
         }
         self._check_options(append=append, overwrite=overwrite, flush_every=flush_every)
         driving_calculator(atoms)
@@ -255,7 +255,7 @@ class UncertaintyLogger:
             "energy": energy,
             "bias_energy": None if added is None else added.total,
             "kinetic_energy": kinetic,
-            "temperature_K": 2.0 * kinetic / (units.kB * degrees_of_freedom(self.atoms)),
+            "temperature_K": temperature(self.atoms, kinetic),
             "volume": volume,
             **_predicted(prediction, calc),
             **self._stored(prediction, calc),
@@ -379,14 +379,6 @@ def _predicted(prediction: Prediction, calc: PredictionCalculator) -> dict[str, 
         "weight": results.get("weight"),
         "energy_baseline": results.get("energy_baseline"),
     }
-
-
-def _ensemble(dyn: Any, given: str | None) -> dict[str, Any]:
-    known = ensemble_of(dyn)
-    name = (known.name or "nvt") if given is None else given.lower()
-    if known.name and name in ENSEMBLES and name != known.name:
-        logger.warning("ensemble %r was given, and %s samples %r", name, type(dyn).__name__, known.name)
-    return {"ensemble": name} | ({} if known.pressure_GPa is None else {"pressure_GPa": known.pressure_GPa})
 
 
 def _timestep_fs(dyn: Any, given: float | None) -> float:

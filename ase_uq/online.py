@@ -22,11 +22,11 @@ from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
-from ase.units import fs, kB
+from ase.units import fs
 from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.calculator import PredictionCalculator
-from ase_uq.driven import added_energy, degrees_of_freedom, driving_calculator
+from ase_uq.driven import added_energy, driving_calculator, temperature
 from ase_uq.ensembles import ensemble_of
 from ase_uq.errors import InputError
 from ase_uq.prediction import Prediction
@@ -273,7 +273,7 @@ class OnlineReweighter:
         self._run.add(
             energy=float(calculator.results["energy"]) + (0.0 if added is None else added.of_constraints),
             kinetic_energy=kinetic,
-            temperature_K=2.0 * kinetic / (kB * max(degrees_of_freedom(atoms), 1)),
+            temperature_K=temperature(atoms, kinetic),
             volume=float(atoms.get_volume()) if atoms.cell.rank == 3 else np.nan,
             weight=calculator.results.get("weight"),
             bias_energy=None if added is None else added.total,

@@ -9,7 +9,7 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.lj import LennardJones
 from ase.calculators.mixing import LinearCombinationCalculator, SumCalculator
-from ase.constraints import Hookean, MirrorForce
+from ase.constraints import FixAtoms, Hookean, MirrorForce
 from ase.md.verlet import VelocityVerlet
 from typer.testing import CliRunner
 
@@ -185,6 +185,17 @@ def test_forces_without_an_energy_are_always_said(tmp_path):
     for unbiased in (True, False):
         gates = run_gates(read_log(tmp_path / "run.h5"), unbiased=unbiased)
         assert [gate.name for gate in gates if gate.failed and "MirrorForce" in gate.sentence]
+
+
+def test_atoms_that_cannot_move_have_no_temperature(tmp_path):
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 1]], constraint=FixAtoms([0, 1]))
+    atoms.calc = committee()
+    atoms.get_forces()
+    online = OnlineReweighter(atoms, temperature_K=KELVIN, observables={"x2": square})
+    with UncertaintyLogger(tmp_path / "run.h5", atoms, temperature_K=KELVIN, timestep_fs=1.0) as log:
+        log()
+    online()
+    assert read_log(tmp_path / "run.h5").temperature_K.tolist() == [0.0]
 
 
 def test_logs_of_different_potentials_are_not_pooled(tmp_path):
