@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 # Atoms, edges and neighbours of an atom from which on sizes are open: tracing takes 0 and 1 for constants.
 SMALLEST = 2
 # Raised whenever what is traced below changes.
-VERSION = 2
+VERSION = 3
 
 
 def cache_folder() -> Path:

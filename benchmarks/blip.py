@@ -35,7 +35,7 @@ from ase_uq.training import FitSettings, read_frames, split_frames, train_member
 from ase_uq.training.data import Frame
 from ase_uq.training.losses import Labels, Scored
 from ase_uq.training.reference import fit_reference
-from ase_uq.training.variational import EvidenceLowerBound, train_variational
+from ase_uq.training.variational import KL_WEIGHT, EvidenceLowerBound, train_variational
 
 KCAL_PER_MOL = 0.0433641  # eV
 DRAWS, REPEATS = 16, 20
@@ -112,8 +112,9 @@ def measured(task: Task, name: str, seed: int, out: Path) -> list[dict[str, Any]
     recipes: dict[str, Callable[[], Any]] = {
         "deep 5": deep,
         "MC dropout": lambda: blip(noise=dropout, kl_weight=0.0),
-        "variational dropout": lambda: blip(noise={"inputs": "none", "centred": False}),
+        "variational dropout": lambda: blip(noise={"inputs": "none", "centred": False}, kl_weight=KL_WEIGHT),
         "BLIP, published recipe": lambda: as_published(task, settings),
+        "BLIP, evidence lower bound": lambda: blip(kl_weight=KL_WEIGHT),
         "BLIP": blip,
         "BLIP, fine-tuned": lambda: blip(start=started["twin"], settings=half),
     }

@@ -117,6 +117,7 @@ def test_it_is_fine_tuned(double):
             epochs=6, batch_size=4, learning_rate=0.02, energy_weight=0.01, ema=0.5
         ),  # its shifts are not fitted
         start=potential,
+        kl_weight=1e-4,
         on_epoch=lambda part, record: records.append(record),
     )
     assert records[-1].forces_rmse < 0.9 * records[0].forces_rmse

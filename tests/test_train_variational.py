@@ -64,7 +64,7 @@ def test_training_lowers_the_error_and_gives_a_spread_of_its_size(data):
     assert parts == [0] * 15 + [1] * 4
     assert records[14].forces_rmse < 0.75 * records[0].forces_rmse
     scores = residuals(MemberUncertainty(ensemble), labelled(24, 5)).force_scores()
-    assert 0.45 < scores.coverage_68 < 0.9
+    assert 0.4 < scores.coverage_68 < 0.97
 
 
 def test_the_weight_of_the_divergence_sets_the_noise(data):

@@ -4,8 +4,8 @@
 
 with rows x and errors r of forces, energies and virials as in `rows`. The energy is linear in the last layer, and the
 loss quadratic: after a short training, whose last steps were still large, its minimum is elsewhere. The ridge is the
-one that fits the validation rows best, no step among them, and the step is kept where the validation loss is no larger
-for it.
+one that fits the validation rows best, no step among them and smaller ones only where they are worth it, and the step
+is kept where the validation loss is no larger for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from ase_uq.training.losses import SquaredErrors, Weights
 from ase_uq.training.rows import Part, Rows, last_layer_rows
 
 # Of the diagonal of the normal equations.
-RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+RIDGES = (1e1, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
+# By how much the last layer may grow: large weights that cancel each other do so no longer outside of the data, or
+# after the first step of a fine-tuning.
+_MOST_GROWTH = 3.0
+# A smaller ridge must lower the loss by as much to be taken.
+_WORTH_IT = 0.98
 # Of a time budget, what comes after the epochs.
 LAST_PART = 0.15
 # Of the time for the last steps of a training: rows of the training frames, and of the validation frames.
@@ -71,14 +76,17 @@ def finish_body(
     held_out = last_layer_rows(potential, valid, seed=seed, seconds=None if left is None else _OF_VALIDATION * left)
     if shown is None or held_out is None:
         return None
-    step = best_step(shown, held_out, weights)
+    step = best_step(shown, held_out, weights, readout=potential.readout().detach().cpu())
     if step is None or not _improves(potential, step, train, valid, weights):
         return shown, held_out
     return shown.moved(step), held_out.moved(step)
 
 
-def best_step(train: Rows, valid: Rows, weights: Weights) -> Tensor | None:
-    """Return the step (F,) whose ridge has the smallest loss on the validation rows; `None` if that is no step."""
+def best_step(train: Rows, valid: Rows, weights: Weights, *, readout: Tensor) -> Tensor | None:
+    """Return the step (F,) whose ridge has the smallest loss on the validation rows; `None` if that is no step.
+
+    Steps that make the last layer, `readout` (F,), several times as large are left out.
+    """
     hessian, gradient = _normal_equations(train, weights)
     size = hessian.diagonal().clamp(min=1e-12 * float(hessian.diagonal().max())).sqrt()
     scaled, target = hessian / torch.outer(size, size), gradient / size
@@ -86,8 +94,10 @@ def best_step(train: Rows, valid: Rows, weights: Weights) -> Tensor | None:
     for ridge in RIDGES:
         identity = torch.eye(len(scaled), dtype=scaled.dtype)
         step = torch.linalg.solve(scaled + ridge * identity, target) / size
+        if (size * (readout + step)).norm() > _MOST_GROWTH * (size * readout).norm():
+            continue
         loss = _loss(valid.moved(step), weights)
-        if loss < smallest:
+        if loss < _WORTH_IT * smallest:
             best, smallest = step, loss
     return best
 
