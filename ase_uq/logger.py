@@ -25,9 +25,10 @@ from ase_uq.driven import added_energy, driving_calculator, temperature
 from ase_uq.ensembles import ENSEMBLES, ensemble_attributes
 from ase_uq.errors import InputError
 from ase_uq.framefile import PER_ATOM, UNITS, Column, FrameWriter
+from ase_uq.log_continuation import check_same_run, last_step, n_to_keep
 from ase_uq.logged_observables import ObservableLike, named_observables
 from ase_uq.prediction import Prediction
-from ase_uq.runlog import VOLUME_TOLERANCE, check_same_run, last_step, n_to_keep, open_log
+from ase_uq.runlog import VOLUME_TOLERANCE, open_log
 from ase_uq.spread import attributes_of
 from ase_uq.thermostat import thermostat_time_fs
 

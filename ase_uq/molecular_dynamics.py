@@ -16,12 +16,12 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_uq.calculator import PredictionCalculator
 from ase_uq.errors import InputError
+from ase_uq.log_continuation import logged_interval
 from ase_uq.logger import UncertaintyLogger
 from ase_uq.observables import Observable
 from ase_uq.online import OnlineReweighter
 from ase_uq.restart import RestartState, read_restart
 from ase_uq.reweighting.result import ReweightResult
-from ase_uq.runlog import logged_interval
 
 ENSEMBLES = ("nvt", "nve")
 
