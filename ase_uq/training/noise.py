@@ -106,7 +106,7 @@ def fit_noise(potential: VariationalPotential, batches: Sequence[Batch], *, seed
     """Shift the logits of all rates, in place, so that the noise has the size of the errors.
 
     Of the errors of force components and of energies, without constants, as many lie within one standard deviation as
-    of a normal law, both kinds counting alike.
+    of a normal law; the share of forces, of which there are more, counts twice.
 
     Parameters
     ----------
@@ -120,11 +120,11 @@ def fit_noise(potential: VariationalPotential, batches: Sequence[Batch], *, seed
     for _ in range(_SIZE_ROUNDS):
         generator = torch.Generator().manual_seed(seed)
         found = [_errors_in_spreads(potential, batch, generator) for batch in batches]
-        scaled = [torch.cat(parts) for parts in zip(*found, strict=True)]
-        scaled = [each for each in scaled if len(each)]
-        if not scaled:
+        of_forces, of_energies = (torch.cat(parts) for parts in zip(*found, strict=True))
+        kinds = [each for each in (of_forces, of_forces, of_energies) if len(each)]
+        if not kinds:
             return
-        factor = size_of_errors(scaled)
+        factor = size_of_errors(kinds)
         potential.rates.shift_logits(2.0 * math.log(factor))
         # Noise goes with the root of alpha, and that with p while it is small: then one round has done it.
         if max(1.0, factor**2) * _largest_rate(potential) < _SMALL:
