@@ -264,9 +264,13 @@ def _growing_bias(run: RunLog, *, unbiased: bool) -> Iterator[Gate]:
     target = target_temperature(run)
     if unbiased or run.bias_energy is None or target is None or len(run.bias_energy) < 2 * MIN_FRAMES:
         return
-    first, second = np.array_split(run.bias_energy / (kB * target), 2)
+    bias = run.bias_energy / (kB * target)
+    first, second = np.array_split(bias, 2)
     gap = float(second.mean() - first.mean())
-    error = float(np.hypot(sampling_error(first).std, sampling_error(second).std))
+    # About a straight line: what grows would enter its own error, and hide in it.
+    time = np.linspace(-1.0, 1.0, len(bias))
+    around = bias - bias.mean() - time * float(time @ bias) / float(time @ time)
+    error = 2.0 * sampling_error(around).std
     sentence = (
         f"the bias energy changes by {gap:+.3g} kT from one half of the run to the other: weights exp(bias/kT) are "
         "those of a bias that stays the same, so leave out the time in which it was built up, or log the bias less its "

@@ -63,9 +63,9 @@ def test_the_last_layer_that_made_the_labels_is_found():
     truth.shifts.add_(torch.tensor([3.0, -2.0], dtype=torch.float64))
     frames = labelled_by(truth, labelled(16, 0))
     train, valid = batches(frames[:10]), batches(frames[10:])
-    before = validate(body, valid, SquaredErrors(WEIGHTS))[0]
+    before = validate(body, valid, SquaredErrors(WEIGHTS)).loss
     assert finish_body(body, train, valid, WEIGHTS) is not None
-    assert validate(body, valid, SquaredErrors(WEIGHTS))[0] < 1e-4 * before
+    assert validate(body, valid, SquaredErrors(WEIGHTS)).loss < 1e-4 * before
 
 
 def test_a_step_that_helps_training_alone_is_not_taken():
