@@ -58,8 +58,8 @@ def _scatter(f: Findings) -> Iterator[str]:
     if squared < f.alphas[f.method] ** 2 * (1.0 - 1e-9):
         yield (
             f"The members scatter more than the errors explain (alpha^2 = {squared:.3g}); alpha was set to its "
-            f"floor {f.alphas[f.method]:.2g}, a tenth of the ratio of errors to spread. Are the validation structures "
-            "part of the training set?"
+            f"floor {f.alphas[f.method]:.2g}, 0.3 of the ratio of errors to spread. Are the validation structures part "
+            "of the training set?"
         )
     if f.n_masked:
         yield (

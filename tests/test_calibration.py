@@ -291,7 +291,7 @@ def test_members_pinned_to_their_mean_have_alpha_equal_to_the_ratio(alpha, exact
     # Six members with an exact covariance are functions in five directions.
     assert bool(fitted.warnings) == exact
     independent = calibrate(reference=reference, members=members, dof=dof)
-    assert independent.alpha**2 == pytest.approx(max(alpha**2 - 1 / 6, 0.01 * alpha**2), rel=0.15)
+    assert independent.alpha**2 == pytest.approx(max(alpha**2 - 1 / 6, (ALPHA_FLOOR * alpha) ** 2), rel=0.15)
 
 
 @pytest.mark.parametrize(("of_members", "of_labels"), [(0.0, 0.0), (20.0, 0.0), (0.0, 20.0), (20.0, 20.0)])
