@@ -12,7 +12,7 @@ f_m      `member_forces[m]`: of member m, (M,)
 
 Energies are left behind where e is no better than half of e_0 though f is below a quarter of f_0, where e is worse than
 e_0 though f is below half of f_0, or where e then exceeds what an error f of all forces adds up to along 1 Å. Members
-that were trained apart should differ by tens of per cent.
+that were trained apart should differ by tens of per cent. Forces are hardly learnt where f is above half of f_0.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from ase_uq.training.data import Frame
 MOST_FRAMES = 100
 FAR_WORSE = 2.0  # forces of a member against the median of the others
 LEFT_BEHIND, LEARNT, HALF_LEARNT = 0.5, 0.25, 0.5  # e / e_0 above the first, though f / f_0 below the second
+HARDLY_LEARNT = 0.5  # f / f_0
 NOT_LEARNT = 0.7  # s / s_0
 ALONG = 1.0  # Å
 # eV per atom; energies that scatter less say nothing.
@@ -69,7 +70,8 @@ def training_warnings(ensemble: Any, train: Sequence[Frame], valid: Sequence[Fra
     """
     found = achieved(ensemble, train, valid[:: -(-len(valid) // MOST_FRAMES)])
     apart = isinstance(ensemble, DeepEnsemble)
-    return (*(_worse_members(found.member_forces) if apart else ()), *_energies(found), *_stresses(found))
+    worse = _worse_members(found.member_forces) if apart else ()
+    return (*worse, *_forces(found), *_energies(found), *_stresses(found))
 
 
 def achieved(ensemble: Any, train: Sequence[Frame], valid: Sequence[Frame]) -> Achieved:
@@ -130,6 +132,16 @@ def _worse_members(forces: NDArray[np.float64]) -> tuple[str, ...]:
                 "a lower `--learning-rate`."
             )
     return tuple(found)
+
+
+def _forces(found: Achieved) -> tuple[str, ...]:
+    if found.forces < HARDLY_LEARNT * found.forces_of_zero:
+        return ()
+    said = (
+        f"forces are hardly learnt, off by {1e3 * found.forces:.3g} of {1e3 * found.forces_of_zero:.3g} meV/Å on "
+        "validation: train longer, or with another `--seed` or a lower `--learning-rate`, at which no network dies."
+    )
+    return (said,)
 
 
 def _energies(found: Achieved) -> tuple[str, ...]:
