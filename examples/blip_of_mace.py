@@ -29,7 +29,7 @@ draws = train_variational(train, valid, n_members=8, settings=settings, start=po
 blip = MemberUncertainty(draws)
 factors = residuals(blip, valid).factors()
 blip = with_factors(blip, factors)
-found = ", ".join(f"alpha of {name} {fitted.alpha:.2f}" for name, fitted in factors.items())
+found = ", ".join(f"alpha of {name} {fit.alpha:.2f} ± {fit.alpha_std_error:.2f}" for name, fit in factors.items())
 print(f"mace {mace.__version__}, {found}")
 
 atoms = valid[0].atoms.copy()
