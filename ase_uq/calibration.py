@@ -218,7 +218,8 @@ def calibrate(
         raise InputError("`compositions` needs `members` (M, S), got none; constants of members lie in them.")
     if compositions is not None and len(np.asarray(compositions)) != len(y):
         raise InputError(
-            f"`compositions` must have one entry a structure, {len(y)}, got {len(np.asarray(compositions))}."
+            f"`compositions` must have one entry a structure, {len(y)}, got {len(np.asarray(compositions))}; "
+            "give the formula of each."
         )
     labels = group_indices(groups, len(y))
     centring = Centring.none(len(y)) if compositions is None else Centring.within(compositions, fewest=MIN_STRUCTURES)

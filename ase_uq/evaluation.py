@@ -230,7 +230,8 @@ class Residuals:
         mean = np.concatenate([np.atleast_2d(getattr(p, on)) for p in self.predictions])
         labels = np.concatenate([np.atleast_2d(getattr(f, on)) for f in self.frames])
         var = self.stacked(f"{on}_var_epistemic")
-        std = np.full(mean.shape, np.inf) if var is None else np.sqrt(var.reshape(mean.shape))
+        # The raw spread, so that calibration and scores leave out the same.
+        std = np.full(mean.shape, np.inf) if var is None else np.sqrt(var.reshape(mean.shape)) / self._law(on)["alpha"]
         return zero_by_symmetry(mean=mean, std=std, reference=labels)
 
     def _centred(self) -> tuple[Array, Array | None]:
