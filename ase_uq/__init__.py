@@ -9,42 +9,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ase_uq.baseline import WeightedBaseline
-    from ase_uq.bias import BiasedCalculator
-    from ase_uq.calculator import UQCalculator, copy_uncertainty
-    from ase_uq.checkpoint import load, save
-    from ase_uq.committee import CommitteeUncertainty
+    from ase_uq.averages.logged import reweight_log
+    from ase_uq.averages.online import OnlineReweighter
+    from ase_uq.calculators.baseline import WeightedBaseline
+    from ase_uq.calculators.bias import BiasedCalculator
+    from ase_uq.calculators.calculator import UQCalculator, copy_uncertainty
+    from ase_uq.calculators.committee import CommitteeUncertainty
+    from ase_uq.calculators.threshold import ThresholdSwitch
     from ase_uq.errors import InputError, RunError
-    from ase_uq.log_reweighting import reweight_log
-    from ase_uq.logger import UncertaintyLogger
-    from ase_uq.online import OnlineReweighter
-    from ase_uq.prediction import Prediction, UncertaintyModel
+    from ase_uq.log.logger import UncertaintyLogger
+    from ase_uq.log.reader import read_log
+    from ase_uq.models.checkpoint import load, save
     from ase_uq.reweighting import combine, difference, reweight
-    from ase_uq.runlog import read_log
-    from ase_uq.threshold import ThresholdSwitch
+    from ase_uq.reweighting.free_energy import free_energy_profile
+    from ase_uq.reweighting.multistate import mbar_log_weights
+    from ase_uq.uncertainty.prediction import Prediction, UncertaintyModel
+    from ase_uq.validation.residuals import residuals
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BiasedCalculator": "bias",
-    "CommitteeUncertainty": "committee",
+    "BiasedCalculator": "calculators.bias",
+    "CommitteeUncertainty": "calculators.committee",
     "InputError": "errors",
-    "OnlineReweighter": "online",
-    "Prediction": "prediction",
+    "OnlineReweighter": "averages.online",
+    "Prediction": "uncertainty.prediction",
     "RunError": "errors",
-    "ThresholdSwitch": "threshold",
-    "UQCalculator": "calculator",
-    "UncertaintyLogger": "logger",
-    "UncertaintyModel": "prediction",
-    "WeightedBaseline": "baseline",
+    "ThresholdSwitch": "calculators.threshold",
+    "UQCalculator": "calculators.calculator",
+    "UncertaintyLogger": "log.logger",
+    "UncertaintyModel": "uncertainty.prediction",
+    "WeightedBaseline": "calculators.baseline",
     "combine": "reweighting",
-    "copy_uncertainty": "calculator",
+    "copy_uncertainty": "calculators.calculator",
     "difference": "reweighting",
-    "load": "checkpoint",
-    "read_log": "runlog",
+    "free_energy_profile": "reweighting.free_energy",
+    "load": "models.checkpoint",
+    "mbar_log_weights": "reweighting.multistate",
+    "read_log": "log.reader",
+    "residuals": "validation.residuals",
     "reweight": "reweighting",
-    "reweight_log": "log_reweighting",
-    "save": "checkpoint",
+    "reweight_log": "averages.logged",
+    "save": "models.checkpoint",
 }
 __all__ = [
     "BiasedCalculator",
@@ -61,8 +67,11 @@ __all__ = [
     "combine",
     "copy_uncertainty",
     "difference",
+    "free_energy_profile",
     "load",
+    "mbar_log_weights",
     "read_log",
+    "residuals",
     "reweight",
     "reweight_log",
     "save",

@@ -14,10 +14,10 @@ from ase import Atoms
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from ase_uq.graph import Graph, collate
 from ase_uq.potentials.base import Evaluation, Potential, evaluate
-from ase_uq.prediction import Prediction, UncertaintyModel
-from ase_uq.structure import is_periodic
+from ase_uq.potentials.graph import Graph, collate
+from ase_uq.structures.checks import is_periodic
+from ase_uq.uncertainty.prediction import Prediction, UncertaintyModel
 
 
 def assert_uncertainty_model(

@@ -19,7 +19,7 @@ from typing import Any
 
 from ase.io import write
 
-from ase_uq.training.data import read_frames, split_frames
+from ase_uq.structures.frames import read_frames, split_frames
 
 DEFAULT_ROOT = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 QUICK = ("--epochs", "2", "--channels", "8")

@@ -26,16 +26,16 @@ import torch
 from scipy.stats import mannwhitneyu
 from systems import DEFAULT_ROOT
 
-from ase_uq.evaluation import Residuals, residuals, with_factors
-from ase_uq.force_variance import Off
-from ase_uq.members import MemberUncertainty
+from ase_uq.models.members import MemberUncertainty
 from ase_uq.potentials import DeepEnsemble, EquivariantPotential, make_variational
 from ase_uq.potentials.base import evaluate
+from ase_uq.structures.frames import Frame
 from ase_uq.training import FitSettings, read_frames, split_frames, train_members
-from ase_uq.training.data import Frame
 from ase_uq.training.losses import Labels, Scored
 from ase_uq.training.reference import fit_reference
 from ase_uq.training.variational import KL_WEIGHT, EvidenceLowerBound, train_variational
+from ase_uq.uncertainty.force_variance import Off
+from ase_uq.validation.residuals import Residuals, residuals, with_factors
 
 KCAL_PER_MOL = 0.0433641  # eV
 DRAWS, REPEATS = 16, 20

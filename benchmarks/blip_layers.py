@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from ase.io import read
 
-from ase_uq.evaluation import residuals
-from ase_uq.graph import build_graph, collate
-from ase_uq.members import MemberUncertainty
+from ase_uq.models.members import MemberUncertainty
 from ase_uq.potentials import VariationalPotential, sample_members
+from ase_uq.potentials.graph import build_graph, collate
 from ase_uq.training import FitSettings, read_frames, train_members
 from ase_uq.training.losses import SquaredErrors
 from ase_uq.training.variational import KL_WEIGHT, EvidenceLowerBound, train_variational
+from ase_uq.validation.residuals import residuals
 
 CONFIG = {"cutoff": 4.0, "channels": 16, "n_layers": 1, "radial_width": 32}
 SETS = ("valid", "test_inversion", "test_hot")

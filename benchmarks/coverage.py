@@ -37,8 +37,8 @@ from coverage_trial import LEVELS, Bar, Comparison, Row
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ase_uq.allocator import keep_freed_memory
-from ase_uq.plots import INK, MODEL, MUTED, SAMPLING, STYLE, write_png
+from ase_uq.dynamics.allocator import keep_freed_memory
+from ase_uq.report.style import INK, MODEL, MUTED, SAMPLING, STYLE, write_png
 
 FULL: dict[str, dict[str, int]] = {
     "gaussian": {"repeats": 1000},

@@ -24,7 +24,7 @@ from ase.units import kB
 from coverage_trial import METHODS, Array, Comparison, Row, Run, Trial, Truth, attempt, compare, joined
 from torch import Tensor
 
-from ase_uq.statistics import sampling_error
+from ase_uq.reweighting.statistics import sampling_error
 
 N_ATOMS, DENSITY, CUTOFF = 108, 0.8, 2.5
 LENGTH = (N_ATOMS / DENSITY) ** (1.0 / 3.0)

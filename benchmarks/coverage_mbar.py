@@ -13,7 +13,7 @@ from scipy.signal import lfilter
 from scipy.stats import norm
 
 from ase_uq import reweight
-from ase_uq.multistate import interleaved, mbar_log_weights
+from ase_uq.reweighting.multistate import interleaved, mbar_log_weights
 
 TEMPERATURE_K = 300.0
 KT = kB * TEMPERATURE_K

@@ -26,8 +26,8 @@ from coverage_trial import METHODS, Array, Comparison, Row, Run, Truth, attempt,
 from systems import DEFAULT_ROOT
 
 from ase_uq import Prediction, UQCalculator, load
-from ase_uq.members import MemberUncertainty
-from ase_uq.statistics import sampling_error
+from ase_uq.models.members import MemberUncertainty
+from ase_uq.reweighting.statistics import sampling_error
 
 TEMPERATURE_K, TIMESTEP_FS, FRICTION_PER_FS = 400.0, 0.5, 0.02
 STRIDE = 8

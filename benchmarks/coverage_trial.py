@@ -12,7 +12,7 @@ from scipy import stats
 
 from ase_uq import reweight
 from ase_uq.reweighting import ReweightResult
-from ase_uq.statistics import sampling_error
+from ase_uq.reweighting.statistics import sampling_error
 
 Array = NDArray[np.float64]
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from systems import SYSTEMS
 
-from ase_uq.force_variance import Exact, Off
-from ase_uq.graph import Neighbours, build_graph
-from ase_uq.members import MemberUncertainty
+from ase_uq.models.members import MemberUncertainty
 from ase_uq.potentials import EquivariantPotential, ShallowEnsemble, evaluate
+from ase_uq.potentials.graph import Neighbours, build_graph
+from ase_uq.uncertainty.force_variance import Exact, Off
 
 CUTOFF, CHANNELS, STEPS = 4.5, 32, 5
 

@@ -24,8 +24,8 @@ from accuracy import DEFAULT_ROOT, QUICK, TASKS, Task, ase_uq, split
 from ase.io import read
 
 from ase_uq import load
-from ase_uq.force_variance import Exact, ForceVariance, Off
-from ase_uq.members import MemberUncertainty
+from ase_uq.models.members import MemberUncertainty
+from ase_uq.uncertainty.force_variance import Exact, ForceVariance, Off
 
 # Minutes of the shallow ensemble: less than the members of the deep one together, all on one thread.
 SHALLOW_MINUTES = {"3bpa": 15.0, "ammonia": 5.0}

@@ -29,11 +29,9 @@ from ase.md.langevin import Langevin
 from systems import SYSTEMS
 
 from ase_uq import UncertaintyLogger, UQCalculator, WeightedBaseline
-from ase_uq.allocator import keep_freed_memory
-from ase_uq.force_variance import Exact, ForceVariance, LowRank, Off, Stochastic
-from ase_uq.graph import Neighbours
-from ase_uq.llpr import LLPRUncertainty
-from ase_uq.members import MemberUncertainty
+from ase_uq.dynamics.allocator import keep_freed_memory
+from ase_uq.models.llpr import LLPRUncertainty
+from ase_uq.models.members import MemberUncertainty
 from ase_uq.potentials import (
     DeepEnsemble,
     EquivariantPotential,
@@ -43,6 +41,8 @@ from ase_uq.potentials import (
     make_variational,
     sample_members,
 )
+from ase_uq.potentials.graph import Neighbours
+from ase_uq.uncertainty.force_variance import Exact, ForceVariance, LowRank, Off, Stochastic
 
 CUTOFF = 4.5
 EVERY = 10

@@ -42,11 +42,11 @@ from scipy.interpolate import BSpline
 from scipy.linalg import solve
 from scipy.sparse import csr_array
 
-from ase_uq.alignment import fit_offsets, offset_energy
 from ase_uq.errors import InputError
-from ase_uq.graph import build_graph
-from ase_uq.prediction import Prediction
-from ase_uq.training.data import Frame, split_frames
+from ase_uq.potentials.graph import build_graph
+from ase_uq.structures.frames import Frame, split_frames
+from ase_uq.structures.offsets import fit_offsets, offset_energy
+from ase_uq.uncertainty.prediction import Prediction
 
 Array = NDArray[np.float64]
 RIDGES = tuple(10.0 ** (k / 2) for k in range(-24, 1))

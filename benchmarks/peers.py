@@ -30,10 +30,10 @@ from ase.md.langevin import Langevin
 from systems import DEFAULT_ROOT, SYSTEMS
 
 from ase_uq import UQCalculator, load
-from ase_uq.force_variance import Exact, ForceVariance, Off
-from ase_uq.graph import Neighbours
-from ase_uq.members import MemberUncertainty
+from ase_uq.models.members import MemberUncertainty
 from ase_uq.potentials import DeepEnsemble, EquivariantPotential, ShallowEnsemble, evaluate
+from ase_uq.potentials.graph import Neighbours
+from ase_uq.uncertainty.force_variance import Exact, ForceVariance, Off
 
 MEMBERS = 8
 SIZE = {"cutoff": 4.5, "channels": 32, "hidden_l_max": 1}

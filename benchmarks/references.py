@@ -26,11 +26,11 @@ import numpy as np
 from ase import Atoms
 from pair_potential import fit_pair_potential
 
-from ase_uq.alignment import fit_offsets, offset_energy
 from ase_uq.errors import InputError
-from ase_uq.evaluation import residuals
-from ase_uq.prediction import Prediction, UncertaintyModel
-from ase_uq.training.data import Frame, read_frames, split_frames
+from ase_uq.structures.frames import Frame, read_frames, split_frames
+from ase_uq.structures.offsets import fit_offsets, offset_energy
+from ase_uq.uncertainty.prediction import Prediction, UncertaintyModel
+from ase_uq.validation.residuals import residuals
 
 DEFAULT_ROOT = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 QUICK_TRAIN, QUICK_TEST = 40, 10

@@ -29,10 +29,10 @@ from ase import units
 from ase.md.langevin import Langevin
 from systems import water
 
-import ase_uq.log_reweighting
+import ase_uq.averages.logged
 from ase_uq import OnlineReweighter, UQCalculator
-from ase_uq.allocator import keep_freed_memory
-from ase_uq.framefile import UNITS, Column, FrameWriter
+from ase_uq.dynamics.allocator import keep_freed_memory
+from ase_uq.log.writer import UNITS, Column, FrameWriter
 from ase_uq.observables import RadialDistribution
 
 KELVIN, MEMBERS = 300.0, 32
@@ -129,7 +129,7 @@ def _reweight(path: Path, n_observables: int, method: str) -> tuple[float, float
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before, began = _status("VmRSS"), time.process_time()
     names = [f"o{k}" for k in range(n_observables)]
-    ase_uq.log_reweighting.reweight_log(path, names, method=method)
+    ase_uq.averages.logged.reweight_log(path, names, method=method)
     return time.process_time() - began, _status("VmHWM") - before
 
 
@@ -148,7 +148,7 @@ def observer_share(*, compiled: bool, quick: bool) -> dict[str, Any]:
     """Time the observer and steps of dynamics in turn."""
     import torch
 
-    from ase_uq.members import MemberUncertainty
+    from ase_uq.models.members import MemberUncertainty
     from ase_uq.potentials import EquivariantPotential, ShallowEnsemble
 
     torch.set_num_threads(1)

@@ -15,9 +15,9 @@ from ase import units
 from ase.md.langevin import Langevin
 
 from ase_uq import CommitteeUncertainty, UncertaintyLogger, UQCalculator, read_log, reweight
-from ase_uq.evaluation import residuals, with_factors
 from ase_uq.observables import angle, distance
 from ase_uq.training import read_frames
+from ase_uq.validation.residuals import residuals, with_factors
 
 cool, hot = (read_frames(f"{sys.argv[1]}/test_{kelvin}K.xyz.gz") for kelvin in (300, 600))
 known, unknown = cool[::2], {"300 K": cool[1::2], "600 K": hot}

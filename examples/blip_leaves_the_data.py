@@ -10,10 +10,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from ase.io import read
 
-from ase_uq.evaluation import residuals, with_factors
 from ase_uq.members import MemberUncertainty
 from ase_uq.training import FitSettings, read_frames
 from ase_uq.training.variational import train_variational
+from ase_uq.validation.residuals import residuals, with_factors
 
 data = files("ase_uq") / "data" / "ammonia"
 train, valid = (read_frames(data / f"{name}.xyz") for name in ("train", "valid"))

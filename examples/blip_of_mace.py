@@ -15,11 +15,11 @@ from ase import units
 from ase.md.langevin import Langevin
 
 import ase_uq
-from ase_uq.evaluation import residuals, with_factors
 from ase_uq.members import MemberUncertainty
 from ase_uq.potentials import make_variational
 from ase_uq.training import FitSettings, read_frames, split_frames
 from ase_uq.training.variational import train_variational
+from ase_uq.validation.residuals import residuals, with_factors
 
 model = torch.load(sys.argv[1], map_location="cpu", weights_only=False)  # runs code: only files that you trust
 train, valid = split_frames(read_frames(sys.argv[2]), valid_fraction=0.2, seed=0)

@@ -10,7 +10,7 @@ from ase.md.langevin import Langevin
 import ase_uq
 from ase_uq.members import MemberUncertainty
 from ase_uq.observables import RadialDistribution
-from ase_uq.profiles import save_profile
+from ase_uq.report.profile import save_profile
 from ase_uq.training import FitSettings, read_frames, train_members
 
 

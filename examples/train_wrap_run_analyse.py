@@ -11,10 +11,10 @@ from ase.io import read
 from ase.md.langevin import Langevin
 
 import ase_uq
-from ase_uq.evaluation import residuals, with_factors
 from ase_uq.members import MemberUncertainty
 from ase_uq.observables import distance, umbrella
 from ase_uq.training import FitSettings, read_frames, train_members
+from ase_uq.validation.residuals import residuals, with_factors
 
 data = files("ase_uq") / "data" / "ammonia"
 train, valid = read_frames(data / "train.xyz"), read_frames(data / "valid.xyz")

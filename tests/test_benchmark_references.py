@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ase_uq.errors import InputError
-from ase_uq.evaluation import residuals
-from ase_uq.training.data import Frame
+from ase_uq.structures.frames import Frame
+from ase_uq.validation.residuals import residuals
 
 # The scripts of benchmarks/ import each other by file name.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))

@@ -14,9 +14,9 @@ from ase_uq.observables.coordination import CoordinationNumber
 from ase_uq.observables.geometric import angle, dihedral, distance, umbrella
 from ase_uq.observables.histogram import Histogram
 from ase_uq.observables.member_values import MemberEnergies, MemberPressures
+from ase_uq.observables.parse import Observable, parse_observables
 from ase_uq.observables.radial import RadialDistribution
 from ase_uq.observables.scalar import density, potential_energy, pressure, pressure_gpa, volume
-from ase_uq.observables.texts import Observable, parse_observables
 
 __all__ = [
     "AngleDistribution",

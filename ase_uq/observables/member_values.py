@@ -12,10 +12,10 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_uq.calculator import PredictionCalculator
+from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.errors import InputError
 from ase_uq.observables.scalar import volume
-from ase_uq.prediction import Prediction
+from ase_uq.uncertainty.prediction import Prediction
 
 Array = NDArray[np.float64]
 
@@ -38,8 +38,8 @@ class MemberEnergies:
     --------
     >>> from ase.build import bulk
     >>> from ase.calculators.lj import LennardJones
-    >>> from ase_uq.calculator import UQCalculator
-    >>> from ase_uq.committee import CommitteeUncertainty
+    >>> from ase_uq.calculators.calculator import UQCalculator
+    >>> from ase_uq.calculators.committee import CommitteeUncertainty
     >>> atoms = bulk("Ar", cubic=True)
     >>> atoms.calc = UQCalculator(CommitteeUncertainty([LennardJones(sigma=s, epsilon=0.01) for s in (3.3, 3.4)]))
     >>> energy = atoms.get_potential_energy()

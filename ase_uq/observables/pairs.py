@@ -26,7 +26,7 @@ from scipy.spatial import cKDTree
 
 from ase_uq.errors import InputError
 from ase_uq.observables.elements import Integers
-from ase_uq.structure import check_structure
+from ase_uq.structures.checks import check_structure
 
 Array = NDArray[np.float64]
 

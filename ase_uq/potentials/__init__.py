@@ -1,13 +1,13 @@
 """Potentials: torch modules that turn a graph into member energies."""
 
 from ase_uq.potentials.base import Evaluation, FeaturePotential, Potential, SupportsInference, evaluate, joined, voigt
-from ase_uq.potentials.ensemble import DeepEnsemble
+from ase_uq.potentials.deep import DeepEnsemble
 from ase_uq.potentials.equivariant import EquivariantPotential
 from ase_uq.potentials.mace import MACEPotential
 from ase_uq.potentials.shallow import ShallowEnsemble
-from ase_uq.potentials.variational import kl_divergence, make_variational, sample_members
-from ase_uq.potentials.variational_ensemble import VariationalEnsemble
-from ase_uq.potentials.variational_potential import VariationalPotential
+from ase_uq.potentials.variational.construction import kl_divergence, make_variational, sample_members
+from ase_uq.potentials.variational.ensemble import VariationalEnsemble
+from ase_uq.potentials.variational.potential import VariationalPotential
 
 __all__ = [
     "DeepEnsemble",

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ase_uq.graph import Graph
+from ase_uq.potentials.graph import Graph
 
 # Voigt order xx, yy, zz, yz, xz, xy.
 VOIGT_ROWS = (0, 1, 2, 1, 0, 0)

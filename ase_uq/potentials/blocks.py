@@ -31,7 +31,7 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
-from ase_uq.graph import Graph
+from ase_uq.potentials.graph import Graph
 
 
 def spherical_harmonics(vectors: Tensor, l_max: int) -> Tensor:

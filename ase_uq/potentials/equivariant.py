@@ -29,9 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.graph import Graph
 from ase_uq.potentials.blocks import MLP, Coupling, DegreeLinear, RadialBasis, spherical_harmonics
 from ase_uq.potentials.elements import element_indices, species_of
+from ase_uq.potentials.graph import Graph
 from ase_uq.potentials.radial_table import RadialTable, needed_cells
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -71,7 +71,7 @@ class EquivariantPotential(nn.Module):
     Examples
     --------
     >>> from ase.build import molecule
-    >>> from ase_uq.graph import build_graph
+    >>> from ase_uq.potentials.graph import build_graph
     >>> potential = EquivariantPotential(elements=["O", "H"], cutoff=4.0, channels=8)
     >>> potential.energies(build_graph(molecule("H2O"), potential.cutoff)).shape
     torch.Size([1, 1])

@@ -14,8 +14,8 @@ from ase.data import chemical_symbols
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.graph import Graph
 from ase_uq.potentials.elements import element_indices, species_of
+from ase_uq.potentials.graph import Graph
 
 
 def is_mace(module: object) -> bool:

@@ -12,7 +12,7 @@ from ase.build import bulk
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.graph import Graph, build_graph, collate
+from ase_uq.potentials.graph import Graph, build_graph, collate
 
 GIGABYTE = 1e9
 # Largest use over what is kept for the backward pass, as measured: 1.1 to 1.5.

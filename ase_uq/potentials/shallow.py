@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.graph import Graph
 from ase_uq.potentials.base import FeaturePotential, SupportsInference
 from ase_uq.potentials.elements import element_indices, species_of
+from ase_uq.potentials.graph import Graph
 
 
 class ShallowEnsemble(nn.Module):
@@ -47,7 +47,7 @@ class ShallowEnsemble(nn.Module):
     deviations
         (F, M), eV: heads to start from instead, as what each adds to the last layer of the body.
     exact_spread
-        Whether the heads have the covariance of infinitely many, as `ase_uq.llpr` makes them with M > F.
+        Whether the heads have the covariance of infinitely many, as `ase_uq.models.llpr` makes them with M > F.
 
     Raises
     ------
@@ -57,7 +57,7 @@ class ShallowEnsemble(nn.Module):
     Examples
     --------
     >>> from ase.build import molecule
-    >>> from ase_uq.graph import build_graph
+    >>> from ase_uq.potentials.graph import build_graph
     >>> from ase_uq.potentials import EquivariantPotential
     >>> body = EquivariantPotential(elements=["O", "H"], cutoff=4.0, channels=8)
     >>> ensemble = ShallowEnsemble(body, n_members=16)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ase_uq.graph import Graph
 from ase_uq.potentials.base import Evaluation, evaluate
 from ase_uq.potentials.equivariant import EquivariantPotential
+from ase_uq.potentials.graph import Graph
 from ase_uq.potentials.radial_table import RadialTable
 
 

@@ -12,15 +12,15 @@ import numpy as np
 from ase.units import kB
 from numpy.typing import NDArray
 
+from ase_uq.averages.run_checks import target_temperature
+from ase_uq.averages.text import model_error
 from ase_uq.errors import InputError
-from ase_uq.formatting import model_error
+from ase_uq.log.reader import Axis, RunLog, check_spacing
 from ase_uq.report.figures import RunningAverage
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult, reweight
-from ase_uq.run_checks import target_temperature
-from ase_uq.runlog import Axis, RunLog, check_spacing
-from ase_uq.spread import MemberSeries, SpreadLaw
-from ase_uq.statistics import sampling_error
-from ase_uq.thermostat import relaxation_frames
+from ase_uq.reweighting.spread import MemberSeries, SpreadLaw
+from ase_uq.reweighting.statistics import sampling_error
+from ase_uq.reweighting.thermostat import relaxation_frames
 
 Array = NDArray[np.float64]
 

@@ -17,10 +17,12 @@ import numpy as np
 from ase.symbols import Symbols
 from numpy.typing import NDArray
 
+from ase_uq.averages.run_checks import target_temperature
+from ase_uq.averages.text import format_significant
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
-from ase_uq.formatting import format_significant
-from ase_uq.log_parts import first_structure, observe
+from ase_uq.log.parts import first_structure, observe
+from ase_uq.log.reader import Axis, RunLog, recorded
 from ase_uq.observables import Binned, parse_observables
 from ase_uq.report.averages import averages
 from ase_uq.report.figures import (
@@ -33,8 +35,6 @@ from ase_uq.report.figures import (
 )
 from ase_uq.report.page import count, facts_table, figure, grouped, section, text
 from ase_uq.report.sections import members_section, results_section, running_averages_section
-from ase_uq.run_checks import target_temperature
-from ase_uq.runlog import Axis, RunLog, recorded
 
 Array = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ase_uq.formatting import format_significant
+from ase_uq.averages.text import format_significant
 from ase_uq.report.page import text
 from ase_uq.reweighting.gates import YES_OR_NO, Gate
 

@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ase_uq.bands import Bands, draw_bands, legend_of
-from ase_uq.plots import INK, MODEL, MUTED, SAMPLING, STYLE, plain_log_axis
-from ase_uq.ticks import short_ticks, with_unit
+from ase_uq.report.bands import Bands, draw_bands, legend_of
+from ase_uq.report.style import INK, MODEL, MUTED, SAMPLING, STYLE, plain_log_axis
+from ase_uq.report.ticks import short_ticks, with_unit
 
 Array = NDArray[np.float64]
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_uq.formatting import (
+from ase_uq.averages.run_checks import run_gates
+from ase_uq.averages.text import (
     format_fixed,
     format_interval,
     format_significant,
@@ -16,15 +17,14 @@ from ase_uq.formatting import (
     round_average,
     round_result,
 )
-from ase_uq.profiles import profile_figure
+from ase_uq.log.reader import RunLog
 from ase_uq.report.averages import Average, reduced_deviations
 from ase_uq.report.checks import checks_table
 from ase_uq.report.figures import average_figure, member_figure
 from ase_uq.report.page import count, figure, note, section, text, warning_box
+from ase_uq.report.profile import profile_figure
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult
 from ase_uq.reweighting.gates import sentences
-from ase_uq.run_checks import run_gates
-from ase_uq.runlog import RunLog
 
 Array = NDArray[np.float64]
 

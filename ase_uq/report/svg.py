@@ -13,7 +13,7 @@ import re
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from ase_uq.plots import GRID, INK, MODEL, MUTED, SAMPLING, STYLE
+from ase_uq.report.style import GRID, INK, MODEL, MUTED, SAMPLING, STYLE
 
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", SAMPLING: "--sampling", MODEL: "--model"}
 

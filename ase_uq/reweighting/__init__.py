@@ -1,7 +1,7 @@
 """Averages over a committee from one run: everything here takes arrays.
 
 ================  =====================================================================================
-`trajectory`      `reweight`, for arrays; runs that go on or lie in logs: `ase_uq.online`, `ase_uq.log_reweighting`
+`trajectory`      `reweight`, for arrays; runs that go on, or lie in logs: `ase_uq.averages`
 `result`          `ReweightResult`, intervals, and arithmetic between results
 `columns`         how an observable becomes columns
 `frame_blocks`    sums over frames, in one pass

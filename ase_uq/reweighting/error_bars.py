@@ -38,7 +38,7 @@ from ase_uq.reweighting.sampling import (
     pace,
     sampling_errors,
 )
-from ase_uq.zero_frequency import zero_frequency
+from ase_uq.reweighting.zero_frequency import zero_frequency
 
 Array = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.statistics import as_series, statistical_inefficiency
+from ase_uq.reweighting.statistics import as_series, statistical_inefficiency
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]

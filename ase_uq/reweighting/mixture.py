@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.multistate import MBARWeights, order_of_states
 from ase_uq.reweighting.frame_blocks import FrameSums, Sums
+from ase_uq.reweighting.multistate import MBARWeights, order_of_states
 
 Array = NDArray[np.float64]
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ase_uq.errors import InputError
 from ase_uq.reweighting import estimators
 from ase_uq.reweighting.frame_blocks import Sums
-from ase_uq.spread import UNCALIBRATED, SpreadLaw
+from ase_uq.reweighting.spread import UNCALIBRATED, SpreadLaw
 
 Array = NDArray[np.float64]
 

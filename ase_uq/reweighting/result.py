@@ -27,7 +27,7 @@ from scipy import stats
 
 from ase_uq.errors import InputError
 from ase_uq.reweighting.gates import Gate
-from ase_uq.spread import UNCALIBRATED, SpreadLaw
+from ase_uq.reweighting.spread import UNCALIBRATED, SpreadLaw
 
 Array = NDArray[np.float64]
 Value = Any  # float for a scalar observable, float64 array of its shape for any other

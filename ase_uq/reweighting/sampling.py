@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from ase_uq.reweighting import estimators
 from ase_uq.reweighting.frame_blocks import FrameSums, Sums
 from ase_uq.reweighting.jackknife import MIN_BLOCKS, jackknife_blocks
-from ase_uq.statistics import SamplingError, sampling_errors_of_blocks
-from ase_uq.zero_frequency import ZeroFrequency, zero_frequency
+from ase_uq.reweighting.statistics import SamplingError, sampling_errors_of_blocks
+from ase_uq.reweighting.zero_frequency import ZeroFrequency, zero_frequency
 
 Array = NDArray[np.float64]
 

@@ -33,7 +33,7 @@ from ase_uq.reweighting.error_bars import MIN_FRAMES, average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.mixture import mixture_of, with_free_energies
 from ase_uq.reweighting.result import ReweightResult
-from ase_uq.spread import SpreadLaw
+from ase_uq.reweighting.spread import SpreadLaw
 
 Array = NDArray[np.float64]
 
@@ -97,7 +97,7 @@ def reweight(
     state_shares
         (T, K), for weights from MBAR that were made elsewhere: N_k exp(f_k - u_k)/sum_l N_l exp(f_l - u_l) of every
         frame, `mbar.W_nk * mbar.N_k` of pymbar. Without them the free energies count as exact, and bars come out
-        several times too small. Frames must be in the order of `ase_uq.multistate.interleaved`.
+        several times too small. Frames must be in the order of `ase_uq.reweighting.multistate.interleaved`.
     runs
         (T,): number of the run each frame belongs to, frames of a run together. With 8 runs or more the sampling error
         is what runs differ by.

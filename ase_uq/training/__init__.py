@@ -1,7 +1,7 @@
 """Training: labelled frames in, one committee out."""
 
-from ase_uq.training.data import Frame, read_frames, read_structures, split_frames
+from ase_uq.structures.frames import Frame, read_frames, read_structures, split_frames
+from ase_uq.training.deep import train_members
 from ase_uq.training.fit import FitSettings, fit
-from ase_uq.training.members import train_members
 
 __all__ = ["FitSettings", "Frame", "fit", "read_frames", "read_structures", "split_frames", "train_members"]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ase_uq.graph import Graph, build_graph, collate
-from ase_uq.training.data import Frame
+from ase_uq.potentials.graph import Graph, build_graph, collate
+from ase_uq.structures.frames import Frame
 from ase_uq.training.losses import Labels
 
 

@@ -25,8 +25,8 @@ from ase.units import GPa
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
+from ase_uq.structures.frames import Frame
 from ase_uq.training.crude_fit import ENERGY_FRAMES, Basis, Crude, Equations
-from ase_uq.training.data import Frame
 
 Array = NDArray[np.float64]
 FEWEST, MANY = 10, 50

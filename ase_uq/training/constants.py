@@ -24,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ase_uq.graph import Graph
 from ase_uq.potentials import ShallowEnsemble, VariationalEnsemble
 from ase_uq.potentials.elements import element_indices, species_of
+from ase_uq.potentials.graph import Graph
 from ase_uq.training.batches import Batches
 
 # Element counts are exact: singular values this far below the largest are rounding, not information.

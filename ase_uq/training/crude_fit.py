@@ -31,9 +31,9 @@ from ase import Atoms
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ase_uq.graph import build_graph
 from ase_uq.potentials.base import VOIGT_COLUMNS, VOIGT_ROWS
-from ase_uq.training.data import Frame
+from ase_uq.potentials.graph import build_graph
+from ase_uq.structures.frames import Frame
 
 Array = NDArray[np.float64]
 CUTOFF, NEAR = 5.0, 2.0  # Å

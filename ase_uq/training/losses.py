@@ -18,8 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ase_uq.graph import Graph
 from ase_uq.potentials.base import Evaluation, evaluate
+from ase_uq.potentials.graph import Graph
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ase_uq.potentials import DeepEnsemble, ShallowEnsemble, VariationalEnsemble
-from ase_uq.training.members import train_members
+from ase_uq.training.deep import train_members
 from ase_uq.training.shallow import train_shallow
 from ase_uq.training.variational import noise_warnings, train_variational
 

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ase_uq.graph import Graph
 from ase_uq.potentials import VariationalPotential
 from ase_uq.potentials.base import Evaluation, evaluate
+from ase_uq.potentials.graph import Graph
 from ase_uq.training.batches import Batch
 from ase_uq.training.constants import element_counts
 from ase_uq.training.crps import fair_crps

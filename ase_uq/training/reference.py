@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ase_uq.alignment import fit_offsets, offset_energy
 from ase_uq.errors import InputError
-from ase_uq.graph import build_graph
 from ase_uq.potentials import EquivariantPotential
-from ase_uq.training.data import Frame
+from ase_uq.potentials.graph import build_graph
+from ase_uq.structures.frames import Frame
+from ase_uq.structures.offsets import fit_offsets, offset_energy
 
 # eV per atom by which a label may miss the least-squares fit; beyond it something else was labelled.
 MAX_RESIDUAL = 50.0

@@ -27,9 +27,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ase_uq.graph import Graph
 from ase_uq.potentials import FeaturePotential
 from ase_uq.potentials.base import VOIGT_COLUMNS, VOIGT_ROWS
+from ase_uq.potentials.graph import Graph
 from ase_uq.training.batches import Batch, Batches
 from ase_uq.training.constants import composition_constants, element_counts
 

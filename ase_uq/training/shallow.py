@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ase_uq.device import checked_device
 from ase_uq.errors import InputError
 from ase_uq.potentials import ShallowEnsemble
+from ase_uq.potentials.device import checked_device
+from ase_uq.structures.frames import Frame
 from ase_uq.training.batches import Batches
 from ase_uq.training.constants import centre_heads
-from ase_uq.training.data import Frame
 from ase_uq.training.fit import EpochRecord, FitSettings, fit
 from ase_uq.training.heads import fit_heads
 from ase_uq.training.last_layer import finish_body, without_last_steps

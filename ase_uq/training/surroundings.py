@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ase_uq.graph import Graph, build_graph, collate
-from ase_uq.training.data import Frame
+from ase_uq.potentials.graph import Graph, build_graph, collate
+from ase_uq.structures.frames import Frame
 
 # Å: from within thermal motion to bonds that are broken.
 SPREAD = (0.05, 0.6)

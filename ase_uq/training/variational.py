@@ -33,9 +33,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ase_uq.device import checked_device
 from ase_uq.errors import InputError
-from ase_uq.graph import Graph, build_graph
 from ase_uq.potentials import (
     DeepEnsemble,
     EquivariantPotential,
@@ -46,9 +44,11 @@ from ase_uq.potentials import (
     make_variational,
     sample_members,
 )
+from ase_uq.potentials.device import checked_device
+from ase_uq.potentials.graph import Graph, build_graph
+from ase_uq.structures.frames import Frame
 from ase_uq.training.batches import Batches
 from ase_uq.training.constants import centre_draws
-from ase_uq.training.data import Frame
 from ase_uq.training.fit import EpochRecord, FitSettings, fit
 from ase_uq.training.last_layer import LAST_PART, finish_body, without_last_steps
 from ase_uq.training.losses import Labels, Objective, Scored, SquaredErrors

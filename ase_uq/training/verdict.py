@@ -27,11 +27,11 @@ import torch
 from ase.units import GPa
 from numpy.typing import NDArray
 
-from ase_uq.alignment import fit_offsets
 from ase_uq.potentials import DeepEnsemble
 from ase_uq.potentials.base import Evaluation, evaluate
+from ase_uq.structures.frames import Frame
+from ase_uq.structures.offsets import fit_offsets
 from ase_uq.training.batches import Batch, Batches
-from ase_uq.training.data import Frame
 
 MOST_FRAMES = 100
 FAR_WORSE = 2.0  # forces of a member against the median of the others

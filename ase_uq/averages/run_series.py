@@ -1,0 +1,60 @@
+"""`RunSeries`: what the checks of a run look at, kept while it goes on, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ase_uq.log.reader import RunLog
+
+_CAPACITY = 4096
+
+
+class RunSeries:
+    """Energies and temperatures of frames; every other one is dropped whenever there are too many."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[float, ...]] = []
+        self._stride = 1
+        self._n_calls = 0
+
+    def add(
+        self,
+        *,
+        energy: float,
+        kinetic_energy: float,
+        temperature_K: float,
+        volume: float,
+        weight: float | None,
+        bias_energy: float | None,
+    ) -> None:
+        """Take a frame, in the units of the log."""
+        if self._n_calls % self._stride == 0:
+            absent = [np.nan if value is None else value for value in (weight, bias_energy)]
+            self._rows.append((self._n_calls, energy, kinetic_energy, temperature_K, volume, *absent))
+            if len(self._rows) == _CAPACITY:
+                self._rows, self._stride = self._rows[::2], 2 * self._stride
+        self._n_calls += 1
+
+    def run(self, attributes: Mapping[str, Any]) -> RunLog | None:
+        """Return the frames as a log has them, one unit of time apart; `None` before the first."""
+        if not self._rows:
+            return None
+        call, energy, kinetic, temperature, volume, weight, bias = np.array(self._rows, dtype=np.float64).T
+        return RunLog(
+            path=Path(),
+            attributes=attributes,
+            step=call.astype(np.int64),
+            time_fs=call,
+            energy=energy,
+            kinetic_energy=kinetic,
+            temperature_K=temperature,
+            volume=volume,
+            observables={},
+            units={},
+            weight=None if np.isnan(weight).any() else weight,
+            bias_energy=None if np.isnan(bias).any() else bias,
+        )

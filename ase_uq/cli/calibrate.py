@@ -1,0 +1,103 @@
+"""`ase-uq calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ase_uq.cli.options import (
+    ENERGY_KEY,
+    FORCES_KEY,
+    JSON,
+    MAX_FORCE,
+    MODEL,
+    STRESS_KEY,
+    console,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from ase_uq.models.members import MemberUncertainty
+    from ase_uq.validation.calibration import Calibration
+
+NAME = "calibrate"
+
+
+def run(
+    model: MODEL,
+    data: Annotated[Path, typer.Argument(help="Labelled frames new to every member.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("calibrated.pt"),
+    llpr: Annotated[
+        Path | None,
+        typer.Option(help="Take the uncertainty from the last layer instead (LLPR); its training frames: TRAIN.xyz."),
+    ] = None,
+    estimator: Annotated[
+        str, typer.Option(help="student_t (maximum likelihood) or moment (arXiv:2011.08828, Eq. 6).")
+    ] = "student_t",
+    energy_key: ENERGY_KEY = None,
+    forces_key: FORCES_KEY = None,
+    stress_key: STRESS_KEY = None,
+    max_force: MAX_FORCE = 300.0,
+    as_json: JSON = False,
+) -> None:
+    """Fit the factors of a model to its errors, alpha of energies and those of forces and stress; write the result.
+
+    alpha of the energies is that of the members, and so of averages and of the weight of a baseline. It is fitted to
+    errors and members without what is constant within a composition. Forces, and stress where DATA has it, get factors
+    of their own for their variances.
+    """
+    from ase_uq.cli.progress import predict_with_progress
+    from ase_uq.models.checkpoint import load, save
+    from ase_uq.structures.frames import read_frames
+    from ase_uq.validation.residuals import with_factors
+
+    loaded = load(model) if llpr is None else _llpr(load(model), llpr)
+    frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force)
+    fitted = predict_with_progress(loaded, frames).factors(method=estimator)
+    calibrated = with_factors(loaded, fitted, data=data.name)
+    save(calibrated, out)
+    if as_json:
+        print_json({"model": str(out), "model_hash": calibrated.model_hash, **(calibrated.calibration or {})})
+        return
+    for name, each in fitted.items():
+        for warning in each.warnings:
+            typer.echo(f"warning, {name}: {warning}")
+    for name, each in fitted.items():
+        typer.echo(f"{_LABELS[name]:13} = {_with_error(each)}{_of_what(each)}")
+    typer.echo(f"from {len(frames)} structures, {fitted['energy'].n_members} members")
+    console.print(f"wrote [bold]{out}[/bold]")
+
+
+_LABELS = {"energy": "alpha", "forces": "alpha, forces", "stress": "alpha, stress"}
+
+
+def _with_error(fitted: Calibration) -> str:
+    error = "" if fitted.alpha_std_error is None else f" ± {fitted.alpha_std_error:.2g}"
+    return f"{fitted.alpha:.4g}{error}"
+
+
+def _of_what(fitted: Calibration) -> str:
+    if fitted.alpha_raw is None:
+        return ""
+    return f", without the constants of each {fitted.centred}; with them {fitted.alpha_raw:.4g}"
+
+
+def _llpr(model: MemberUncertainty, path: Path) -> MemberUncertainty:
+    from ase_uq.cli.progress import bar
+    from ase_uq.models.llpr import LLPRUncertainty
+    from ase_uq.structures.frames import read_structures
+
+    frames = read_structures(path)
+    with bar() as progress:
+        task = progress.add_task("last-layer features", total=len(frames), note="")
+        found = LLPRUncertainty.fit(
+            model.potential,
+            frames,
+            on_frame=lambda done: progress.update(task, completed=done),
+            training={**(model.training or {}), "method": "llpr", "covariance_from": path.name},
+        )
+    for warning in found.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True)
+    return found

@@ -1,0 +1,115 @@
+"""The state of a run, so that it can go on exactly where it stopped."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from ase_uq.calculators.calculator import PredictionCalculator
+from ase_uq.errors import InputError
+from ase_uq.files import replacing
+
+
+@dataclass(frozen=True, slots=True)
+class RestartState:
+    """Phase-space point, step and random numbers to come.
+
+    Attributes
+    ----------
+    step
+        Steps done since the first start of the run.
+    positions, momenta, cell
+        (N, 3), (N, 3), (3, 3), ASE units, float64 to the last bit.
+    numbers
+        (N,), to tell whether the restart belongs to the structure.
+    rng
+        State of the bit generator of the thermostat.
+    calculator
+        What `run_state` of the calculator gave: the phase and the random numbers of its force variances.
+    """
+
+    step: int
+    positions: NDArray[np.float64]
+    momenta: NDArray[np.float64]
+    cell: NDArray[np.float64]
+    numbers: NDArray[np.int64]
+    rng: dict[str, object]
+    calculator: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, atoms: Atoms, *, step: int, rng: np.random.Generator) -> RestartState:
+        """Take the present state, of atoms whose calculator has evaluated them."""
+        calculator = atoms.calc
+        return cls(
+            step,
+            atoms.get_positions(),
+            atoms.get_momenta(),
+            atoms.cell.array.copy(),
+            atoms.numbers.astype(np.int64),
+            dict(rng.bit_generator.state),
+            calculator.run_state() if isinstance(calculator, PredictionCalculator) else {},
+        )
+
+    def apply(self, atoms: Atoms, rng: np.random.Generator) -> None:
+        """Put the state onto `atoms`, their calculator and `rng`.
+
+        Raises
+        ------
+        InputError
+            If the atoms are others.
+        """
+        if not np.array_equal(atoms.numbers, self.numbers):
+            raise InputError("`--restart` needs the structure the run was started with; the elements differ.")
+        atoms.set_cell(self.cell)
+        # Constraints would move what is being restored.
+        atoms.set_positions(self.positions, apply_constraint=False)
+        atoms.set_momenta(self.momenta, apply_constraint=False)
+        rng.bit_generator.state = self.rng
+        if isinstance(atoms.calc, PredictionCalculator):
+            atoms.calc.restore_run_state(self.calculator)
+
+    def write(self, path: Path) -> None:
+        """Write to `path`, whole or not at all."""
+        with replacing(path) as aside, aside.open("wb") as file:
+            np.savez(
+                file,
+                step=self.step,
+                positions=self.positions,
+                momenta=self.momenta,
+                cell=self.cell,
+                numbers=self.numbers,
+                rng=json.dumps(self.rng),
+                calculator=json.dumps(self.calculator, default=lambda array: array.tolist()),
+            )
+
+
+def read_restart(path: Path) -> RestartState:
+    """Read a state.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it cannot be read.
+    """
+    if not path.is_file():
+        raise InputError(f"`--restart` needs the state file {path}, and there is none; start without --restart.")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+            return RestartState(
+                int(data["step"]),
+                data["positions"],
+                data["momenta"],
+                data["cell"],
+                data["numbers"],
+                json.loads(str(data["rng"])),
+                json.loads(str(data["calculator"])) if "calculator" in data else {},
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise InputError(f"the state file {path} could not be read; start the run again without --restart.") from e

@@ -1,0 +1,401 @@
+"""`UncertaintyLogger`: an observer of ASE dynamics that records energies, uncertainties and observables.
+
+It reads what the calculator has in hand and never computes; `ase_uq.log.reader.read_log` reads the file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import weakref
+from collections.abc import Collection, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ase
+import numpy as np
+from ase import Atoms, units
+
+from ase_uq.calculators.calculator import PredictionCalculator
+from ase_uq.calculators.driven import added_energy, driving_calculator, temperature
+from ase_uq.errors import InputError
+from ase_uq.log.continuation import check_same_run, last_step, n_to_keep
+from ase_uq.log.ensembles import ENSEMBLES, ensemble_attributes
+from ase_uq.log.observables import ObservableLike, named_observables
+from ase_uq.log.reader import VOLUME_TOLERANCE, open_log
+from ase_uq.log.writer import PER_ATOM, UNITS, Column, FrameWriter
+from ase_uq.reweighting.spread import attributes_of
+from ase_uq.reweighting.thermostat import thermostat_time_fs
+from ase_uq.uncertainty.prediction import Prediction
+
+_FLUSH_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class UncertaintyLogger:
+    """Record a run in one HDF5 file; attach it to the dynamics.
+
+    Parameters
+    ----------
+    path
+        File to write. It appears with the first frame and can be read while it grows.
+    atoms
+        The atoms that move, with a calculator of this package attached.
+    dyn
+        The dynamics the logger is attached to; gives the step number and the time step. Without it every call counts as
+        one step and `timestep_fs` is needed.
+    temperature_K
+        Target temperature, K.
+    observables
+        Name to a function of the atoms that returns a number or an array of always the same shape, or to a pair of that
+        and its unit, as `{"distance": (lambda atoms: atoms.get_distance(0, 1), "Å")}`; see `ase_uq.observables`.
+    timestep_fs
+        Time step, fs; taken from `dyn` when not given.
+    ensemble
+        "nve", "nvt", "npt" or "nph"; by default what the class of `dyn` samples, "nvt" where that is not known. With a
+        barostat the target pressure of `dyn` is recorded, too, as `pressure_GPa`.
+    store
+        What else to keep of each frame, in single precision: any of "positions", "forces", "forces_var", "cell".
+    append
+        Continue the log at `path` after a restart; a missing file is begun.
+    overwrite
+        Replace the log at `path`. Without it and `append` an existing file is refused.
+    start_step
+        Step number of the current atoms. Defaults to the step of `dyn`, or to the last logged step when a log is
+        continued with fresh dynamics. Later frames of a continued log are dropped.
+    flush_every
+        Frames kept in memory at most; they are also written every few seconds and at the last step of `dyn.run`.
+
+    Raises
+    ------
+    InputError
+        For arguments that break these rules, a log of another run, or, when called, atoms the calculator has not
+        evaluated or an energy that is not finite.
+
+    Notes
+    -----
+    A frame logged twice, as the first one of restarted dynamics, is kept once. A log is continued at its own interval:
+    averages weigh frames alike. Call `flush` before saving a checkpoint:
+    then a restart from it loses no frame.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ase.build import bulk
+    >>> from ase.calculators.lj import LennardJones
+    >>> from ase.md.verlet import VelocityVerlet
+    >>> from ase_uq.calculators.calculator import UQCalculator
+    >>> from ase_uq.calculators.committee import CommitteeUncertainty
+    >>> from ase_uq.log.reader import read_log
+    >>> atoms = bulk("Ar", cubic=True)
+    >>> atoms.calc = UQCalculator(CommitteeUncertainty([LennardJones(sigma=s, epsilon=0.01) for s in (3.3, 3.4)]))
+    >>> dyn = VelocityVerlet(atoms, timestep=2 * units.fs)
+    >>> path = tempfile.mkdtemp() + "/run.h5"
+    >>> with UncertaintyLogger(path, atoms, dyn=dyn, temperature_K=80.0, ensemble="nve") as log:
+    ...     dyn.attach(log)
+    ...     _ = dyn.run(3)
+    >>> run = read_log(path)
+    >>> run.time_fs.tolist(), run.energy_members.shape
+    ([0.0, 2.0, 4.0, 6.0], (4, 2))
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        atoms: Atoms,
+        *,
+        dyn: Any = None,
+        temperature_K: float,
+        observables: Mapping[str, ObservableLike] | None = None,
+        timestep_fs: float | None = None,
+        ensemble: str | None = None,
+        store: Collection[str] = (),
+        append: bool = False,
+        overwrite: bool = False,
+        start_step: int | None = None,
+        flush_every: int = 100,
+    ) -> None:
+        self.path = Path(path)
+        self.atoms = atoms
+        self.dyn = dyn
+        self.observables = named_observables(observables or {})
+        self.store = tuple(store)
+        self._writer: FrameWriter | None = None
+        self._closed = False
+        self._flush_every = flush_every
+        self._settings: dict[str, Any] = {
+            "temperature_K": float(temperature_K),
+            "timestep_fs": _timestep_fs(dyn, timestep_fs),
+            **ensemble_attributes(dyn, ensemble),
+        }
+        self._check_options(append=append, overwrite=overwrite, flush_every=flush_every)
+        driving_calculator(atoms)
+        self._append = append and self.path.exists()
+        self._last_step: int | None = None
+        self._first_step: int | None = None
+        self._volume: float | None = None
+        self._flushed_at = -np.inf  # the first frame is written at once
+        self._interval = 1
+        self._interval_before: int | None = None
+        self._n_calls = 0
+        n_steps = 0 if dyn is None else int(dyn.nsteps)
+        if start_step is None:
+            start_step = n_steps
+            if self._append and n_steps == 0:
+                start_step = last_step(self.path)
+        self._start_step = int(start_step)
+        self._offset = self._start_step - n_steps
+
+    def __call__(self) -> None:
+        """Log the current frame."""
+        if self._closed:
+            raise InputError("`log` is closed, no frame can follow; construct another with append=True.")
+        step = self._offset + (self._n_calls if self.dyn is None else int(self.dyn.nsteps))
+        self._n_calls += 1
+        if step == self._last_step:
+            return
+        if self._last_step is not None and step < self._last_step:
+            raise InputError(
+                f"`dyn` must count upwards, step {step} came after step {self._last_step}; "
+                "construct another log with append=True for other dynamics."
+            )
+        frame = self._frame(step)
+        if self._writer is None:
+            self._begin(frame)
+        if step != self._last_step:
+            self._add(step, frame)
+
+    def flush(self) -> None:
+        """Write all frames so far; do this before saving a checkpoint."""
+        if self._writer is not None and not self._closed:
+            self._writer.flush()
+            self._flushed_at = time.monotonic()
+
+    def close(self) -> None:
+        """Write all frames and close the file."""
+        if self._writer is not None:
+            self._finalizer()
+        self._closed = True
+
+    def __enter__(self) -> UncertaintyLogger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _add(self, step: int, frame: Mapping[str, Any]) -> None:
+        assert self._writer is not None
+        if self._last_step is not None:
+            self._interval = step - self._last_step
+            self._check_interval(step)
+        self._last_step = step
+        self._writer.append(frame)
+        late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
+        if late or self._writer.n_pending >= self._flush_every or self._is_last():
+            self.flush()
+
+    def _check_volume(self, volume: float) -> None:
+        if self._volume is None:
+            self._volume = volume
+        elif abs(volume - self._volume) > VOLUME_TOLERANCE * self._volume and self._settings["ensemble"] in (
+            "nvt",
+            "nve",
+        ):
+            logger.warning("the volume moves, and the run is logged as %r", self._settings["ensemble"])
+            self._volume = np.nan  # said once
+
+    def _check_interval(self, step: int) -> None:
+        """Refuse, at the second frame of this part, to go on with frames further apart or closer than before."""
+        before, self._interval_before = self._interval_before, None
+        if before is None:
+            return
+        if self._first_step is None:
+            # The first gap may be that of an interruption.
+            self._interval_before, self._first_step = before, step
+        elif step - self._first_step != before:
+            self.flush()
+            raise InputError(
+                f"`path` must be continued with frames as far apart as before, {self.path} has one every {before} steps"
+                f", got {step - self._first_step}; attach the log with interval={before}, or log to another file."
+            )
+
+    def _is_last(self) -> bool:
+        # No observer is told that a run has ended, but the dynamics knows how far it goes.
+        end = getattr(self.dyn, "max_steps", None)
+        return end is not None and self.dyn.nsteps + self._interval > end
+
+    def _frame(self, step: int) -> dict[str, Any]:
+        calc = driving_calculator(self.atoms)
+        changed = calc.check_state(self.atoms)
+        if changed:
+            raise InputError(
+                f"`atoms` must be as the calculator evaluated them, {', '.join(changed)} changed since; attach the log "
+                "before observers that move atoms."
+            )
+        prediction, added = calc.prediction, added_energy(self.atoms)
+        energy = calc.results["energy"] + (0.0 if added is None else added.of_constraints)
+        kinetic = self.atoms.get_kinetic_energy()
+        if not (np.isfinite(energy) and np.isfinite(kinetic)):
+            self.flush()
+            raise InputError(
+                f"`energy` must be finite, step {step} has a potential energy of {energy} eV and a kinetic energy of "
+                f"{kinetic} eV; restart from an earlier frame with a shorter time step."
+            )
+        volume = self.atoms.get_volume() if self.atoms.cell.rank == 3 else np.nan
+        self._check_volume(volume)
+        frame = {
+            "step": step,
+            "time_fs": step * self._settings["timestep_fs"],
+            "energy": energy,
+            "bias_energy": None if added is None else added.total,
+            "kinetic_energy": kinetic,
+            "temperature_K": temperature(self.atoms, kinetic),
+            "volume": volume,
+            **_predicted(prediction, calc),
+            **self._stored(prediction, calc),
+            **{f"observables/{name}": self._observe(name) for name in self.observables},
+        }
+        return {name: value for name, value in frame.items() if value is not None}
+
+    def _stored(self, prediction: Prediction, calc: PredictionCalculator) -> dict[str, Any]:
+        missing = np.full((len(self.atoms), 3), np.nan) if calc.intermittent else None
+        values = {
+            "positions": self.atoms.positions,
+            "forces": calc.results["forces"],
+            "forces_var": missing if prediction.forces_var is None else prediction.forces_var,
+            "cell": self.atoms.cell.array,
+        }
+        return {name: values[name] for name in self.store}
+
+    def _observe(self, name: str) -> Any:
+        value = self.observables[name].function(self.atoms)
+        try:
+            array = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"`observables[{name!r}]` must return a number or an array of numbers, got {value!r}; check its "
+                "function."
+            ) from error
+        return array if array.ndim else float(array)
+
+    def _columns(self, frame: Mapping[str, Any]) -> list[Column]:
+        observed = {f"observables/{name}": observable for name, observable in self.observables.items()}
+        units_of = UNITS | {name: observable.unit for name, observable in observed.items()}
+        attributes = {name: observable.attributes for name, observable in observed.items()}
+        dtypes = {"step": "int64", **dict.fromkeys(PER_ATOM, "float32")}
+        return [
+            Column(name, units_of[name], dtypes.get(name, "float64"), np.shape(value), attributes.get(name, {}))
+            for name, value in frame.items()
+        ]
+
+    def _attributes(self) -> dict[str, Any]:
+        calc = driving_calculator(self.atoms)
+        attributes = {
+            **self._settings,
+            "ase_uq_version": _own_version(),
+            "ase_version": ase.__version__,
+            "driver": getattr(calc, "driver", "model"),
+            "n_members": calc.prediction.n_members or 0,
+            "ddof": 1,
+            **attributes_of(calc.prediction),
+            "model": calc.parameters.get("model") or "",
+            "model_hash": calc.parameters.get("model_hash") or "",
+            "forces_var": calc.parameters.get("forces_var") or "",
+            "numbers": self.atoms.numbers.astype(np.uint8),
+            "cell": self.atoms.cell.array,
+            "pbc": self.atoms.pbc,
+            "dynamics": "" if self.dyn is None else type(self.dyn).__name__,
+            "thermostat_time_fs": thermostat_time_fs(self.dyn),
+            "constraints": ", ".join(type(constraint).__name__ for constraint in self.atoms.constraints),
+        }
+        if calc.parameters.get("bias"):
+            attributes["bias"] = calc.parameters["bias"]
+        if "sigma_baseline" in calc.results:
+            attributes["sigma_baseline"] = calc.results["sigma_baseline"]
+            attributes["energy_offsets"] = json.dumps(calc.parameters["offsets"] or {})
+        return attributes
+
+    def _begin(self, frame: Mapping[str, Any]) -> None:
+        columns, attributes = self._columns(frame), self._attributes()
+        writer = FrameWriter(self.path, columns, attributes, flush_every=self._flush_every)
+        try:
+            if self._append:
+                with open_log(self.path) as old:
+                    check_same_run(old, columns, attributes)
+                    kept = n_to_keep(old, self._start_step, frame)
+                    writer.copy(old.datasets, kept)
+                    steps = old.datasets["step"][max(kept - 11, 0) : kept]
+                    self._last_step = int(steps[-1]) if kept else None
+                    self._interval_before = int(np.median(np.diff(steps))) if len(steps) > 1 else None
+            writer.publish()
+        except BaseException:
+            writer.close()
+            raise
+        self._writer = writer
+        # Also runs when the interpreter exits, so that a log nobody closed is complete.
+        self._finalizer = weakref.finalize(self, writer.close)
+
+    def _check_options(self, *, append: bool, overwrite: bool, flush_every: int) -> None:
+        temperature, ensemble = self._settings["temperature_K"], self._settings["ensemble"]
+        unknown = sorted(set(self.store) - set(PER_ATOM))
+        if not (np.isfinite(temperature) and temperature > 0):
+            raise InputError(
+                f"`temperature_K` must be a positive number of kelvin, got {temperature}; pass the target."
+            )
+        if ensemble not in ENSEMBLES:
+            raise InputError(
+                f"`ensemble` must be one of {', '.join(ENSEMBLES)}, got {ensemble!r}; name what is sampled."
+            )
+        if unknown:
+            raise InputError(f"`store` must name any of {', '.join(PER_ATOM)}, got {unknown[0]!r}; correct the name.")
+        if flush_every < 1:
+            raise InputError(f"`flush_every` must be at least 1 frame, got {flush_every}; 100 suits most runs.")
+        if append and overwrite:
+            raise InputError("`append` and `overwrite` exclude each other, got both; choose one.")
+        if not self.path.parent.is_dir():
+            raise InputError(f"`path` must lie in an existing folder, there is no {self.path.parent}; create it first.")
+        if self.path.exists() and not (append or overwrite):
+            raise InputError(
+                f"`path` must not exist yet, {self.path} does; pass append=True to continue it or overwrite=True."
+            )
+
+
+def _predicted(prediction: Prediction, calc: PredictionCalculator) -> dict[str, Any]:
+    results = calc.results
+    norm, members = calc.force_std_norm, prediction.energy_members
+    missing = np.nan if calc.intermittent else None
+    return {
+        "energy_var": prediction.energy_var,
+        # What a constraint adds is common to the members and the driving energy.
+        "energy_members_minus_energy": None if members is None else members - results["energy"],
+        "force_std_max": missing if norm is None else norm.max(),
+        "force_std_mean": missing if norm is None else norm.mean(),
+        "weight": results.get("weight"),
+        "energy_baseline": results.get("energy_baseline"),
+    }
+
+
+def _timestep_fs(dyn: Any, given: float | None) -> float:
+    if dyn is not None and not hasattr(dyn, "nsteps"):
+        raise InputError(f"`dyn` must be ASE dynamics that count steps, got {type(dyn).__name__}; leave it out.")
+    timestep = given if given is not None else getattr(dyn, "dt", None)
+    if timestep is None:
+        raise InputError("`timestep_fs` is needed where `dyn` has no time step, got None; pass it in fs.")
+    value = float(timestep) if given is not None else float(timestep) / units.fs
+    if not (np.isfinite(value) and value > 0):
+        raise InputError(f"`timestep_fs` must be a positive number of fs, got {value}; pass the time step.")
+    return value
+
+
+def _own_version() -> str:
+    try:
+        return version("ase-uq")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,345 @@
+"""`read_log`: the record of a run, finished, still growing, or cut off by a crash.
+
+The number of frames is the longest prefix that is whole in every dataset; see `ase_uq.log.writer` for why that holds
+all frames that had been flushed when the file had its size.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from ase.units import kB
+from numpy.typing import NDArray
+
+from ase_uq.errors import InputError
+from ase_uq.log.superblock import SIGNATURE, VERSION, UnclosedFile
+from ase_uq.log.writer import FORMAT, FORMAT_VERSION, PER_ATOM
+from ase_uq.reweighting.spread import MemberSeries, SpreadLaw
+from ase_uq.reweighting.thermostat import relaxation_frames
+
+Array = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+_UNEVEN = 0.05
+# Relative; a volume that changes by more than that is not one of a fixed cell.
+VOLUME_TOLERANCE = 1e-9
+# What h5py raises on a damaged file, whatever is damaged.
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What the entries of a vector stand for: centres (K,) of the bins, with a name and a unit."""
+
+    centres: Array
+    axis_name: str
+    axis_unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunLog:
+    """A run as it was logged, T frames; a field the run did not have is `None`.
+
+    Attributes
+    ----------
+    path
+        The file.
+    attributes
+        Root attributes: `temperature_K`, `timestep_fs`, `ensemble`, `n_members`, `ddof`, `alpha`, `alpha_forces`,
+        `mean_share`, `dof`, `model` (in words), `model_hash`, `driver`, `forces_var` (its estimator), versions,
+        `numbers`; with a barostat that knows its target also `pressure_GPa`, with a baseline `sigma_baseline`,
+        `energy_offsets` (JSON), with a bias `bias`.
+    step
+        (T,), int64, steps of the dynamics, increasing.
+    time_fs
+        (T,), fs.
+    energy
+        (T,), eV: the energy the integrator saw.
+    kinetic_energy, temperature_K, volume
+        (T,), eV, K (instantaneous), Å^3 (NaN without a cell).
+    energy_var
+        (T,), eV^2: the model's variance.
+    energy_members
+        (T, M), eV: calibrated members of the potential that drove the run. The array remembers how their spread is to
+        be read (`ase_uq.reweighting.spread`), for `reweight`.
+    energy_members_minus_energy
+        (T, M), eV: the same minus `energy`, as stored, without the digits a large energy costs.
+    force_std_max, force_std_mean
+        (T,), eV/Å: largest and mean norm of the component standard deviations of an atom; with "stochastic" variances
+        of a mean over the last few steps.
+    weight, energy_baseline
+        (T,), 1 and eV: of the weighted baseline.
+    bias_energy
+        (T,), eV, of a biased run: what `energy` and the members have of all biases and constraints with an energy.
+    observables
+        Name to (T,), or (T, ...) where one is an array.
+    axes
+        Name of an observable with bins to their centres (K,), and the name and unit of that axis.
+    observables_of_members
+        Names of the observables that have one value for each member, (T, M).
+    units
+        Name of every dataset to its unit; observables under their own names.
+    positions, forces, forces_var, cell
+        (T, N, 3) or (T, 3, 3), float32, in Å, eV/Å, (eV/Å)^2 and Å, where they were stored.
+    """
+
+    path: Path
+    attributes: Mapping[str, Any]
+    step: NDArray[np.int64]
+    time_fs: Array
+    energy: Array
+    kinetic_energy: Array
+    temperature_K: Array
+    volume: Array
+    observables: Mapping[str, Array]
+    units: Mapping[str, str]
+    axes: Mapping[str, Axis] = field(default_factory=dict)
+    observables_of_members: frozenset[str] = frozenset()
+    energy_var: Array | None = None
+    energy_members: Array | None = None
+    energy_members_minus_energy: Array | None = None
+    force_std_max: Array | None = None
+    force_std_mean: Array | None = None
+    weight: Array | None = None
+    energy_baseline: Array | None = None
+    bias_energy: Array | None = None
+    positions: NDArray[np.float32] | None = None
+    forces: NDArray[np.float32] | None = None
+    forces_var: NDArray[np.float32] | None = None
+    cell: NDArray[np.float32] | None = None
+
+    @property
+    def n_frames(self) -> int:
+        """T."""
+        return len(self.step)
+
+    @property
+    def log_weights(self) -> Array | None:
+        """(T,), bias_energy/kT: what `reweight` takes as `log_weights`; `None` for a run without a bias."""
+        if self.bias_energy is None:
+            return None
+        return np.asarray(self.bias_energy / (kB * float(self.attributes["temperature_K"])))
+
+
+def read_log(path: str | os.PathLike[str], *, per_atom: bool = True, members: bool = True) -> RunLog:
+    """Read a log, finished, growing or cut off.
+
+    Parameters
+    ----------
+    path
+        File written by `UncertaintyLogger`.
+    per_atom
+        Also read positions, forces and the like where they were stored; they can be large.
+    members
+        Also read the energies of the members, the largest part of a long log without positions.
+
+    Returns
+    -------
+    RunLog
+        All frames that are complete in the file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, no HDF5 file, no log of this package, of a newer format, or ends before its first frame.
+    """
+    run = recorded(path, per_atom=per_atom, members=members)
+    if run.bias_energy is not None:
+        logger.warning("%s is of a biased run: averages of its frames need its `log_weights`", run.path)
+    return run
+
+
+def recorded(path: str | os.PathLike[str], *, per_atom: bool = True, members: bool = True) -> RunLog:
+    """As `read_log`, for readers who know what to do with the frames of a biased run."""
+    with open_log(path) as log:
+        return run_of(log, per_atom=per_atom, members=members)
+
+
+def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunLog:
+    """Read the frames of an open log; arguments and errors as for `read_log`."""
+    if log.n_frames == 0:
+        raise InputError(
+            f"`{log.path}` must hold at least one complete frame, got none: the run has not written yet or was cut "
+            "off before; wait or run again."
+        )
+    left_out = {*(() if per_atom else PER_ATOM), *(() if members else ("energy_members_minus_energy",))}
+    columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name not in left_out}
+    units = {name.removeprefix("observables/"): str(d.attrs["unit"]) for name, d in log.datasets.items()}
+    axes = {
+        name.removeprefix("observables/"): axis for name, d in log.datasets.items() if (axis := axis_of(d)) is not None
+    }
+    own = frozenset(
+        name.removeprefix("observables/") for name, d in log.datasets.items() if d.attrs.get("members", False)
+    )
+    if (differences := columns.get("energy_members_minus_energy")) is not None:
+        columns["energy_members_minus_energy"] = differences = MemberSeries(
+            differences,
+            SpreadLaw.of_log(log.attributes),
+            relaxation_frames=relaxation_frames(log.attributes, columns["time_fs"]),
+            biased="bias_energy" in columns,
+        )
+    fields = {name: values for name, values in columns.items() if name in RunLog.__dataclass_fields__}
+    return RunLog(
+        path=log.path,
+        attributes=log.attributes,
+        observables={name.removeprefix("observables/"): columns[name] for name in columns if "/" in name},
+        units=units,
+        axes=axes,
+        observables_of_members=own,
+        energy_members=None if differences is None else differences + columns["energy"][:, None],
+        **fields,
+    )
+
+
+def axis_of(dataset: Any) -> Axis | None:
+    """Axis of an observable with bins, `None` of any other."""
+    a = dataset.attrs
+    return Axis(np.asarray(a["axis"]), str(a["axis_name"]), str(a["axis_unit"])) if "axis" in a else None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLog:
+    """An open log: its datasets, and the number of frames complete in every one of them."""
+
+    path: Path
+    attributes: dict[str, Any]
+    datasets: dict[str, Any]
+    n_frames: int
+
+
+@contextmanager
+def open_log(path: str | os.PathLike[str]) -> Iterator[OpenLog]:
+    """Open a log for reading; it may hold no frame yet. Errors as `read_log`."""
+    where = Path(path)
+    if not where.is_file():
+        raise InputError(f"`{where}` must be a log file, there is none; check the path.")
+    head = _head(where)
+    with ExitStack() as stack:
+        try:
+            # Another version is a file of somebody else, or ours after a repacking.
+            ours = head[len(SIGNATURE) :] == bytes([VERSION])
+            source = stack.enter_context(UnclosedFile(where)) if ours else where
+            # Frames are read once, in order: a cache of chunks for every dataset would only hold memory.
+            file = stack.enter_context(h5py.File(source, "r", rdcc_nbytes=0))
+            log = _survey(where, file)
+        except InputError:
+            raise
+        except _DAMAGE as error:
+            raise _cut_off(where) from error
+        yield log
+
+
+def check_spacing(step: NDArray[np.int64], path: Path) -> None:
+    """Refuse frames that averages would weigh by how often they were written, and not by the time they stand for.
+
+    Up to three long gaps count as interruptions: nothing was written there.
+
+    Raises
+    ------
+    InputError
+        If plain weights and those by time differ by more than a twentieth (total variation).
+    """
+    gaps = np.diff(step).astype(np.float64)
+    if len(gaps) < 2 or gaps.min() == gaps.max():
+        return
+    longest = np.partition(gaps, -4)[-4] if len(gaps) > 3 else gaps.max()
+    time = np.minimum(gaps, longest)
+    if 0.5 * np.abs(time / time.sum() - 1.0 / len(time)).sum() > _UNEVEN:
+        found, counts = np.unique(gaps, return_counts=True)
+        most = ", ".join(f"{gap:g}" for gap in np.sort(found[np.argsort(counts)[-3:]]))
+        raise InputError(
+            f"`{path}` must hold frames evenly spaced in time for averages, the steps between them are {most}; leave "
+            "out one part by `skip_fs`, or log to another file when the interval changes."
+        )
+
+
+def bias_by_hand(units: Mapping[str, Any]) -> str | None:
+    """Name of a logged energy that calls itself a bias, given names and units: some biased runs say no more."""
+    return next((name for name, unit in units.items() if "bias" in name.lower() and unit == "eV"), None)
+
+
+def alike(first: Any, second: Any) -> bool:
+    """Whether two datasets of an observable mean the same: shape of a frame, unit, axis, members."""
+    names = ("unit", "axis", "axis_name", "axis_unit", "members", "is_histogram")
+    return bool(
+        first.shape[1:] == second.shape[1:]
+        and all(np.array_equal(first.attrs.get(name, ""), second.attrs.get(name, "")) for name in names)
+    )
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        head = stream.read(len(SIGNATURE) + 1)
+    if head.startswith(SIGNATURE):
+        return head
+    if SIGNATURE.startswith(head):
+        raise _cut_off(path)
+    raise InputError(f"`{path}` must be an HDF5 log of ase_uq, it is no HDF5 file; pass the file given to the logger.")
+
+
+def _survey(path: Path, file: Any) -> OpenLog:
+    attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    if attributes.get("format") != FORMAT:
+        raise InputError(
+            f"`{path}` must be a log of ase_uq, its format is {attributes.get('format')!r}; check the path."
+        )
+    if attributes["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            f"`{path}` has format version {attributes['format_version']}, this ase_uq reads up to {FORMAT_VERSION}; "
+            "upgrade ase_uq."
+        )
+    datasets = {name: file[name] for name in file if isinstance(file[name], h5py.Dataset)}
+    group = file.get("observables", {})
+    datasets |= {f"observables/{name}": group[name] for name in group}
+    n_frames = min(_n_whole(dataset) for dataset in datasets.values())
+    valid = (datasets["step"][:n_frames] >= 0) & np.isfinite(datasets["energy"][:n_frames])
+    return OpenLog(path, attributes, datasets, n_frames if valid.all() else int(np.argmin(valid)))
+
+
+def _n_whole(dataset: Any) -> int:
+    """Return the number of leading frames whose chunks lie within the file."""
+    if dataset.chunks is None:
+        return len(dataset)
+    n_frames, rows = int(dataset.shape[0]), dataset.chunks[0]
+    end = dataset.file.id.get_filesize()
+    whole: set[int] = set()
+
+    def visit(chunk: Any) -> None:
+        if chunk.byte_offset is not None and chunk.byte_offset + chunk.size <= end:
+            whole.add(chunk.chunk_offset[0])
+
+    try:
+        # One walk over all chunks; asking for them one by one searches the index every time.
+        dataset.id.chunk_iter(visit)
+    except _DAMAGE:
+        return _n_whole_before_damage(dataset, end)
+    return next((start for start in range(0, n_frames, rows) if start not in whole), n_frames)
+
+
+def _n_whole_before_damage(dataset: Any, end: int) -> int:
+    n_frames, rows = int(dataset.shape[0]), dataset.chunks[0]
+    for start in range(0, n_frames, rows):
+        try:
+            chunk = dataset.id.get_chunk_info_by_coord((start, *(0,) * (dataset.ndim - 1)))
+        except _DAMAGE:
+            return start
+        if chunk.byte_offset is None or chunk.byte_offset + chunk.size > end:
+            return start
+    return n_frames
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _cut_off(path: Path) -> InputError:
+    return InputError(f"`{path}` ends before its first frame: it was cut off or is damaged; delete it and run again.")

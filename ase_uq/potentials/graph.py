@@ -1,0 +1,241 @@
+"""`Graph`: atoms and their neighbours as tensors, for one structure or many.
+
+======  ===========================================================
+symbol  variable
+======  ===========================================================
+i       `receivers[e]`, the atom an edge belongs to
+j       `senders[e]`, its neighbour
+S_e     `shifts[e]`, integer cell translations of the neighbour
+r_ij    `edge_vectors()[e]` = r_j + S_e cell - r_i
+eps     strain, r' = r (1 + eps), cell' = cell (1 + eps)
+======  ===========================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.geometry import complete_cell
+from torch import Tensor
+from vesin import NeighborList
+
+from ase_uq.structures.checks import check_structure, is_periodic
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Structures and their directed edges within a cut-off; every pair stands in both directions.
+
+    Attributes
+    ----------
+    positions
+        (N, 3) float64, Å.
+    numbers
+        (N,) int64, atomic numbers.
+    cells
+        (S, 3, 3) float64, Å, rows are cell vectors; zeros for a molecule.
+    senders, receivers
+        (E,) int64, neighbour j and centre i; sorted by centre, then neighbour, then image.
+    slots
+        (E,) int64, place of each edge in a table with a row for each atom, wide enough for the most neighbours.
+    columns
+        (width of that table,) of zeros; only its shape means something, so that tracing can leave it open.
+    shifts
+        (E, 3) float64, integer translations of the neighbour in cell vectors.
+    structures
+        (N,) int64, the structure each atom belongs to.
+    periodic
+        (S,) bool, whether a stress is defined.
+    """
+
+    positions: Tensor
+    numbers: Tensor
+    cells: Tensor
+    senders: Tensor
+    receivers: Tensor
+    slots: Tensor
+    columns: Tensor
+    shifts: Tensor
+    structures: Tensor
+    periodic: Tensor
+
+    @property
+    def n_structures(self) -> int:
+        """S."""
+        return self.cells.shape[0]
+
+    @property
+    def n_atoms(self) -> Tensor:
+        """(S,) int64, atoms of each structure."""
+        return torch.bincount(self.structures, minlength=self.n_structures)
+
+    def edge_vectors(self) -> Tensor:
+        """Return r_ij, (E, 3) float64, Å, differentiable in positions and cells."""
+        # index_select, not [..]: advanced indexing is several times slower on the CPU.
+        vectors = self.positions.index_select(0, self.senders) - self.positions.index_select(0, self.receivers)
+        if self.n_structures == 1:
+            return vectors + self.shifts @ self.cells[0]
+        cells = self.cells.index_select(0, self.structures.index_select(0, self.receivers))
+        return vectors + torch.einsum("ex,exy->ey", self.shifts, cells)
+
+    def table(self, values: Tensor) -> Tensor:
+        """Put what each edge has, (E, A, B), under its centre, (N, width A, B), with zeros where a row has no edge."""
+        n_atoms, width = self.positions.shape[0], self.columns.shape[0]
+        rows = values.new_zeros(n_atoms * width, *values.shape[1:]).index_copy(0, self.slots, values)
+        return rows.view(n_atoms, width * values.shape[1], values.shape[2])
+
+    def sum_over_atoms(self, values: Tensor) -> Tensor:
+        """Sum what each atom has, (N, ...), to what each structure has, (S, ...)."""
+        if self.n_structures == 1:
+            return values.sum(dim=0, keepdim=True)
+        return values.new_zeros(self.n_structures, *values.shape[1:]).index_add(0, self.structures, values)
+
+    def strained(self, strain: Tensor) -> Graph:
+        """Return the graph under a homogeneous deformation, `strain` (S, 3, 3), same edges."""
+        per_atom = strain.index_select(0, self.structures)
+        return replace(
+            self,
+            positions=self.positions + torch.einsum("nx,nxy->ny", self.positions, per_atom),
+            cells=self.cells + self.cells @ strain,
+        )
+
+    def copies(self, n_copies: int) -> Graph:
+        """Return a graph of so many copies of the structures, one after another."""
+        n_atoms, n_rows = len(self.numbers), len(self.numbers) * len(self.columns)
+
+        def repeated(values: Tensor, offset: int = 0) -> Tensor:
+            if not offset:
+                return values.repeat(n_copies, *[1] * (values.dim() - 1))
+            offsets = offset * torch.arange(n_copies, device=values.device)
+            return (values.unsqueeze(0) + offsets.unsqueeze(1)).flatten()
+
+        return Graph(
+            positions=repeated(self.positions),
+            numbers=repeated(self.numbers),
+            cells=repeated(self.cells),
+            senders=repeated(self.senders, n_atoms),
+            receivers=repeated(self.receivers, n_atoms),
+            slots=repeated(self.slots, n_rows),
+            columns=self.columns,
+            shifts=repeated(self.shifts),
+            structures=repeated(self.structures, self.n_structures),
+            periodic=repeated(self.periodic),
+        )
+
+    def to(self, device: torch.device | str) -> Graph:
+        """Return the graph on another device."""
+        return Graph(*(getattr(self, name).to(device) for name in self.__slots__))
+
+
+class Neighbours:
+    """Neighbours of a structure that moves a little between one call and the next.
+
+    Candidates within `cutoff` + `skin` are kept until an atom has moved half the skin or the cell has changed (vesin's
+    own Verlet list); the pairs returned are exactly those within `cutoff`.
+
+    Parameters
+    ----------
+    cutoff
+        Å.
+    skin
+        Å; 0 searches anew at every call.
+    """
+
+    def __init__(self, cutoff: float, *, skin: float = 1.0) -> None:
+        self._list = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1, skin=skin)
+
+    def graph(self, atoms: Atoms) -> Graph:
+        """Return the structure with its neighbours, see `build_graph`."""
+        check_structure(atoms)
+        periodic = bool(atoms.pbc.any())
+        cell = complete_cell(atoms.cell) if periodic else np.zeros((3, 3))
+        found = self._list.compute(atoms.positions, cell, atoms.pbc, quantities="ijS")
+        # In torch, whose gathers are ten times faster than NumPy's. vesin counts atoms in unsigned numbers.
+        i, j = (torch.from_numpy(part.view(np.int64)) for part in found[:2])
+        shifts = torch.from_numpy(found[2])
+        order = _canonical_order(i, j, shifts, len(atoms))
+        return Graph(
+            positions=torch.from_numpy(atoms.positions.astype(np.float64)),
+            numbers=torch.from_numpy(atoms.numbers.astype(np.int64)),
+            cells=torch.from_numpy(cell[None].astype(np.float64)),
+            senders=j.index_select(0, order),
+            **_arranged(i.index_select(0, order), len(atoms)),
+            shifts=shifts.index_select(0, order).to(torch.float64),
+            structures=torch.zeros(len(atoms), dtype=torch.int64),
+            periodic=torch.tensor([is_periodic(atoms)]),
+        )
+
+
+def _arranged(receivers: Tensor, n_atoms: int) -> dict[str, Tensor]:
+    # `receivers` come sorted: an edge's rank among those of its centre is its distance from their start.
+    counts = torch.bincount(receivers, minlength=n_atoms)
+    width = int(counts.max()) if len(receivers) else 0
+    starts = counts.cumsum(0) - counts
+    ranks = torch.arange(len(receivers), device=receivers.device) - starts.index_select(0, receivers)
+    return {
+        "receivers": receivers,
+        "slots": receivers * width + ranks,
+        "columns": torch.zeros(width, device=receivers.device),
+    }
+
+
+def _canonical_order(i: Tensor, j: Tensor, shifts: Tensor, n_atoms: int) -> Tensor:
+    # By centre, neighbour, image: so that sums over edges round alike whenever the list was built, and a run that was
+    # interrupted goes on with the same digits. One key sorts several times faster than many.
+    key = (i * n_atoms + j).numpy()
+    order = np.argsort(key, kind="stable")
+    if bool((np.diff(key[order]) == 0).any()):
+        # Small cells: a pair is there with several images.
+        order = np.lexsort((*shifts.T.flip(0).numpy(), key))
+    return torch.from_numpy(order)
+
+
+def build_graph(atoms: Atoms, cutoff: float) -> Graph:
+    """Find all neighbours within `cutoff` (Å), periodic images of an atom itself included.
+
+    Parameters
+    ----------
+    atoms
+        Any molecule, slab or bulk; the cell may be skewed, left-handed or smaller than the cut-off.
+    cutoff
+        Å.
+
+    Raises
+    ------
+    InputError
+        For a structure that no potential can evaluate, see `check_structure`.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> build_graph(bulk("Cu"), cutoff=3.0).senders.shape  # one atom, twelve images
+    torch.Size([12])
+    """
+    return Neighbours(cutoff, skin=0.0).graph(atoms)
+
+
+def collate(graphs: Sequence[Graph]) -> Graph:
+    """Join graphs into one whose structures do not see each other."""
+    atoms = np.cumsum([0, *(len(graph.positions) for graph in graphs)])
+    structures = np.cumsum([0, *(graph.n_structures for graph in graphs)])
+
+    def joined(name: str, offsets: np.ndarray | None = None) -> Tensor:
+        parts = [getattr(graph, name) for graph in graphs]
+        if offsets is not None:
+            parts = [part + int(offset) for part, offset in zip(parts, offsets[:-1], strict=True)]
+        return torch.cat(parts)
+
+    return Graph(
+        positions=joined("positions"),
+        numbers=joined("numbers"),
+        cells=joined("cells"),
+        senders=joined("senders", atoms),
+        **_arranged(joined("receivers", atoms), int(atoms[-1])),
+        shifts=joined("shifts"),
+        structures=joined("structures", structures),
+        periodic=joined("periodic"),
+    )

@@ -1,0 +1,1 @@
+"""Structures and their labels before any model sees them."""

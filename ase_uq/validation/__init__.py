@@ -1,0 +1,1 @@
+"""Judging a model against labels: residuals, scores, calibration."""

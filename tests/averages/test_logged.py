@@ -1,0 +1,321 @@
+"""Logs, read once: the same numbers as from arrays, and everything a log can hold."""
+
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from ase import units
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+from ase.md.langevin import Langevin
+
+from ase_uq import combine, reweight, reweight_log
+from ase_uq.averages.logged import free_energy_of_log
+from ase_uq.calculators.baseline import WeightedBaseline
+from ase_uq.calculators.calculator import UQCalculator
+from ase_uq.calculators.committee import CommitteeUncertainty
+from ase_uq.errors import InputError
+from ase_uq.log.logger import UncertaintyLogger
+from ase_uq.log.reader import read_log
+from ase_uq.log.writer import UNITS, Column, FrameWriter
+from ase_uq.observables import Histogram, MemberEnergies, RadialDistribution
+from ase_uq.reweighting.free_energy import free_energy_profile
+
+KELVIN = 80.0
+RELAXATION_FRAMES = 50.0 / 4.0  # of the thermostat, every step of 4 fs being logged
+
+
+def distance(atoms):
+    return atoms.get_distance(0, 1, mic=True)
+
+
+def record(path, *, steps=150, seed=0, baseline=False, observables=None, **options):
+    atoms = bulk("Ar", cubic=True).repeat(2)
+    members = [LennardJones(sigma=s, epsilon=0.0104, rc=5.2, smooth=True) for s in (3.38, 3.40, 3.42, 3.43)]
+    atoms.calc = UQCalculator(CommitteeUncertainty(members))
+    if baseline:
+        cheap = LennardJones(sigma=3.45, epsilon=0.01, rc=5.2, smooth=True)
+        atoms.calc = WeightedBaseline(atoms.calc, cheap, sigma_baseline=0.05)
+    rng = np.random.default_rng(seed)
+    spread = np.sqrt(atoms.get_masses() * units.kB * KELVIN)
+    atoms.set_momenta(spread[:, None] * rng.standard_normal((len(atoms), 3)))
+    dyn = Langevin(atoms, 4 * units.fs, temperature_K=KELVIN, friction=0.02 / units.fs, fixcm=False, rng=rng)
+    observables = {"r": (distance, "Å")} if observables is None else observables
+    with UncertaintyLogger(path, atoms, dyn=dyn, temperature_K=KELVIN, observables=observables, **options) as log:
+        dyn.attach(log)
+        dyn.run(steps)
+    return path
+
+
+def written(path, energy, deviations, *, observables=None, more=None, **attributes):
+    """A log of given energies at 300 K."""
+    n, m = deviations.shape
+    values = {name: np.zeros(n) for name in ("kinetic_energy", "temperature_K", "volume")}
+    values |= {"step": np.arange(n), "time_fs": np.arange(float(n)), "energy": energy, **(more or {})}
+    columns = [Column(name, UNITS[name], "int64" if name == "step" else "float64") for name in values]
+    columns.append(Column("energy_members_minus_energy", "eV", "float64", (m,)))
+    values["energy_members_minus_energy"] = deviations
+    for name, (series, unit) in (observables or {}).items():
+        columns.append(Column(f"observables/{name}", unit, "float64"))
+        values[f"observables/{name}"] = series
+    root = {"temperature_K": 300.0, "n_members": m, "alpha": 1.0, "driver": "model", **attributes}
+    writer = FrameWriter(path, columns, root, flush_every=256)
+    writer.publish()
+    writer._write(values)
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    rdf = RadialDistribution("Ar", "Ar", r_max=5.2, n_bins=20)
+    bins = Histogram(distance, np.linspace(2.5, 5.5, 7), axis_name="r", axis_unit="Å")
+    observables = {"r": (distance, "Å"), "g": rdf, "bins": bins, "own": (MemberEnergies(), "eV")}
+    path = tmp_path_factory.mktemp("logs") / "run.h5"
+    return record(path, observables=observables, store=("positions",))
+
+
+def arrays(path, start=0):
+    run = read_log(path)
+    return run, {
+        "energy_members": run.energy_members[start:],
+        "energy_reference": run.energy[start:],
+        "temperature_K": KELVIN,
+        "relaxation_frames": RELAXATION_FRAMES,
+    }
+
+
+def assert_same(ours, theirs):
+    for name in ("mean", "std_sampling", "std_model", "noise", "member_means", "std_model_naive", "max_std_h"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-7, atol=1e-12, err_msg=name)
+    # In front are those of the run, which arrays do not know.
+    assert ours.warnings[len(ours.warnings) - len(theirs.warnings) :] == theirs.warnings
+
+
+@pytest.mark.parametrize("method", ["cea", "direct"])
+def test_the_numbers_are_those_of_the_arrays(log, method):
+    run, options = arrays(log)
+    together = reweight_log(log, ["r", "g"], method=method)
+    assert list(together) == ["r", "g"]
+    assert together["g"].mean.shape == (20,)
+    for name, ours in together.items():
+        assert_same(
+            reweight_log(log, [name], method=method)[name], reweight(run.observables[name], method=method, **options)
+        )
+        np.testing.assert_allclose(
+            ours.member_means, reweight(run.observables[name], method=method, **options).member_means
+        )
+
+
+def test_bins_and_histograms(log):
+    run, options = arrays(log)
+    found = reweight_log(log, ["r", "bins"], method="gap")
+    assert_same(found["r"], reweight(run.observables["r"], method="gap", **options))
+    assert_same(found["bins"], reweight(run.observables["bins"], method="gap", **options))
+
+
+def test_a_stretch_at_the_start_can_be_left_out(log):
+    run, options = arrays(log, start=50)
+    assert_same(reweight_log(log, ["r"], skip_fs=200.0)["r"], reweight(run.observables["r"][50:], **options))
+
+
+def test_the_energy_of_a_member_goes_with_that_member(log):
+    run, options = arrays(log)
+    found = reweight_log(log, ["energy", "own", "volume"])
+    paired = reweight(run.energy_members, observable_members="paired", **options)
+    assert_same(found["energy"], paired)
+    assert_same(found["own"], paired)
+    assert found["volume"].std_total == 0.0
+
+
+def test_observables_of_stored_positions(log):
+    rdf = RadialDistribution("Ar", "Ar", r_max=5.2, n_bins=20)
+    found = reweight_log(log, compute={"g": rdf})["g"]
+    logged = reweight_log(log, ["g"])["g"]
+    np.testing.assert_allclose(found.mean, logged.mean, atol=0.01)  # positions are in single precision
+    assert found.mean[10:].max() > 2
+
+
+def test_functions_of_averages(log):
+    result = reweight_log(log, ["g"], functions={"g": lambda g: g[8] / g[12]})["g"]
+    run, options = arrays(log)
+    assert_same(result, reweight(run.observables["g"], function=lambda g: g[8] / g[12], **options))
+
+
+def test_several_logs(tmp_path):
+    paths = [record(tmp_path / f"{k}.h5", steps=25, seed=k) for k in range(9)]
+    runs = [read_log(path) for path in paths]
+    together = reweight_log(paths, ["r"])["r"]
+    assert together.n_frames == 9 * 26
+    assert together.n_blocks == 9
+    values = np.concatenate([run.observables["r"] for run in runs])
+    options = {
+        "energy_members": np.concatenate([run.energy_members for run in runs]),
+        "energy_reference": np.concatenate([run.energy for run in runs]),
+        "temperature_K": KELVIN,
+        "relaxation_frames": RELAXATION_FRAMES,
+    }
+    assert_same(together, reweight(values, runs=np.repeat(np.arange(9), 26), **options))
+    averages = [run.observables["r"].mean() for run in runs]
+    assert together.std_sampling == pytest.approx(np.std(averages, ddof=1) / 3, rel=0.1)
+    one, two = (reweight_log(path, ["r"])["r"] for path in paths[:2])
+    assert combine(lambda a, b: b - a, one, two).n_frames == 52
+
+
+def test_what_a_run_on_a_baseline_can_be_taken_to_mean(tmp_path):
+    """Frozen weights give the members V_b + w (V_i - V_b), whose mean drove the run; the others are the members."""
+    path = record(tmp_path / "run.h5", baseline=True, steps=100)
+    run = read_log(path)
+    assert run.weight.min() < 0.97
+    mean = run.energy_baseline + (run.energy - run.energy_baseline) / run.weight
+    members = mean[:, None] + run.energy_members_minus_energy / run.weight[:, None]
+    options = {
+        "energy_reference": run.energy,
+        "temperature_K": KELVIN,
+        "relaxation_frames": RELAXATION_FRAMES,
+    }
+    driven = reweight_log(path, ["r"])["r"]
+    assert_same(driven, reweight(run.observables["r"], energy_members=run.energy_members, **options))
+    model = reweight_log(path, ["r"], target="model")["r"]
+    theirs = reweight(run.observables["r"], energy_members=members, **options)
+    np.testing.assert_allclose(model.member_means, theirs.member_means, rtol=1e-6)
+    assert any("not the energy that drove" in w for w in model.warnings)
+    assert not any("not the energy that drove" in w for w in driven.warnings)
+
+
+def test_a_logged_bias(tmp_path):
+    path = record(tmp_path / "run.h5", observables={"r": distance, "bias": (lambda a: 0.01 * distance(a), "eV")})
+    run, options = arrays(path)
+    found = reweight_log(path, ["r"], bias="bias")["r"]
+    logs = run.observables["bias"] / (units.kB * KELVIN)
+    assert_same(found, reweight(run.observables["r"], log_weights=logs, **options))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"observables": ["s"]}, r"must be in the log, got 's'; .* has: bins, g, own, r"),
+        ({"observables": []}, "must name at least one"),
+        ({"method": "gaps"}, "'cea', 'direct', 'gap'"),
+        ({"target": "members"}, "'driven', 'model', got 'members'"),
+        ({"skip_fs": 1e6}, "within the run of 600 fs"),
+        ({"skip_fs": 590.0}, "at least 20 frames after `skip_fs`, got 3"),
+        ({"compute": {"e": MemberEnergies()}}, "must be functions of the positions"),
+        ({"bias": "b"}, "must be in the log, got 'b'"),
+    ],
+)
+def test_bad_input(log, change, words):
+    with pytest.raises(InputError, match=words):
+        reweight_log(log, **{"observables": ["r"], **change})
+
+
+def test_positions_must_be_there(tmp_path):
+    path = record(tmp_path / "run.h5", steps=30)
+    with pytest.raises(InputError, match="`positions` must be in the log"):
+        reweight_log(path, compute={"r": distance})
+
+
+def edited(path, name, change):
+    """A copy of a log with something else in it."""
+    shutil.copy(path, path.with_name(name))
+    with h5py.File(path.with_name(name), "r+") as file:
+        change(file)
+    return path.with_name(name)
+
+
+def test_a_heat_capacity_and_an_energy_are_those_of_the_free_system(tmp_path):
+    """Springs of 6 momenta under a bias of half their stiffness: 3 kT and 3 kB, whatever the bias."""
+    rng, kT, n = np.random.default_rng(0), units.kB * 300.0, 40_000
+    x = rng.normal(size=(n, 6)) * np.sqrt(2 * kT)  # sampled at half the stiffness of the system, 1 eV/Å^2
+    energy, bias = 0.5 * (x**2).sum(axis=1), -0.25 * (x**2).sum(axis=1)
+    stiffness = np.array([-0.05, 0.0, 0.05])
+    path = written(
+        tmp_path / "biased.h5", energy + bias, stiffness * energy[:, None], observables={"bias": (bias, "eV")}
+    )
+    found = reweight_log(path, ["energy", "heat_capacity"], bias="bias", method="direct")
+    np.testing.assert_allclose(found["energy"].member_means, 3 * kT, rtol=0.03)
+    np.testing.assert_allclose(found["heat_capacity"].member_means, 3 * units.kB, rtol=0.1)
+
+
+def test_energies_of_the_members_themselves_on_a_baseline(tmp_path):
+    """V_b and the members are springs: under its own energies every member has 3 kT."""
+    rng, kT, n = np.random.default_rng(1), units.kB * 300.0, 40_000
+    w, k = 0.6, np.array([0.9, 1.0, 1.1])
+    driven = 0.8 + w * (1.0 - 0.8)  # stiffness of U = V_b + w (V - V_b), with w constant and V_b of stiffness 0.8
+    half = 0.5 * (rng.normal(size=(n, 6)) ** 2 * kT / driven).sum(axis=1)
+    path = written(
+        tmp_path / "baseline.h5",
+        driven * half,
+        w * (k - 1.0) * half[:, None],
+        more={"weight": np.full(n, w), "energy_baseline": 0.8 * half},
+        driver="weighted_baseline",
+    )
+    model = reweight_log(path, ["energy"], target="model", method="direct")["energy"]
+    np.testing.assert_allclose(model.member_means, 3 * kT, rtol=0.03)
+
+
+def test_free_energies_of_several_logs(tmp_path):
+    paths = [record(tmp_path / f"{k}.h5", steps=30, seed=k) for k in range(2)]
+    centres, free = free_energy_of_log(paths, "r", bins=5)
+    runs = [read_log(path) for path in paths]
+    theirs_at, theirs = free_energy_profile(
+        np.concatenate([run.observables["r"] for run in runs]),
+        bins=5,
+        energy_members=np.concatenate([run.energy_members_minus_energy for run in runs]),
+        energy_reference=np.zeros(62),
+        temperature_K=KELVIN,
+    )
+    np.testing.assert_allclose(centres, theirs_at)
+    np.testing.assert_allclose(free.mean, theirs.mean, rtol=1e-9, atol=1e-12)
+    assert free.n_frames == 62
+
+
+def test_logs_must_belong_together(tmp_path, log):
+    def set_numbers(file):
+        file.attrs["numbers"] = np.full(32, 36, dtype=np.uint8)
+
+    def move_axis(file):
+        file["observables/bins"].attrs["axis"] = np.arange(6.0)
+
+    def forget(file):
+        del file["observables/bins"]
+
+    for change, words in [
+        (set_numbers, "has other numbers"),
+        (move_axis, "with one shape, unit and axis"),
+        (forget, "must be in the log, got 'bins'"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            reweight_log([log, edited(log, f"{change.__name__}.h5", change)], ["bins"])
+    with pytest.raises(InputError, match="was given twice"):
+        reweight_log([log, log], ["r"])
+
+
+@pytest.mark.parametrize("name", ["g", "own", "r", "energy"])
+def test_a_bias_is_a_number_in_electronvolts(log, name):
+    with pytest.raises(InputError, match="`bias` must be a logged number in eV"):
+        reweight_log(log, ["r"], bias=name)
+
+
+def test_a_log_that_does_not_know_its_cell_computes_nothing(log):
+    def forget(file):
+        del file.attrs["cell"], file.attrs["pbc"]
+
+    with pytest.raises(InputError, match="of a version that did not write it"):
+        reweight_log(edited(log, "old.h5", forget), compute={"r": distance})
+
+
+def test_a_log_is_not_continued_with_other_bins(tmp_path):
+    path = record(
+        tmp_path / "run.h5", steps=25, observables={"g": RadialDistribution("Ar", "Ar", r_max=5.2, n_bins=20)}
+    )
+    for changed in (RadialDistribution("Ar", "Ar", r_max=5.0, n_bins=20), RadialDistribution("Ar", "Ar", r_max=5.2)):
+        with pytest.raises(InputError, match="another shape, unit or axis"):
+            record(path, steps=5, observables={"g": changed}, append=True, start_step=25)
+
+
+def test_logs_of_different_runs_do_not_go_together(tmp_path, log):
+    other = record(tmp_path / "run.h5", steps=30, baseline=True)
+    with pytest.raises(InputError, match="has driver weighted_baseline"):
+        reweight_log([log, other], ["r"])

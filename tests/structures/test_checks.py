@@ -1,0 +1,37 @@
+"""What has changed between two structures, as ASE sees it."""
+
+import numpy as np
+import pytest
+from ase.calculators.calculator import all_changes, compare_atoms
+
+from ase_uq.structures.checks import changes_between
+from tests.made.structures import copper
+
+CHANGES = {
+    "nothing": lambda atoms: None,
+    "a tag": lambda atoms: atoms.set_tags(3),
+    "positions": lambda atoms: atoms.positions.__setitem__((1, 2), np.nextafter(atoms.positions[1, 2], 9.0) + 1e-12),
+    "one atom more": lambda atoms: atoms.append("Cu"),
+    "an element": lambda atoms: atoms.symbols.__setitem__(0, "Au"),
+    "cell": lambda atoms: atoms.set_cell(atoms.cell.array * 1.001),
+    "pbc": lambda atoms: atoms.set_pbc([True, False, True]),
+    "charges": lambda atoms: atoms.set_initial_charges([0.1, 0.0, 0.0, 0.0]),
+    "charges that are zero": lambda atoms: atoms.set_initial_charges([0.0] * 4),
+    "moments": lambda atoms: atoms.set_initial_magnetic_moments([1.0] * 4),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_are_those_of_ase(name):
+    old, new = copper(), copper()
+    CHANGES[name](new)
+    ours, ases = changes_between(old, new), compare_atoms(old, new, tol=1e-15)
+    if len(old) == len(new):
+        assert sorted(ours) == sorted(ases)
+    else:
+        assert {"positions", "numbers"} <= set(ours)
+    assert bool(ours) == bool(ases)
+
+
+def test_everything_has_changed_before_the_first_evaluation():
+    assert changes_between(None, copper()) == list(all_changes)

@@ -1,0 +1,178 @@
+"""Labels of files: where they come from, virials, stresses in other units, energies of two sources."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from ase.units import GPa
+
+from ase_uq.errors import InputError
+from ase_uq.structures.frames import label_notes
+from ase_uq.training import read_frames
+
+STRESS = np.array([0.01, -0.02, 0.03, 0.001, -0.002, 0.003])
+
+
+def full(voigt):
+    xx, yy, zz, yz, xz, xy = voigt
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+
+
+def crystal(prefix="REF_", energy=-3.0, seed=0, **info):
+    atoms = bulk("Cu", cubic=True)
+    atoms.positions += np.random.default_rng(seed).normal(scale=0.05, size=(4, 3))
+    atoms.info |= {f"{prefix}energy": energy, **info}
+    atoms.arrays[f"{prefix}forces"] = np.full((4, 3), 0.1)
+    return atoms
+
+
+def dimer():
+    atoms = molecule("H2")
+    atoms.info["REF_energy"], atoms.arrays["REF_forces"] = -1.0, np.zeros((2, 3))
+    return atoms
+
+
+def frames_of(tmp_path, *structures, **keys):
+    write(tmp_path / "a.xyz", list(structures))
+    return read_frames(tmp_path / "a.xyz", **keys)
+
+
+# ASE reads nothing but 9 numbers under "virial".
+SHAPES = {
+    "REF_virial": [(9,), (3, 3), (6,)],
+    "REF_virials": [(9,)],
+    "virial": [(9,), (3, 3)],
+    "virials": [(3, 3), (6,)],
+}
+
+
+@pytest.mark.parametrize(("key", "shape"), [(key, shape) for key, shapes in SHAPES.items() for shape in shapes])
+def test_virials_are_read_as_stress(tmp_path, key, shape):
+    atoms = crystal()
+    virial = -atoms.get_volume() * (STRESS if shape == (6,) else full(STRESS).reshape(shape))
+    atoms.info[key] = virial
+    (frame,) = frames_of(tmp_path, atoms)
+    assert frame.stress == pytest.approx(STRESS, abs=1e-9)
+    assert label_notes([frame], "a.xyz") == (f"a.xyz: stress = -`{key}` / volume (in 1 of 1 frames).",)
+
+
+@pytest.mark.parametrize("key", ["dft_virial", "TZ_Virials", "REF_virial"])
+def test_a_stress_key_that_names_a_virial_is_converted(tmp_path, key):
+    atoms = crystal()
+    atoms.info[key] = -atoms.get_volume() * full(STRESS)
+    (frame,) = frames_of(tmp_path, atoms, stress_key=key)
+    assert frame.stress == pytest.approx(STRESS, abs=1e-9)
+
+
+def test_a_virial_of_an_unusual_name_is_named(tmp_path):
+    atoms = crystal()
+    atoms.info["dft_virial"] = np.eye(3)
+    (frame,) = frames_of(tmp_path, atoms)
+    assert frame.stress is None
+    (note,) = label_notes([frame], "a.xyz")
+    assert note.startswith("a.xyz: `dft_virial` is not read; with --stress-key dft_virial")
+
+
+def test_a_virial_without_a_cell_is_left_out_in_words(tmp_path):
+    molecular = dimer()
+    molecular.info["REF_virial"] = np.eye(3)
+    frames = frames_of(tmp_path, molecular, molecular)
+    assert [frame.stress for frame in frames] == [None, None]
+    assert label_notes(frames, "a.xyz") == (
+        "a.xyz: `REF_virial` is left out: a stress needs a cell with a volume and a periodic axis (in 2 of 2 frames).",
+    )
+    # By name too, and isolated atoms of the same file may be without.
+    bare = dimer()
+    frames = frames_of(tmp_path, crystal(dft_virial=np.eye(3)), bare, stress_key="dft_virial")
+    assert [frame.stress is None for frame in frames] == [False, True]
+
+
+def test_a_stress_and_a_virial_that_contradict_each_other_are_noted(tmp_path):
+    volume = bulk("Cu", cubic=True).get_volume()
+    right = crystal(REF_stress=full(STRESS), REF_virial=-volume * full(STRESS))
+    wrong = crystal(REF_stress=full(STRESS), REF_virial=volume * full(STRESS))
+    frames = frames_of(tmp_path, right, wrong)
+    assert frames[1].stress == pytest.approx(STRESS)
+    (note,) = label_notes(frames, "a.xyz")
+    assert note.startswith("a.xyz: `REF_stress` is not -`REF_virial` / volume, in sign or in size, and it is")
+    assert note.endswith("(in 1 of 2 frames).")
+
+
+def test_stress_in_some_frames_is_said(tmp_path):
+    some = [crystal(REF_stress=STRESS), crystal(seed=1), dimer()]
+    assert label_notes(frames_of(tmp_path, *some), "a.xyz") == (
+        "a.xyz: 1 of 2 periodic frames have a stress; the others count by energies and forces.",
+    )
+    for clean in (
+        [crystal(), dimer()],
+        [crystal(REF_stress=STRESS), crystal(REF_stress=full(STRESS)), dimer()],
+        [dimer()],
+    ):
+        assert label_notes(frames_of(tmp_path, *clean), "a.xyz") == ()
+
+
+@pytest.mark.parametrize("unit", [1.0 / GPa, -10.0 / GPa])
+def test_a_stress_in_another_unit_is_refused(tmp_path, unit):
+    atoms = crystal(REF_stress=unit * full(STRESS + 0.1))
+    with pytest.raises(InputError, match=r"frame 1 of .*exceeds `max_stress` 5; .*kbar.*GPa.*the other sign"):
+        frames_of(tmp_path, crystal(), atoms)
+    assert frames_of(tmp_path, atoms, max_stress=1e6)[0].stress is not None
+    # As a virial too, which a small cell turns into much.
+    atoms = crystal(REF_virial=unit * 100 * np.eye(3))
+    with pytest.raises(InputError, match="exceeds `max_stress`"):
+        frames_of(tmp_path, atoms)
+
+
+def own(energy, **labels):
+    atoms = crystal()
+    del atoms.info["REF_energy"], atoms.arrays["REF_forces"]
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, **labels)
+    return atoms
+
+
+def test_energies_of_one_file_have_one_source(tmp_path):
+    forces = np.full((4, 3), 0.1)
+    with pytest.raises(InputError, match="frame 0 has it under REF_energy, frame 2 under ASE's own labels"):
+        frames_of(tmp_path, crystal(), crystal(), own(97.0, forces=forces))
+    with pytest.raises(InputError, match="frame 0 has it under ASE's own labels, frame 1 under REF_energy"):
+        frames_of(tmp_path, own(97.0, forces=forces), crystal())
+    assert len(frames_of(tmp_path, own(97.0, forces=forces), own(98.0, forces=forces))) == 2
+
+
+def test_energies_and_forces_are_of_one_calculation(tmp_path):
+    both = own(97.0, forces=np.full((4, 3), 0.2))
+    both.info["REF_energy"] = -3.0
+    with pytest.raises(InputError, match="the energy is that of `REF_energy`, the forces are those of ASE's own"):
+        frames_of(tmp_path, both)
+    both = own(97.0, forces=np.full((4, 3), 0.2))
+    both.arrays["REF_forces"] = np.full((4, 3), 0.1)
+    with pytest.raises(InputError, match="that of ASE's own labels, the forces are those of `REF_forces`"):
+        frames_of(tmp_path, both)
+    # Named, it is the user's choice; and forces without an energy beside them can belong to nothing else.
+    frame = frames_of(tmp_path, both, energy_key="energy", forces_key="REF_forces")[0]
+    assert (frame.energy, frame.forces[0, 0]) == (97.0, 0.1)
+    alone = crystal()
+    alone.calc = SinglePointCalculator(alone, forces=np.full((4, 3), 0.2))
+    del alone.arrays["REF_forces"]
+    assert frames_of(tmp_path, alone)[0].forces[0, 0] == 0.2
+
+
+def test_the_stress_of_another_calculation_is_left_out(tmp_path):
+    mixed = crystal()
+    mixed.calc = SinglePointCalculator(mixed, energy=97.0, stress=STRESS)
+    (frame,) = frames_of(tmp_path, mixed)
+    assert frame.stress is None
+    assert "comes with another energy" in label_notes([frame], "a.xyz")[0]
+    for same in ({"energy": -3.0}, {}):
+        mixed.calc = SinglePointCalculator(mixed, stress=STRESS, **same)
+        assert frames_of(tmp_path, mixed)[0].stress == pytest.approx(STRESS)
+
+
+@pytest.mark.data
+def test_clean_files_say_nothing(reference_data):
+    for name in ("3bpa/train_300K", "ta/train", "carbon/train", "lial/train"):
+        frames = read_frames(reference_data / f"{name}.xyz.gz")
+        assert label_notes(frames, name) == ()
+        assert isinstance(frames[0].atoms, Atoms)
