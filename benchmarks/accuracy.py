@@ -1,4 +1,4 @@
-"""Models as the command line trains them, without a setting and before any calibration: errors, and what they say of them.
+"""Models as the command line trains them, without a setting and before any calibration: errors and widths.
 
     python benchmarks/accuracy.py --out DIR [--quick] [--json FILE] [--only NAME] [--methods deep shallow blip]
 

@@ -1,11 +1,11 @@
-"""Deep ensemble, shallow ensemble, BLIP and LLPR side by side: trained, calibrated on held-out frames, evaluated, timed.
+"""Deep and shallow ensembles, BLIP and LLPR side by side: trained, calibrated on held-out frames, evaluated, timed.
 
     python benchmarks/methods.py --out DIR [--quick] [--json FILE] [--only NAME]
 
-The models are those of `accuracy.py`, as the command line trains them without a setting; LLPR is made of the first member
-of the deep ensemble. The tenth of the training file that was held out and chose the best weights calibrates: one factor
-for energies, one for forces. A model that is already in DIR is not trained again. Times of a step are those of one
-thread: energies, their variance and the forces, then the variance of forces too.
+The models are those of `accuracy.py`, as the command line trains them without a setting; LLPR is made of the first
+member of the deep ensemble. The tenth of the training file that was held out and chose the best weights calibrates: one
+factor for energies, one for forces. A model that is already in DIR is not trained again. Times of a step are those of
+one thread: energies, their variance and the forces, then the variance of forces too.
 """
 
 from __future__ import annotations
