@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ase_uq.training.methods import Method
 
 NAME = "train"
-DEFAULT_EPOCHS, UNLIMITED, DEFAULT_RATE = 200, 1_000_000, 0.01
+DEFAULT_EPOCHS, UNLIMITED, DEFAULT_RATE, DEFAULT_STAGE = 200, 1_000_000, 0.01, 0.5
 CHOICES = {"method": ("deep", "shallow", "blip"), "potential": ("equivariant",)}
 LATER = {"method": ("coherent", "ltau"), "potential": ("spline",)}
 
@@ -47,6 +47,13 @@ def run(
     energy_weight: Annotated[float, typer.Option(help="Weight of the energies (per atom) in the loss.")] = 10.0,
     forces_weight: Annotated[float, typer.Option(help="Weight of the forces in the loss.")] = 1.0,
     stress_weight: Annotated[float, typer.Option(help="Weight of the virials (per atom) in the loss.")] = 1.0,
+    energy_stage: Annotated[
+        float,
+        typer.Option(
+            help="Part of the training, at its end, in which the weight of the energies rises where they are left "
+            "behind; 0 for none. With --schedule cosine."
+        ),
+    ] = DEFAULT_STAGE,
     subsample: Annotated[
         float, typer.Option(help="deep: part of the data each member sees, without replacement.")
     ] = 1.0,
@@ -111,6 +118,7 @@ def run(
         energy_weight=energy_weight,
         forces_weight=forces_weight,
         stress_weight=stress_weight,
+        energy_stage=energy_stage,
         seed=seed,
     )
     keys: dict[str, Any] = {
@@ -172,6 +180,7 @@ def run(
         **{name: extra[name] for name in ("kl_weight",) if extra.get(name) is not None},
         "batch_size": batch_size,
         "schedule": schedule,
+        "energy_stage": energy_stage,
         "seed": seed,
         "parts": [
             {

@@ -168,7 +168,7 @@ def _train(job: _Job, on_epoch: MemberCallback | None) -> dict[str, Any]:
         state_path=job.state_path,
         resume=job.resume,
     )
-    finish_body(potential, train, valid, job.settings.weights, seed=job.settings.seed, minutes=last)
+    finish_body(potential, train, valid, job.settings, minutes=last)
     return potential.cpu().state_dict()
 
 

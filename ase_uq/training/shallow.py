@@ -91,7 +91,7 @@ def train_shallow(
         state_path=None if state_dir is None else state_dir / "body.pt",
         resume=resume,
     )
-    rows = finish_body(body, shown, held_out, settings.weights, seed=settings.seed, minutes=last)
+    rows = finish_body(body, shown, held_out, settings, minutes=last)
     deviations = None if rows is None else fit_heads(*rows, n_members, seed=settings.seed)
     ensemble = ShallowEnsemble(body.cpu(), n_members, seed=settings.seed, deviations=deviations)
     centre_heads(ensemble, shown)

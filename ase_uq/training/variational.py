@@ -269,8 +269,8 @@ def _by_the_bound(run: _Run, objective: Objective) -> None:
 def _by_the_score(run: _Run) -> None:
     potential, settings, minutes = run.potential, run.settings, run.settings.minutes
     parts = [None if minutes is None else part * minutes for part in (MEAN_PART, LAST_PART / 2.0, NOISE_PART)]
-    run.fit(0, "mean", replace(settings, minutes=parts[0]), SquaredErrors(settings.weights))
-    finish_body(potential.body, run.train, run.valid, settings.weights, seed=settings.seed, minutes=parts[1])
+    run.fit(0, "mean", replace(settings, minutes=parts[0]), settings.objective)
+    finish_body(potential.body, run.train, run.valid, settings, minutes=parts[1])
     if potential.noise.law != "gaussian":
         return  # its rates are a choice
     potential.learn([batch.graph for batch in run.train.in_order()])
