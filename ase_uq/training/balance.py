@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 
-from ase_uq.graph import Graph
+from ase_uq.potentials.graph import Graph
 from ase_uq.training.losses import Errors, Labels, Scored, SquaredErrors, Weights
 
 # Epochs that are averaged.

@@ -16,8 +16,8 @@ from ase_uq.training.batches import Batches
 from ase_uq.training.fit import validate
 from ase_uq.training.losses import Errors, SquaredErrors, Weights
 from ase_uq.training.reference import fit_reference
-from tests.potentials import potential
-from tests.test_train_shallow import labelled
+from tests.made.alloys import labelled
+from tests.made.potentials import potential
 
 WEIGHTS = Weights(10.0, 1.0, 1.0)
 SMALL = {"cutoff": 3.5, "channels": 8, "radial_width": 16, "n_layers": 1, "l_max": 1}
