@@ -24,6 +24,37 @@ def test_no_module_imports_the_package_root(path):
     assert "ase_uq" not in set(imports(path))
 
 
+def documented():
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+                yield path, node, ast.get_docstring(node)
+
+
+def test_docstrings_are_sentences():
+    """A letter or a single word says nothing to a reader who does not know the code."""
+    short = [(path.name, node.name) for path, node, text in documented() if len(text.split()) < 2]
+    assert short == []
+
+
+def keeps_the_environment(node):
+    pairs = zip(node.keys, node.values, strict=True)
+    return any(key is None and ast.unparse(value) == "os.environ" for key, value in pairs)
+
+
+def test_children_keep_the_environment():
+    """Variables choose the code paths of BLAS and torch: without them numbers differ from those of the parent."""
+    own = [
+        f"{path.relative_to(ROOT)}:{node.value.lineno}"
+        for folder in ("tests", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.keyword) and node.arg == "env"
+        if isinstance(node.value, ast.Dict) and not keeps_the_environment(node.value)
+    ]
+    assert own == []
+
+
 def test_files_are_small():
     lengths = {path.name: len(path.read_text().splitlines()) for path in MODULES}
     assert {name: n for name, n in lengths.items() if n > 420} == {}
