@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import torch
 
-with torch.serialization.safe_globals([slice]):  # taken back on leaving: no global state
+with torch.serialization.safe_globals([slice]):
     from e3nn import o3
     from e3nn.nn import FullyConnectedNet
+
+    _registered = torch.serialization.get_safe_globals()
+# Leaving takes back all that was allowed inside: slices, as it should, and what parts of torch allow on first import.
+torch.serialization.add_safe_globals([each for each in _registered if each is not slice])
 
 __all__ = ["FullyConnectedNet", "o3"]
