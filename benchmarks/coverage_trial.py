@@ -79,7 +79,9 @@ class Row:
             len(trials),
             tuple(float(share) for share in np.mean([trial.inside for trial in trials], axis=0)),
             float(np.sqrt(np.mean([trial.z**2 for trial in trials]))),
-            float(np.median([trial.std_model / trial.std_sampling for trial in trials])),
+            float(
+                np.median([trial.std_model / trial.std_sampling if trial.std_sampling else np.nan for trial in trials])
+            ),
             float(np.median([trial.std_h for trial in trials])),
             float(np.mean([trial.warned for trial in trials])),
         )
