@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from ase.units import kB
-from coverage_trial import Array, Bar
-from scipy.signal import lfilter
-from scipy.stats import norm
+from coverage_trial import Array, Bar, correlated
 
 from ase_uq import reweight
 from ase_uq.reweighting.multistate import interleaved, mbar_log_weights
@@ -64,12 +62,5 @@ def coverage(*, repeats: int) -> list[Bar]:
 
 
 def _sample(rng: np.random.Generator, centres: Array, stiffness: float, frames: int, memory: float) -> Array:
-    parts = []
-    for centre in centres:
-        energy = WELLS + 0.5 * stiffness * (GRID - centre) ** 2
-        cumulative = np.cumsum(np.exp(energy.min() - energy))
-        noise = rng.normal(size=frames)
-        noise[1:] *= np.sqrt(1.0 - memory**2)
-        ranks = norm.cdf(lfilter([1.0], [1.0, -memory], noise))
-        parts.append(np.interp(ranks, cumulative / cumulative[-1], GRID))
-    return np.concatenate(parts)
+    energies = [WELLS + 0.5 * stiffness * (GRID - centre) ** 2 for centre in centres]
+    return np.concatenate([correlated(rng, GRID, energy, frames, memory) for energy in energies])

@@ -9,6 +9,7 @@ import numpy as np
 from ase.units import kB
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.signal import lfilter
 
 from ase_uq import reweight
 from ase_uq.reweighting import ReweightResult
@@ -78,7 +79,9 @@ class Row:
             len(trials),
             tuple(float(share) for share in np.mean([trial.inside for trial in trials], axis=0)),
             float(np.sqrt(np.mean([trial.z**2 for trial in trials]))),
-            float(np.median([trial.std_model / trial.std_sampling for trial in trials])),
+            float(
+                np.median([trial.std_model / trial.std_sampling if trial.std_sampling else np.nan for trial in trials])
+            ),
             float(np.median([trial.std_h for trial in trials])),
             float(np.mean([trial.warned for trial in trials])),
         )
@@ -121,6 +124,54 @@ class Bar:
         warned = [any(g.failed and g.name.startswith(short) for g in result.gates) for result in results]
         held = tuple(float(np.mean(away < stats.norm.isf(0.5 - 0.5 * level))) for level in LEVELS)
         return cls(case, len(means), float(np.median(errors) / means.std(ddof=1)), held, float(np.mean(warned)))
+
+
+@dataclass(frozen=True, slots=True)
+class FitTrial:
+    """One calibration, judged on other frames.
+
+    `coverage` is the share of their errors inside the intervals, `ratio` alpha over the true one, `near` whether the
+    two are within two of alpha's own errors, `warnings` what the calibration said.
+    """
+
+    coverage: tuple[float, ...]
+    ratio: float
+    near: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Many calibrations of one quantity.
+
+    `coverage` is the mean over the repeats and `coverage_error` its standard error, from their scatter; `alpha` the
+    median of alpha over the true one, `near` the share within two of its own errors, `warned` the share in which the
+    calibration said what the case is about.
+    """
+
+    case: str
+    quantity: str
+    repeats: int
+    coverage: tuple[float, ...]
+    coverage_error: tuple[float, ...]
+    alpha: float | None
+    near: float | None
+    warned: float
+
+    @classmethod
+    def of(cls, case: str, quantity: str, trials: Sequence[FitTrial], *, word: str = "", one_alpha: bool = True) -> Fit:
+        """Count; `word` is what a warning must contain, and without one true alpha none is compared."""
+        shares = np.array([trial.coverage for trial in trials])
+        return cls(
+            case,
+            quantity,
+            len(trials),
+            tuple(float(share) for share in shares.mean(axis=0)),
+            tuple(float(share) for share in shares.std(axis=0, ddof=1) / np.sqrt(len(trials))),
+            float(np.median([trial.ratio for trial in trials])) if one_alpha else None,
+            float(np.mean([trial.near for trial in trials])) if one_alpha else None,
+            float(np.mean([any(word in text for text in trial.warnings) for trial in trials])),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +240,15 @@ def compare(driven: Mapping[str, Array], run: Run, members: Sequence[Mapping[str
             own[i, k] = member[name].mean(), sampling_error(member[name]).std
     means = np.array([series.mean() for series in driven.values()])
     return Comparison(tuple(driven), means, *np.moveaxis(reweighed, 2, 0), *np.moveaxis(own, 2, 0))
+
+
+def correlated(rng: np.random.Generator, grid: Array, energy: Array, frames: int, memory: float) -> Array:
+    """Draw a series (frames,) from exp(-energy), in kT on a grid; ranks remember the last one, the density is exact."""
+    cumulative = np.cumsum(np.exp(energy.min() - energy))
+    noise = rng.normal(size=frames)
+    noise[1:] *= np.sqrt(1.0 - memory**2)
+    ranks = stats.norm.cdf(lfilter([1.0], [1.0, -memory], noise))
+    return np.interp(ranks, cumulative / cumulative[-1], grid)
 
 
 def joined(runs: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from ase_uq.validation.student_t import Method, inefficiency_in_order, scale_squared, scale_variance
 
@@ -17,7 +18,7 @@ Array = NDArray[np.float64]
 POORLY_KNOWN = 0.2  # relative standard error of alpha from which on the user is told
 ONE_SIDED = 0.9  # share of errors with one sign from which on an offset is suspected
 DISAGREEMENT = 1.5  # ratio of two estimates of alpha from which on the model of one alpha is doubted
-_SIGNIFICANT = 3.0  # standard errors between kinds
+_FALSE_ALARMS = 0.05  # probability that kinds which want one factor are told apart, over all pairs of a grouping
 _FEWEST_OF_A_KIND = 10
 _FEWEST_SIGNS = 20
 _CORRELATED = 2.0  # inefficiency along the file from which on the user is told
@@ -111,11 +112,13 @@ def _one_factor(f: Findings) -> Iterator[str]:
             f"from the moment): one factor does not describe all of these {f.values}."
         )
     for grouping, labels in f.kinds.items():
-        found = _scales_by_kind(f, labels)
+        pairs = list(combinations(sorted(_scales_by_kind(f, labels), key=lambda kind: -kind[1]), 2))
+        # Many pairs differ somewhere by chance: each is asked for more.
+        significant = norm.isf(0.5 * _FALSE_ALARMS / max(len(pairs), 1))
         apart = [
-            (high, low) if high[1] > low[1] else (low, high)
-            for high, low in combinations(found, 2)
-            if abs(high[1] - low[1]) > max(np.log(DISAGREEMENT), _SIGNIFICANT * np.hypot(high[2], low[2]))
+            (high, low)
+            for high, low in pairs
+            if high[1] - low[1] > max(np.log(DISAGREEMENT), significant * np.hypot(high[2], low[2]))
         ]
         if apart:
             (most, top, _), (least, bottom, _) = max(apart, key=lambda pair: pair[0][1] - pair[1][1])

@@ -361,6 +361,41 @@ def test_kinds_that_want_different_factors_are_named_with_four_members():
     assert same.warnings == ()
 
 
+def share_of_warned_kinds(*, n_members, names, n_each, repeats_of_a_frame=1, factor=1.0):
+    """Share of 60 sets in which the last of the kinds, whose errors are `factor` times as large, is told apart."""
+    said = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        n = len(names) * n_each
+        kinds = rng.permutation(np.repeat(names, n_each))
+        members, reference = rng.normal(size=(n_members, n)), rng.normal(size=n)
+        reference *= np.where(kinds == names[-1], factor, 1.0)
+        of_frame = np.repeat(np.arange(n), repeats_of_a_frame)
+        fitted = calibrate(
+            reference=reference[of_frame],
+            members=members[:, of_frame],
+            groups=of_frame,
+            kinds={"config_type": kinds[of_frame]},
+        )
+        said.append(any("want different factors" in text for text in fitted.warnings))
+    return np.mean(said)
+
+
+@pytest.mark.parametrize(("n_members", "factor", "at_least"), [(4, 2.5, 0.85), (8, 2.0, 0.8), (16, 2.0, 0.9)])
+def test_kinds_are_told_apart_by_fifty_structures_of_each(n_members, factor, at_least):
+    # Intervals of one kind then hold 80, those of the other 55 % of its errors.
+    assert share_of_warned_kinds(n_members=n_members, names=["a", "b"], n_each=50, factor=factor) >= at_least
+
+
+@pytest.mark.parametrize(
+    ("n_members", "names", "repeats_of_a_frame"), [(4, ["a", "b"], 1), (8, list("abcdef"), 1), (8, ["a", "b"], 9)]
+)
+def test_kinds_that_are_alike_are_not_told_apart(n_members, names, repeats_of_a_frame):
+    # Components of the forces of one frame are no independent errors.
+    said = share_of_warned_kinds(n_members=n_members, names=names, n_each=20, repeats_of_a_frame=repeats_of_a_frame)
+    assert said <= 0.1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
