@@ -49,7 +49,7 @@ from ase_uq.report.style import write_png
 FULL: dict[str, dict[str, int]] = {
     "gaussian": {"repeats": 1000},
     "liquid": {"repeats": 200, "steps": 8000, "replicas": 4},
-    "biased": {"repeats": 200, "frames": 600},
+    "biased": {"repeats": 200, "frames": 2000},
     "model": {"steps": 16000, "equilibration": 2000},
     "vibrating": {"repeats": 200, "frames": 20000},
     "mbar": {"repeats": 200},

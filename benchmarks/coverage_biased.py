@@ -19,7 +19,7 @@ dynamics. Each is evaluated by a `BiasedCalculator`, written by an `UncertaintyL
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,16 +138,16 @@ def on_distance(curve: Curve, atoms: Atoms) -> tuple[Array, Array]:
 def coverage(*, repeats: int, frames: int) -> list[Row]:
     """Return the rows of all cases."""
     rows = []
-    for case in CASES:
+    for i, case in enumerate(CASES):
         found: dict[str, list[Trial]] = {}
         for seed in range(repeats):
-            for name, trial in _trials(case, seed, frames):
+            for name, trial in _trials(case, [i, seed], frames):
                 found.setdefault(name, []).append(trial)
         rows += [Row.of(f"biased: {case.name}", name, "cea", trials) for name, trials in found.items()]
     return rows
 
 
-def _trials(case: Case, seed: int, frames: int) -> Iterator[tuple[str, Trial]]:
+def _trials(case: Case, seed: Sequence[int], frames: int) -> Iterator[tuple[str, Trial]]:
     rng = np.random.default_rng(seed)
     drawn = WIDTHS * rng.normal(size=(N_MEMBERS + 1, 3))
     model = Committee(case.well, drawn[1:] / ALPHA)
