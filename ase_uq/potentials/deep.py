@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,5 +96,10 @@ class DeepEnsemble(nn.Module):
         return size if size > 1 and stackable(list(self.members)) else 1
 
     def config(self) -> dict[str, Any]:
-        """Return what `from_config` needs to build the same architecture."""
-        return {"members": [member.config() for member in self.members]}  # type: ignore[operator]
+        """Return the members, see `ase_uq.potentials.stored`."""
+        return {"members": list(self.members)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> DeepEnsemble:
+        """Join members."""
+        return cls(config["members"])

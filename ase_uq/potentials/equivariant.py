@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -130,6 +130,11 @@ class EquivariantPotential(nn.Module):
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return dict(self._config)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> EquivariantPotential:
+        """Construct a potential of the same architecture, with the initial weights of its seed."""
+        return cls(**config)
 
     def set_reference(self, *, shifts: Sequence[float], scale: float, mean_neighbours: float) -> None:
         """Fix the constants of the training set: eV per element, eV/Å of the forces, neighbours per atom."""

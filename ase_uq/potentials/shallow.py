@@ -22,6 +22,7 @@ Kellner & Ceriotti, Mach. Learn.: Sci. Technol. 5, 035006 (2024), arXiv:2402.166
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -146,6 +147,10 @@ class ShallowEnsemble(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def config(self) -> dict[str, Any]:
-        """Return what is needed to build the same architecture."""
-        exact = {"exact_spread": True} if self.exact_spread else {}
-        return {"potential": self.potential.config(), "n_members": self.n_members, **exact}
+        """Return the body and the number of heads, see `ase_uq.potentials.stored`."""
+        return {"potential": self.potential, "n_members": self.n_members, "exact_spread": self.exact_spread}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ShallowEnsemble:
+        """Put heads on a body."""
+        return cls(**config)

@@ -199,7 +199,7 @@ def test_fresh_noise_leaves_vectors_alone():
 
 def test_a_foreign_model_says_how_it_is_kept(tmp_path):
     model = MemberUncertainty(sample_members(make_variational(ForeignPotential(), layers=EVERYWHERE), 2))
-    with pytest.raises(InputError, match="draws from a foreign potential .ForeignPotential.*state_dict"):
+    with pytest.raises(InputError, match="to be stored, ForeignPotential is none.*state_dict"):
         save(model, tmp_path / "model.pt")
 
 

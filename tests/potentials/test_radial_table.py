@@ -66,7 +66,7 @@ def test_members_with_unlike_tables_are_not_stacked():
 
 def test_a_copy_for_inference_is_not_saved(tmp_path):
     made = DeepEnsemble([potential(seed, **SINGLE) for seed in range(2)])
-    with pytest.raises(InputError, match="save the original"):
+    with pytest.raises(InputError, match="store the original"):
         save(MemberUncertainty(made.for_inference()), tmp_path / "model.pt")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -129,8 +129,13 @@ class VariationalEnsemble(nn.Module):
         return twin
 
     def config(self) -> dict[str, Any]:
-        """Return what builds the same architecture and the same draws."""
-        return {"potential": self.potential.config(), "n_members": self.n_members, "seed": self.seed}
+        """Return the potential, the number of draws and their seed, see `ase_uq.potentials.stored`."""
+        return {"potential": self.potential, "n_members": self.n_members, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> VariationalEnsemble:
+        """Draw members of a potential."""
+        return cls(**config)
 
     def _constants(self, graph: Graph) -> Tensor:
         species = self.potential.rates.species(graph)

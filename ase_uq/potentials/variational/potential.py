@@ -122,8 +122,13 @@ class VariationalPotential(nn.Module):
         return [module for module in self.modules() if isinstance(module, NoisyMap)]
 
     def config(self) -> dict[str, Any]:
-        """Return what builds the same architecture."""
-        return {"potential": self.body.config(), **copy.deepcopy(self._options)}
+        """Return the body and the options of the noise, see `ase_uq.potentials.stored`."""
+        return {"potential": self.body, **copy.deepcopy(self._options)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> VariationalPotential:
+        """Put noise on the weights of a body that has none yet."""
+        return cls(**config)
 
     def energies(self, graph: Graph) -> Tensor:
         """Return the total energies of one draw, or of the mean weights, (1, S) float64, eV.
