@@ -6,7 +6,7 @@ The file is what `torch.save` makes of a dictionary with exactly these entries:
 entry        content
 ===========  ==========================================================================
 format       "ase_uq"
-version      1
+version      2; 1 is read, too
 description  JSON: architecture, calibration factors and what they were fitted on, training, versions
 state        name -> tensor
 hash         SHA-256 over the description and the tensors
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,37 +30,10 @@ from torch import Tensor
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
 from ase_uq.models.members import MemberUncertainty
-from ase_uq.potentials import (
-    DeepEnsemble,
-    EquivariantPotential,
-    ShallowEnsemble,
-    VariationalEnsemble,
-    VariationalPotential,
-)
+from ase_uq.potentials.stored import build, describe, from_old
 
-FORMAT, VERSION = "ase_uq", 1
+FORMAT, VERSION = "ase_uq", 2
 ENTRIES = {"format", "version", "description", "state", "hash"}
-
-
-def _variational(config: Mapping[str, Any]) -> VariationalPotential:
-    return VariationalPotential(
-        EquivariantPotential(**config["potential"]), **{name: config[name] for name in config if name != "potential"}
-    )
-
-
-# Every class that a model file may name, with how it is built from its `config()`.
-BUILDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "EquivariantPotential": lambda config: EquivariantPotential(**config),
-    "ShallowEnsemble": lambda config: ShallowEnsemble(
-        EquivariantPotential(**config["potential"]),
-        n_members=config["n_members"],
-        exact_spread=config.get("exact_spread", False),
-    ),
-    "VariationalEnsemble": lambda config: VariationalEnsemble(
-        _variational(config["potential"]), config["n_members"], seed=config["seed"]
-    ),
-    "DeepEnsemble": lambda config: DeepEnsemble([EquivariantPotential(**member) for member in config["members"]]),
-}
 
 
 def save(model: MemberUncertainty, path: str | Path) -> None:
@@ -71,24 +44,15 @@ def save(model: MemberUncertainty, path: str | Path) -> None:
     InputError
         For a model that is not made of our own potentials (a committee of ASE calculators, say).
     """
-    potential: Any = getattr(model, "potential", None)
-    if not isinstance(model, MemberUncertainty) or type(potential).__name__ not in BUILDERS:
+    if not isinstance(model, MemberUncertainty):
         raise InputError(
             f"`model` must be made of potentials of ase_uq to be saved, got {type(model).__name__}; "
             "keep foreign calculators as a script that builds them."
         )
-    if not hasattr(getattr(getattr(potential, "potential", None), "body", EquivariantPotential), "config"):
-        body = type(potential.potential.body).__name__
-        raise InputError(
-            f"`model` draws from a foreign potential ({body}), whose architecture a model file cannot hold; keep "
-            "`model.potential.potential.state_dict()` with torch.save, and the script that builds it."
-        )
-    if any(".table." in name for name in potential.state_dict()):
-        raise InputError("`model` holds a copy made for inference, whose networks are gone; save the original.")
+    potential: Any = model.potential
     description = json.dumps(
         {
-            "potential": type(potential).__name__,
-            "config": potential.config(),
+            "potential": describe(potential),
             "alpha": model.alpha,
             "alpha_forces": model.alpha_forces,
             "alpha_stress": model.alpha_stress,
@@ -146,10 +110,10 @@ def load(path: str | Path, **evaluation: Any) -> MemberUncertainty:
     if content["hash"] != _hash(content["description"], content["state"]):
         raise InputError(f"`{path}` does not match its own hash; it was altered or damaged, use another copy.")
     description = json.loads(content["description"])
-    if description["potential"] not in BUILDERS:
-        raise InputError(f"`{path}` holds a {description['potential']}, which this ase_uq does not know; upgrade it.")
     try:
-        potential = BUILDERS[description["potential"]](description["config"])
+        old = content["version"] == 1
+        made_of = description["potential"]
+        potential = from_old(made_of, description["config"]) if old else build(made_of)
         potential.load_state_dict(content["state"])
     except (TypeError, KeyError, RuntimeError) as e:
         written = description["versions"]["ase_uq"]

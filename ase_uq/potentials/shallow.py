@@ -22,13 +22,15 @@ Kellner & Ceriotti, Mach. Learn.: Sci. Technol. 5, 035006 (2024), arXiv:2402.166
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.potentials.base import FeaturePotential, SupportsInference
+from ase_uq.potentials.abilities import Abilities, Compilable, inference_copy
+from ase_uq.potentials.base import FeaturePotential
 from ase_uq.potentials.elements import element_indices, species_of
 from ase_uq.potentials.graph import Graph
 
@@ -65,9 +67,6 @@ class ShallowEnsemble(nn.Module):
     torch.Size([16, 1])
     """
 
-    shares_body = True
-    pinned_mean = True
-    """The mean over heads is the body, and carries nothing of their scatter."""
     centre: Tensor
     indices: Tensor
 
@@ -136,9 +135,33 @@ class ShallowEnsemble(nn.Module):
     def for_inference(self) -> ShallowEnsemble:
         """Return a copy with fixed weights and the body prepared for evaluation only, see there."""
         twin = copy.deepcopy(self).requires_grad_(False)
-        if isinstance(self.potential, SupportsInference):
-            twin.potential = self.potential.for_inference()
+        twin.potential = inference_copy(self.potential)
         return twin
+
+    def abilities(self) -> Abilities:
+        """Return what the heads are: their mean is the body, and carries nothing of their scatter."""
+        return Abilities(elements=self.elements, shares_body=True, pinned_mean=True, exact_spread=self.exact_spread)
+
+    def underlying(self) -> FeaturePotential:
+        """Return the body."""
+        return self.potential
+
+    def representative(self) -> FeaturePotential:
+        """Return the body."""
+        return self.potential
+
+    def compilable_parts(self) -> list[ShallowEnsemble]:
+        """Return itself if the body can be compiled as it is."""
+        # A package is found by the sizes of the weights: of this class alone it is known what is done with them.
+        body: Any = self.potential
+        whole = isinstance(body, Compilable) and list(body.compilable_parts()) == [body]
+        return [self] if whole and type(self) is ShallowEnsemble else []
+
+    def architecture(self) -> Mapping[str, Any]:
+        """Return that of the body; how many heads there are is a size of their weights."""
+        body: Any = self.potential
+        found: Mapping[str, Any] = body.architecture()
+        return found
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Files from before there were centres.
@@ -146,6 +169,10 @@ class ShallowEnsemble(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def config(self) -> dict[str, Any]:
-        """Return what is needed to build the same architecture."""
-        exact = {"exact_spread": True} if self.exact_spread else {}
-        return {"potential": self.potential.config(), "n_members": self.n_members, **exact}
+        """Return the body and the number of heads, see `ase_uq.potentials.stored`."""
+        return {"potential": self.potential, "n_members": self.n_members, "exact_spread": self.exact_spread}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ShallowEnsemble:
+        """Put heads on a body."""
+        return cls(**config)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ase_uq.potentials import FeaturePotential
+from ase_uq.potentials.abilities import RefitsReadout
 from ase_uq.training.balance import balanced
 from ase_uq.training.batches import Batches
 from ase_uq.training.constants import refit_constants
@@ -69,7 +69,7 @@ def finish_body(
     """
     began = time.monotonic()
     refit_constants(potential, train)
-    if not (isinstance(potential, FeaturePotential) and hasattr(potential, "move_readout")):
+    if not isinstance(potential, RefitsReadout):
         return None
     weights, seed = _last_weights(potential, valid, settings), settings.seed
     left = None if minutes is None else max(0.0, 60.0 * minutes - (time.monotonic() - began))

@@ -199,7 +199,7 @@ def test_fresh_noise_leaves_vectors_alone():
 
 def test_a_foreign_model_says_how_it_is_kept(tmp_path):
     model = MemberUncertainty(sample_members(make_variational(ForeignPotential(), layers=EVERYWHERE), 2))
-    with pytest.raises(InputError, match="draws from a foreign potential .ForeignPotential.*state_dict"):
+    with pytest.raises(InputError, match="to be stored, ForeignPotential is none.*state_dict"):
         save(model, tmp_path / "model.pt")
 
 
@@ -213,7 +213,9 @@ def test_a_memory_limit_counts_draws_one_by_one():
     found = tight.predict(atoms)
     np.testing.assert_allclose(found.energy_members, free.energy_members, rtol=1e-11)
     np.testing.assert_allclose(found.forces_var, free.forces_var, rtol=1e-9)
-    assert [len(part[0]) for part in tight._evaluator.potential._parts(build_graph(atoms, 4.0))] == [2, 2, 2, 1]
+    graph = build_graph(atoms, 4.0)
+    parts = ensemble.parts(graph, at_once=tight._evaluator.memory.members_at_once(graph))
+    assert [part.n_copies for part in parts] == [2, 2, 2, 1]
     with pytest.raises(InputError, match="for one member"):
         MemberUncertainty(ensemble, memory_limit=0.5 * needed).predict(atoms)
 
