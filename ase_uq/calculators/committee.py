@@ -14,7 +14,8 @@ from ase.calculators.calculator import BaseCalculator
 from ase_uq.calculators.member_alignment import MemberOffsets, check_zeros
 from ase_uq.calculators.plain_values import PlainValues, has_stress, plain_values
 from ase_uq.errors import InputError
-from ase_uq.uncertainty.prediction import ON_REQUEST, STANDARD, UNCERTAINTY, Prediction, checked_factor
+from ase_uq.uncertainty.checks import checked_factor
+from ase_uq.uncertainty.prediction import ON_REQUEST, STANDARD, UNCERTAINTY, Prediction
 
 
 class CommitteeUncertainty:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,8 +18,10 @@ from ase_uq.errors import InputError
 from ase_uq.models.evaluator import Evaluator
 from ase_uq.potentials import Potential
 from ase_uq.potentials.graph import Graph, Neighbours, build_graph, collate
+from ase_uq.uncertainty.blend import Target
+from ase_uq.uncertainty.checks import checked_factor
 from ase_uq.uncertainty.force_variance import ForceVariance
-from ase_uq.uncertainty.prediction import ON_REQUEST, STANDARD, UNCERTAINTY, Prediction, checked_factor
+from ase_uq.uncertainty.prediction import ON_REQUEST, STANDARD, UNCERTAINTY, Prediction
 
 Array = NDArray[np.float64]
 
@@ -163,7 +165,7 @@ class MemberUncertainty:
         atoms: Atoms,
         *,
         forces_var: ForceVariance,
-        combine: Callable[[Array], Array] | None = None,
+        combine: Target | None = None,
     ) -> Prediction:
         """Evaluate one structure with as few backward passes as `forces_var` needs; see `CombiningModel`."""
         chosen = forces_var.directions(self.n_members) if self._evaluator.shares_body else None
