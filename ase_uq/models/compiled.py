@@ -27,11 +27,9 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from ase_uq.potentials import EquivariantPotential, Evaluation, ShallowEnsemble, joined, voigt
+from ase_uq.potentials import Evaluation, joined, voigt
 from ase_uq.potentials.graph import Graph, build_graph
 from ase_uq.uncertainty.blend import Target
-
-Compilable = ShallowEnsemble | EquivariantPotential
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +46,13 @@ def cache_folder() -> Path:
 
 
 class CompiledPotential:
-    """A compiled shallow ensemble, or compiled potentials of one architecture.
+    """Compiled potentials of one architecture.
 
     Parameters
     ----------
     potentials
-        One `ShallowEnsemble`, or the members of a `DeepEnsemble`; on the CPU, with fixed weights.
+        What `compilable_parts()` of a potential returns, see `ase_uq.potentials.abilities`: one whole ensemble with a
+        shared body, or independent members of one architecture; on the CPU, with fixed weights.
     folder
         Where packages are kept, `cache_folder()` by default.
 
@@ -63,7 +62,7 @@ class CompiledPotential:
     that fails, for want of a compiler say, `evaluate` returns `None` from then on, after one warning.
     """
 
-    def __init__(self, potentials: Sequence[Compilable], *, folder: Path | None = None) -> None:
+    def __init__(self, potentials: Sequence[Any], *, folder: Path | None = None) -> None:
         self.potential = potentials[0]
         self.folder = cache_folder() if folder is None else Path(folder)
         self._weights = [tuple(_weights(potential).values()) for potential in potentials]
@@ -148,24 +147,23 @@ def _rule(target: Target, alpha: float, n_members: int) -> tuple[Tensor, Tensor]
     return torch.tensor(scalars, dtype=torch.float64), torch.as_tensor(shift, dtype=torch.float64)
 
 
-def _example(potential: Compilable) -> tuple[Tensor, ...]:
+def _example(potential: Any) -> tuple[Tensor, ...]:
     # Tracing takes sizes that happen to be equal for the same: a made-up system whose sizes no tensor of a model has.
     atoms = Atoms(f"{potential.elements[0]}1009", positions=np.random.default_rng(0).uniform(size=(1009, 3)))
     atoms.positions *= 3.0 * potential.cutoff
     return _inputs(build_graph(atoms, potential.cutoff))
 
 
-def _weights(potential: Compilable) -> dict[str, Tensor]:
+def _weights(potential: Any) -> dict[str, Tensor]:
     # Buffers that are not in the state follow from the architecture; they become constants of the package.
     return {f"potential.{name}": value.detach().contiguous() for name, value in sorted(potential.state_dict().items())}
 
 
-def _key(potential: Compilable, threads: int) -> str:
+def _key(potential: Any, threads: int) -> str:
     # A package is machine code: for one version of torch, one kind of processor and a number of threads.
     processor = f"{_processor()} {torch.backends.cpu.get_cpu_capability()} {threads}"
     shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in _weights(potential).items()]
-    body = potential.potential if isinstance(potential, ShallowEnsemble) else potential
-    architecture = {**body.config(), "seed": None}  # of the initial weights
+    architecture = dict(potential.architecture())
     digest = hashlib.sha256(f"{VERSION} {torch.__version__} {processor} {architecture} {shapes}".encode())
     return digest.hexdigest()[:24]
 
@@ -179,7 +177,7 @@ def _processor() -> str:
     return " ".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _build(potential: Compilable, n_directions: int, path: Path, threads: int) -> None:
+def _build(potential: Any, n_directions: int, path: Path, threads: int) -> None:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     logger.info("compiling a model of this architecture, about a minute; it is kept as %s", path)
@@ -207,15 +205,16 @@ def _build(potential: Compilable, n_directions: int, path: Path, threads: int) -
 class _Energies(torch.nn.Module):
     """Energies of members as a module that can be called with other weights."""
 
-    def __init__(self, potential: Compilable) -> None:
+    def __init__(self, potential: Any) -> None:
         super().__init__()
         self.potential = potential
 
     def forward(self, graph: Graph) -> Tensor:
-        return self.potential.energies(graph)[:, 0]
+        energies: Tensor = self.potential.energies(graph)
+        return energies[:, 0]
 
 
-def _function(potential: Compilable, names: list[str]) -> Any:
+def _function(potential: Any, names: list[str]) -> Any:
     model = _Energies(potential)
 
     def energies_and_derivatives(

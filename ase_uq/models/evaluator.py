@@ -14,19 +14,12 @@ from scipy.linalg import helmert
 
 from ase_uq.errors import InputError
 from ase_uq.models.compiled import CompiledPotential
-from ase_uq.potentials import (
-    DeepEnsemble,
-    Evaluation,
-    Potential,
-    ShallowEnsemble,
-    SupportsInference,
-    VariationalEnsemble,
-    evaluate,
-)
+from ase_uq.potentials import Evaluation, Potential, SupportsInference, evaluate
+from ase_uq.potentials.abilities import Compilable, abilities_of
+from ase_uq.potentials.base import Divisible
 from ase_uq.potentials.device import checked_device
 from ase_uq.potentials.graph import Graph
 from ase_uq.potentials.memory import MemoryCap
-from ase_uq.potentials.stack import stackable
 from ase_uq.uncertainty.blend import Target
 
 Array = NDArray[np.float64]
@@ -70,7 +63,7 @@ class Evaluator:
         if compile not in ("auto", "off"):
             raise InputError(f"`compile` must be 'auto' or 'off', got {compile!r}; choose one.")
         self.device = checked_device(device)
-        self.shares_body = bool(getattr(potential, "shares_body", False))
+        self.shares_body = abilities_of(potential).shares_body
         self.potential = _prepared(potential, self.device)
         self.memory: MemoryCap | None = None
         if memory_limit is not None:
@@ -84,16 +77,16 @@ class Evaluator:
 
     def members(self, graph: Graph) -> Evaluation:
         """Evaluate every member, with forces and, where a cell is periodic, stress."""
-        self._check_memory(graph)
+        at_once = self._members_at_once(graph)
         if self.compiled is not None and graph.n_structures == 1:
             found = self._compiled_members(self.compiled, graph)
             if found is not None:
                 return found
-        return evaluate(self.potential, graph.to(self.device), stress=bool(graph.periodic.any()))
+        return evaluate(self.potential, graph.to(self.device), stress=bool(graph.periodic.any()), at_once=at_once)
 
     def means(self, graph: Graph) -> Evaluation:
         """Evaluate the energies of every member, and the derivatives of their mean: one row of forces and stresses."""
-        self._check_memory(graph)
+        self._members_at_once(graph)
         return evaluate(
             self.potential,
             graph.to(self.device),
@@ -115,7 +108,7 @@ class Evaluator:
         alpha
             Calibration factor.
         """
-        self._check_memory(graph)
+        self._members_at_once(graph)
         if self.compiled is not None:
             target = Target() if combine is None else combine
             found = self.compiled.evaluate(graph, directions=torch.from_numpy(directions), alpha=alpha, target=target)
@@ -157,9 +150,8 @@ class Evaluator:
             else found.stresses[0] + torch.einsum("km,ksx->msx", basis, found.stresses[1:]),
         )
 
-    def _check_memory(self, graph: Graph) -> None:
-        if self.memory is not None:
-            self.memory.members_at_once(graph)
+    def _members_at_once(self, graph: Graph) -> int | None:
+        return None if self.memory is None else self.memory.members_at_once(graph)
 
 
 def _coefficients(energies: Array, combine: Target | None, alpha: float) -> Array:
@@ -180,19 +172,12 @@ def _prepared(potential: Potential, device: torch.device) -> Potential:
 
 
 def _memory_cap(potential: Any, gigabytes: float) -> MemoryCap:
-    if isinstance(potential, VariationalEnsemble) and not potential.shares_body:
-        potential.memory_cap = MemoryCap.of(potential.potential, gigabytes)
-        return potential.memory_cap
-    if not isinstance(potential, DeepEnsemble):
-        return MemoryCap.of(potential, gigabytes)
-    # The ensemble is a copy of ours; the member that takes most decides.
-    caps = [MemoryCap.of(member, gigabytes) for member in potential.members]
-    potential.memory_cap = max(caps, key=lambda cap: cap.per_row + cap.per_edge)
-    return potential.memory_cap
+    units = (potential.units() if isinstance(potential, Divisible) else ()) or (potential,)
+    # The member that takes most decides.
+    caps = [MemoryCap.of(unit, gigabytes) for unit in units]
+    return max(caps, key=lambda cap: cap.per_row + cap.per_edge)
 
 
-def _compiled(potential: Any) -> CompiledPotential | None:
-    copies: list[Any] = list(potential.members) if isinstance(potential, DeepEnsemble) else [potential]
-    # A package is found by the sizes of the weights: of these classes alone it is known what is done with them.
-    bodies: list[Any] = [potential.potential] if type(potential) is ShallowEnsemble else copies
-    return CompiledPotential(copies) if stackable(bodies) else None
+def _compiled(potential: Potential) -> CompiledPotential | None:
+    parts = potential.compilable_parts() if isinstance(potential, Compilable) else ()
+    return CompiledPotential(parts) if parts else None

@@ -57,7 +57,8 @@ from torch import Tensor
 
 from ase_uq.errors import InputError
 from ase_uq.models.members import MemberUncertainty
-from ase_uq.potentials import DeepEnsemble, FeaturePotential, ShallowEnsemble
+from ase_uq.potentials import FeaturePotential, ShallowEnsemble
+from ase_uq.potentials.abilities import representative
 from ase_uq.potentials.graph import build_graph
 
 Array = NDArray[np.float64]
@@ -146,10 +147,7 @@ class LLPRUncertainty(MemberUncertainty):
             For a potential without last-layer features, no frames, or frames that do not differ in more than their
             compositions, from which nothing follows.
         """
-        if isinstance(potential, ShallowEnsemble):
-            potential = potential.potential
-        elif isinstance(potential, DeepEnsemble):
-            potential = potential.members[0]
+        potential = representative(potential)
         if not isinstance(potential, FeaturePotential):
             raise InputError(
                 f"`potential` must have last-layer features, {type(potential).__name__} has none; "

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
 from ase_uq.models.evaluator import Evaluator
-from ase_uq.potentials import Evaluation, Potential
+from ase_uq.potentials import Evaluation, Potential, abilities_of
 from ase_uq.potentials.graph import Graph, Neighbours, build_graph, collate
 from ase_uq.potentials.label_noise import NoisyPotential
 from ase_uq.potentials.stored import build, describe
@@ -85,6 +85,7 @@ class MemberUncertainty:
                 "join several in DeepEnsemble([...]), or draw them with sample_members."
             )
         self.potential = potential
+        self._abilities = abilities_of(potential)
         self._set_factors(alpha, alpha_forces, alpha_stress)
         self.calibration = None if calibration is None else dict(calibration)
         self.training = None if training is None else dict(training)
@@ -105,27 +106,27 @@ class MemberUncertainty:
     @property
     def mean_share(self) -> float:
         """Share of the members' variance that their mean carries: 1/M, or 0 where members are pinned to their mean."""
-        return 0.0 if getattr(self.potential, "pinned_mean", False) else 1.0 / self.n_members
+        return 0.0 if self._abilities.pinned_mean else 1.0 / self.n_members
 
     @property
     def dof(self) -> float:
         """Degrees of freedom of the spread: M - 1, or infinite where the members have an exact covariance."""
-        return np.inf if getattr(self.potential, "exact_spread", False) else self.n_members - 1.0
+        return np.inf if self._abilities.exact_spread else self.n_members - 1.0
 
     @property
     def elements(self) -> tuple[str, ...] | None:
         """Chemical symbols the potential knows, or `None` if it does not say."""
-        return getattr(self.potential, "elements", None)
+        return self._abilities.elements
 
     @property
     def usual_forces_var(self) -> str:
         """What `ase-uq md` takes for the variance of forces where nothing is said."""
-        return str(getattr(self.potential, "usual_forces_var", "exact"))
+        return self._abilities.usual_forces_var
 
     @property
     def description(self) -> str:
         """What it is made of, for the log: the kind of potential, M, and the seed where members are drawn."""
-        seed = getattr(self.potential, "seed", None)
+        seed = self._abilities.seed
         drawn = "" if seed is None else f" drawn with seed {seed}"
         return f"{type(self.potential).__name__}, {self.n_members} members{drawn}"
 

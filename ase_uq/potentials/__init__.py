@@ -1,6 +1,16 @@
 """Potentials: torch modules that turn a graph into member energies."""
 
-from ase_uq.potentials.base import Evaluation, FeaturePotential, Potential, SupportsInference, evaluate, joined, voigt
+from ase_uq.potentials.abilities import Abilities, SupportsInference, abilities_of
+from ase_uq.potentials.architectures import ARCHITECTURES
+from ase_uq.potentials.base import (
+    Evaluation,
+    FeaturePotential,
+    Potential,
+    TrainablePotential,
+    evaluate,
+    joined,
+    voigt,
+)
 from ase_uq.potentials.deep import DeepEnsemble
 from ase_uq.potentials.equivariant import EquivariantPotential
 from ase_uq.potentials.mace import MACEPotential
@@ -10,6 +20,8 @@ from ase_uq.potentials.variational.ensemble import VariationalEnsemble
 from ase_uq.potentials.variational.potential import VariationalPotential
 
 __all__ = [
+    "ARCHITECTURES",
+    "Abilities",
     "DeepEnsemble",
     "EquivariantPotential",
     "Evaluation",
@@ -18,8 +30,10 @@ __all__ = [
     "Potential",
     "ShallowEnsemble",
     "SupportsInference",
+    "TrainablePotential",
     "VariationalEnsemble",
     "VariationalPotential",
+    "abilities_of",
     "evaluate",
     "joined",
     "kl_divergence",

@@ -1,5 +1,7 @@
 """`Potential`, the protocol of every potential, and `evaluate`, the one place where energies are differentiated.
 
+`evaluate` asks a potential for energies, or for parts to evaluate one by one; no potential ever calls `evaluate`.
+
 References
 ----------
 Stress as the strain derivative of the energy: Knuth et al., Comput. Phys. Commun. 190, 33 (2015),
@@ -8,9 +10,10 @@ doi:10.1016/j.cpc.2015.01.003, Eq. 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,7 +30,7 @@ VOIGT_COLUMNS = (0, 1, 2, 2, 2, 1)
 class Potential(Protocol):
     """A differentiable map from a graph to the energies of M members.
 
-    One whose members share nothing may bring its own way to evaluate them all, `evaluate_members(graph, stress=...)`.
+    What else a potential may be able to do is in `ase_uq.potentials.abilities`.
     """
 
     @property
@@ -88,17 +91,55 @@ class FeaturePotential(Protocol):
         """Return what does not depend on positions, (S,) float64, eV."""
         ...
 
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that construct the same architecture."""
-        ...
-
 
 @runtime_checkable
-class SupportsInference(Protocol):
-    """An optional ability: a copy with fixed weights that gives the same numbers, perhaps faster."""
+class TrainablePotential(Protocol):
+    """A potential of one member, a torch module, that can be trained from nothing and stored.
 
-    def for_inference(self) -> Any:
-        """Return that copy; it cannot be trained, and what happens to the original does not reach it."""
+    Its class has a place in `ase_uq.potentials.architectures`. With last-layer features, see `FeaturePotential`, it can
+    be the body of a shallow ensemble, too.
+    """
+
+    @property
+    def cutoff(self) -> float:
+        """Neighbour cut-off, Å."""
+        ...
+
+    @property
+    def n_members(self) -> int:
+        """One."""
+        ...
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols it knows."""
+        ...
+
+    @property
+    def scale(self) -> Tensor:
+        """Force scale of the training set, eV/Å; what the network makes is multiplied by it."""
+        ...
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether `set_reference` was called, or a state loaded from where it was."""
+        ...
+
+    def energies(self, graph: Graph) -> Tensor:
+        """Return total energies, (1, S) float64, eV, differentiable in positions and cells."""
+        ...
+
+    def set_reference(self, *, shifts: Sequence[float], scale: float, mean_neighbours: float) -> None:
+        """Fix the constants of the training set: eV for each element, eV/Å of the forces, neighbours per atom."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments that construct the same architecture, as JSON can hold them."""
+        ...
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Construct that architecture; all but `elements` has a default, `seed` (of the weights) among it."""
         ...
 
 
@@ -116,6 +157,39 @@ class Evaluation:
     noise: LabelNoise | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some members of a `Divisible` potential, to be evaluated together.
+
+    Attributes
+    ----------
+    potential
+        Of those members; or of a single one that tells copies of a structure apart, and takes each for one of them.
+    n_copies
+        How many copies of the structures it is to see: 1, or the number of these members.
+    """
+
+    potential: Potential
+    n_copies: int = 1
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """An optional ability: members that share nothing, or too little to be differentiated through each other."""
+
+    def parts(self, graph: Graph, *, at_once: int | None = None) -> Sequence[Part]:
+        """Return the members in parts of at most `at_once`; none where they are best evaluated as they are."""
+        ...
+
+    def joined(self, found: Sequence[Evaluation], graph: Graph) -> Evaluation:
+        """Join what the parts gave, one row for each member."""
+        ...
+
+    def units(self) -> Sequence[Potential]:
+        """Return the potentials of which one takes as much memory as a member does; none for the whole."""
+        ...
+
+
 def evaluate(
     potential: Potential,
     graph: Graph,
@@ -123,6 +197,7 @@ def evaluate(
     stress: bool = False,
     training: bool = False,
     combine: Callable[[Tensor], Tensor] | None = None,
+    at_once: int | None = None,
 ) -> Evaluation:
     """Differentiate the energies of members, or combinations of them, by positions and, on request, by strain.
 
@@ -139,17 +214,54 @@ def evaluate(
     combine
         Maps the detached energies (M, S) to coefficients (K, M): sum_i c_ki E_i is differentiated, one backward pass
         for each k. Every member by itself when not given.
+    at_once
+        How many members of a `Divisible` potential may be evaluated side by side; as many as pay by default.
 
     Returns
     -------
     Evaluation
         Detached unless `training`.
     """
-    own = getattr(potential, "evaluate_members", None)
-    if own is not None and combine is None and not training:
+    if combine is None and not training and _divides(type(potential)):
         # Joined energies would send every member's backward pass through all the others.
-        found: Evaluation = own(graph, stress=stress)
-        return found
+        divisible: Any = potential
+        parts = divisible.parts(graph, at_once=at_once)
+        if parts:
+            found: Evaluation = divisible.joined([_of_part(part, graph, stress=stress) for part in parts], graph)
+            return found
+    return _differentiated(potential, graph, stress=stress, training=training, combine=combine)
+
+
+@functools.cache
+def _divides(kind: type) -> bool:
+    # Asked at every step: looking for the methods of a protocol takes a hundred times as long.
+    return issubclass(kind, Divisible)
+
+
+def _of_part(part: Part, graph: Graph, *, stress: bool) -> Evaluation:
+    if part.n_copies == 1:
+        return evaluate(part.potential, graph, stress=stress)
+    found = evaluate(part.potential, graph.copies(part.n_copies), stress=stress)
+    return by_copies(found, part.n_copies)
+
+
+def by_copies(found: Evaluation, n_copies: int) -> Evaluation:
+    """Turn the evaluation of one member on copies of the structures into one of as many members."""
+    return Evaluation(
+        energies=found.energies.view(n_copies, -1),
+        forces=found.forces.view(n_copies, -1, 3),
+        stresses=None if found.stresses is None else found.stresses.view(n_copies, -1, 6),
+    )
+
+
+def _differentiated(
+    potential: Potential,
+    graph: Graph,
+    *,
+    stress: bool,
+    training: bool,
+    combine: Callable[[Tensor], Tensor] | None,
+) -> Evaluation:
     positions = graph.positions.detach().requires_grad_(True)
     inputs = [positions]
     moved = replace(graph, positions=positions)

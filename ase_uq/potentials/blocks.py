@@ -198,6 +198,10 @@ class MLP(nn.Module):
         """Add to the weights of the last layer for a single output, (n_in,), in place."""
         self.weights[-1].add_(step.to(self.weights[-1]).view_as(self.weights[-1]))
 
+    def last_noise(self, hidden: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return what noise on the last weights adds to the output, (R, n_out): there is none."""
+        return None
+
     @staticmethod
     def _grouped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if len(weight) == 1:

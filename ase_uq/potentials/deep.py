@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.potentials.base import Evaluation, Potential, evaluate, joined
-from ase_uq.potentials.equivariant import EquivariantPotential
+from ase_uq.potentials.abilities import Compilable, KnowsElements, Stackable, inference_copy
+from ase_uq.potentials.base import Evaluation, Part, Potential, joined
 from ase_uq.potentials.graph import Graph
-from ase_uq.potentials.memory import MemoryCap
-from ase_uq.potentials.stack import MemberStack, stackable
+from ase_uq.potentials.stack import stackable
 
 # Edges times channels that are worth being evaluated together; measured with benchmarks/overhead_per_step.py.
 EDGE_VALUES = 60_000
@@ -26,7 +24,9 @@ class DeepEnsemble(nn.Module):
     Parameters
     ----------
     potentials
-        At least two single-member potentials (torch modules) with equal cut-offs and elements.
+        At least two potentials of one member, any that `ase_uq.testing.assert_potential` passes, with equal cut-offs;
+        those that know some elements only must know the same ones. Members that are torch modules move along to other
+        devices and have a place in the state.
 
     Raises
     ------
@@ -38,14 +38,31 @@ class DeepEnsemble(nn.Module):
         super().__init__()
         if len(potentials) < 2:
             raise InputError(f"`potentials` must hold at least 2 members, got {len(potentials)}; add members.")
-        for name in ("cutoff", "elements"):
-            values = [getattr(potential, name) for potential in potentials]
+        strange = [type(each).__name__ for each in potentials if not isinstance(each, Potential)]
+        if strange:
+            raise InputError(
+                f"`potentials` must have `cutoff`, `n_members` and `energies(graph)`, got {', '.join(strange)}; check "
+                "yours with ase_uq.testing.assert_potential."
+            )
+        counts = [potential.n_members for potential in potentials]
+        if set(counts) != {1}:
+            raise InputError(
+                f"`potentials` must have one member each, got {counts}; what an ensemble of ensembles knows of its "
+                "mean cannot be told from its spread, use one of them."
+            )
+        known = [each.elements for each in potentials if isinstance(each, KnowsElements) and each.elements is not None]
+        for name, values in (("cutoff", [float(each.cutoff) for each in potentials]), ("elements", known)):
             if any(value != values[0] for value in values):
                 raise InputError(f"`potentials` must share one {name}, got {values}; train them with equal settings.")
-        self.members = nn.ModuleList(potentials)  # type: ignore[arg-type]
-        # By number of members. A list, so that they are no part of the state: they are copies of the weights.
-        self._stacks: dict[int, list[MemberStack]] = {}
-        self.memory_cap: MemoryCap | None = None
+        self._elements = tuple(known[0]) if known else None
+        self.members = nn.ModuleList(each if isinstance(each, nn.Module) else _Plain(each) for each in potentials)
+        first = self.members[0]
+        self._values_per_edge = first.values_per_edge() if isinstance(first, Stackable) else 0
+        # Whether members can be stacked, where it is known once and for all.
+        self._stackable: bool | None = None
+        # The stacks in use, for the number of members in each. A tuple, so that they are no part of the state: they are
+        # copies of the weights.
+        self._stacks: tuple[int, tuple[Part, ...]] = (0, ())
 
     @property
     def cutoff(self) -> float:
@@ -53,9 +70,9 @@ class DeepEnsemble(nn.Module):
         return self.members[0].cutoff  # type: ignore[return-value]
 
     @property
-    def elements(self) -> tuple[str, ...]:
-        """Chemical symbols the members know."""
-        return self.members[0].elements  # type: ignore[return-value]
+    def elements(self) -> tuple[str, ...] | None:
+        """Chemical symbols the members know, or `None` if they do not say."""
+        return self._elements
 
     @property
     def n_members(self) -> int:
@@ -66,40 +83,87 @@ class DeepEnsemble(nn.Module):
         """Return member energies, (M, S) float64, eV."""
         return torch.cat([member.energies(graph) for member in self.members])  # type: ignore[operator]
 
+    def representative(self) -> Any:
+        """Return the first member."""
+        return self.members[0]
+
     def for_inference(self) -> DeepEnsemble:
         """Return copies of the members with fixed weights, prepared for evaluation only, see there."""
         members: list[Any] = list(self.members)
-        if all(isinstance(member, EquivariantPotential) for member in members):
-            # Equally fine tables, so that members can be stacked; none where one member is better without.
-            cells = [member.radial_cells() for member in members]
-            return DeepEnsemble([member.for_inference(max(cells) if all(cells) else 0) for member in members])
-        return DeepEnsemble([copy.deepcopy(member).requires_grad_(False) for member in members])
+        first = members[0]
+        alike = isinstance(first, Stackable) and all(type(member) is type(first) for member in members)
+        twin = DeepEnsemble(first.prepared(members) if alike else [inference_copy(member) for member in members])
+        twin._stackable = stackable(twin.members)
+        return twin
 
-    def evaluate_members(self, graph: Graph, *, stress: bool = False) -> Evaluation:
-        """Evaluate members side by side where that pays, in groups that fit the cache; otherwise one after another.
+    def parts(self, graph: Graph, *, at_once: int | None = None) -> Sequence[Part]:
+        """Return members side by side where that pays, in groups that fit the cache; otherwise one after another.
 
         Members that are still trainable are never stacked, because a stack is a copy of their weights.
         """
-        size = self._group_size(graph)
+        size = self._group_size(graph, at_once)
+        members: list[Any] = list(self.members)
         if size == 1:
-            return joined([evaluate(member, graph, stress=stress) for member in self.members])  # type: ignore[arg-type]
-        if size not in self._stacks:
-            groups = [list(self.members)[start : start + size] for start in range(0, self.n_members, size)]
-            self._stacks = {size: [MemberStack(group) for group in groups]}  # type: ignore[arg-type]
-        return joined([stack.evaluate(graph, stress=stress) for stack in self._stacks[size]])
+            return [Part(member) for member in members]
+        found, stacks = self._stacks  # at once: another thread may want groups of another size
+        if found != size:
+            groups = [members[start : start + size] for start in range(0, len(members), size)]
+            stacks = tuple(Part(type(group[0]).stacked(group), len(group)) for group in groups)
+            self._stacks = size, stacks
+        return stacks
 
-    def _group_size(self, graph: Graph) -> int:
-        values = max(len(graph.senders), 1) * self.members[0].config().get("channels", 1)  # type: ignore[operator]
-        size = min(self.n_members, EDGE_VALUES // values)
-        if self.memory_cap is not None:
-            size = min(size, self.memory_cap.members_at_once(graph))
-        return size if size > 1 and stackable(list(self.members)) else 1
+    def joined(self, found: Sequence[Evaluation], graph: Graph) -> Evaluation:  # noqa: ARG002
+        """Join evaluations of the members."""
+        return joined(found)
+
+    def units(self) -> list[Any]:
+        """Return the members: each is evaluated by itself."""
+        return self._given()
+
+    def _given(self) -> list[Any]:
+        return [member.plain if isinstance(member, _Plain) else member for member in self.members]
+
+    def _group_size(self, graph: Graph, at_once: int | None) -> int:
+        if not self._values_per_edge:
+            return 1
+        size = min(self.n_members, EDGE_VALUES // (max(len(graph.senders), 1) * self._values_per_edge))
+        if at_once is not None:
+            size = min(size, at_once)
+        if size <= 1:
+            return 1
+        return size if (stackable(self.members) if self._stackable is None else self._stackable) else 1
+
+    def compilable_parts(self) -> list[Any]:
+        """Return the members if one package serves them all."""
+        compilable = all(isinstance(member, Compilable) and member.compilable_parts() for member in self.members)
+        return list(self.members) if compilable and stackable(self.members) else []
+
+    def architecture(self) -> Mapping[str, Any]:
+        """Return that of the members."""
+        first: Any = self.members[0]
+        return {"members": first.architecture()}
 
     def config(self) -> dict[str, Any]:
         """Return the members, see `ase_uq.potentials.stored`."""
-        return {"members": list(self.members)}
+        return {"members": self._given()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> DeepEnsemble:
         """Join members."""
         return cls(config["members"])
+
+
+class _Plain(nn.Module):
+    """A potential that is no module in the place of one; it is never copied, for it has no weights that torch knows."""
+
+    n_members = 1
+
+    def __init__(self, plain: Potential) -> None:
+        super().__init__()
+        self.plain, self.cutoff = plain, plain.cutoff
+
+    def energies(self, graph: Graph) -> Tensor:
+        return self.plain.energies(graph)
+
+    def for_inference(self) -> _Plain:
+        return self

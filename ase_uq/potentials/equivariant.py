@@ -33,6 +33,7 @@ from ase_uq.potentials.blocks import MLP, Coupling, DegreeLinear, RadialBasis, s
 from ase_uq.potentials.elements import element_indices, species_of
 from ase_uq.potentials.graph import Graph
 from ase_uq.potentials.radial_table import RadialTable, needed_cells
+from ase_uq.potentials.stack import MemberStack
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -142,6 +143,16 @@ class EquivariantPotential(nn.Module):
         self.scale.fill_(scale)
         self.mean_neighbours.fill_(mean_neighbours)
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether it has constants of a training set: no shift and a scale of one are those of a new potential."""
+        return bool(self.shifts.any()) or float(self.scale) != 1.0
+
+    @torch.no_grad()
+    def move_reference(self, step: Tensor) -> None:
+        """Add to the energies of atoms, (Z,) eV, in place."""
+        self.shifts.add_(step.to(self.shifts))
+
     def for_inference(self, n_cells: int | None = None) -> EquivariantPotential:
         """Return a copy with fixed weights and, in single precision, tabulated radial functions, see `RadialTable`.
 
@@ -163,6 +174,37 @@ class EquivariantPotential(nn.Module):
         if self._config["dtype"] != "float32" or self.network.table is not None:
             return 0
         return needed_cells(self._radial_functions(), self.cutoff) or 0
+
+    @classmethod
+    def prepared(cls, members: Sequence[EquivariantPotential]) -> list[EquivariantPotential]:
+        """Return copies for inference with equally fine tables, or none where one member is better without."""
+        cells = [member.radial_cells() for member in members]
+        return [member.for_inference(max(cells) if all(cells) else 0) for member in members]
+
+    def architecture(self) -> dict[str, Any]:
+        """Return the constructor's arguments without the seed, of which nothing is left in the code."""
+        return {**self._config, "seed": None}
+
+    def likeness(self) -> object:
+        """Return what members of a stack have in common, or `None` while weights may change."""
+        # A subclass may do anything with the same arguments.
+        if type(self) is not EquivariantPotential or any(parameter.requires_grad for parameter in self.parameters()):
+            return None
+        cells = None if self.network.table is None else self.network.table.n_cells
+        return self.architecture(), float(self.mean_neighbours), cells
+
+    def values_per_edge(self) -> int:
+        """C."""
+        return int(self._config["channels"])
+
+    @classmethod
+    def stacked(cls, members: Sequence[EquivariantPotential]) -> MemberStack:
+        """Return members side by side."""
+        return MemberStack(members)
+
+    def compilable_parts(self) -> list[EquivariantPotential]:
+        """Return itself, or nothing while weights may change."""
+        return [] if self.likeness() is None else [self]
 
     def _radial_functions(self) -> Callable[[Tensor], list[Tensor]]:
         exact = copy.deepcopy(self.network).to("cpu", torch.float64).requires_grad_(False)
@@ -197,6 +239,24 @@ class EquivariantPotential(nn.Module):
         parts = (step / self.scale).split([readout.last_weights().shape[1] for readout in self.network.readouts])  # type: ignore[operator]
         for readout, part in zip(self.network.readouts, parts, strict=True):
             readout.move_last(part)  # type: ignore[operator]
+
+    def readout_layers(self) -> list[nn.Module]:
+        """Return the networks that make features of the scalars of each layer, with the last weights."""
+        return list(self.network.readouts)
+
+    def scalars(self, graph: Graph) -> list[Tensor]:
+        """Return the scalar features after every layer, (N, C) each."""
+        return self.network.scalars(graph, self.species(graph), self.mean_neighbours)
+
+    def energies_of_scalars(self, scalars: list[Tensor], graph: Graph) -> Tensor:
+        """Return energies of atoms from scalars of the graph, (N,) float64, eV, or of n copies of it, (n N,)."""
+        features = self.network.seen_by_last_layers(scalars)
+        energies = features.to(torch.float64) @ self.readout()
+        noise = self.network.noise_of_last_layers(features)
+        if noise is not None:
+            energies = energies + noise.to(torch.float64) * self.scale
+        shifts = self.shifts.index_select(0, self.species(graph))
+        return energies + shifts.repeat(len(energies) // len(shifts))
 
     def reference_energies(self, graph: Graph) -> Tensor:
         """Return the sum of the shifts of the elements, (S,) float64, eV."""
@@ -300,6 +360,13 @@ class _Network(nn.Module):
         basis, envelope = self.radial(distances.to(dtype))
         envelope = envelope / mean_neighbours.to(dtype)
         return [layer.radial(basis, envelope) for layer in self.layers]  # type: ignore[operator]
+
+    def noise_of_last_layers(self, features: Tensor) -> Tensor | None:
+        """What noise adds to what the last layers make of features, (N,) in units of the scale, or `None` for none."""
+        parts = features.split([readout.last_weights().shape[1] for readout in self.readouts], dim=1)  # type: ignore[operator]
+        found = [readout.last_noise(part) for readout, part in zip(self.readouts, parts, strict=True)]  # type: ignore[operator]
+        noises = [noise for noise in found if noise is not None]
+        return torch.stack(noises).sum(dim=0).squeeze(1) if noises else None
 
     @property
     def n_features(self) -> int:

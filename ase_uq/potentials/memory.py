@@ -12,6 +12,7 @@ from ase.build import bulk
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
+from ase_uq.potentials.abilities import KnowsElements
 from ase_uq.potentials.graph import Graph, build_graph, collate
 
 GIGABYTE = 1e9
@@ -49,14 +50,15 @@ class MemoryCap:
         if not (isinstance(gigabytes, (int, float)) and math.isfinite(gigabytes) and gigabytes > 0):
             raise InputError(f"`memory_limit` must be a positive number of GB, got {gigabytes!r}; None is no limit.")
         weights = list(potential.parameters()) if isinstance(potential, nn.Module) else []
-        if not (weights and hasattr(potential, "elements")):
+        elements = potential.elements if isinstance(potential, KnowsElements) else None
+        if not (weights and elements):
             raise InputError(
                 f"`memory_limit` needs a torch module with `elements`, {type(potential).__name__} is not; leave it out."
             )
         # Three small systems tell the parts apart: atoms that see no other, a crystal as dense as liquids are, and both
         # together, where the lonely atoms have empty rows.
         lonely, dense = (
-            build_graph(bulk(potential.elements[0], "fcc", a=a * potential.cutoff).repeat(2), potential.cutoff)
+            build_graph(bulk(elements[0], "fcc", a=a * potential.cutoff).repeat(2), potential.cutoff)
             for a in (3.0, 0.8)
         )
         probes = [lonely, dense, collate([lonely, dense])]

@@ -29,7 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.potentials.base import FeaturePotential, SupportsInference
+from ase_uq.potentials.abilities import Abilities, Compilable, inference_copy
+from ase_uq.potentials.base import FeaturePotential
 from ase_uq.potentials.elements import element_indices, species_of
 from ase_uq.potentials.graph import Graph
 
@@ -66,9 +67,6 @@ class ShallowEnsemble(nn.Module):
     torch.Size([16, 1])
     """
 
-    shares_body = True
-    pinned_mean = True
-    """The mean over heads is the body, and carries nothing of their scatter."""
     centre: Tensor
     indices: Tensor
 
@@ -137,9 +135,33 @@ class ShallowEnsemble(nn.Module):
     def for_inference(self) -> ShallowEnsemble:
         """Return a copy with fixed weights and the body prepared for evaluation only, see there."""
         twin = copy.deepcopy(self).requires_grad_(False)
-        if isinstance(self.potential, SupportsInference):
-            twin.potential = self.potential.for_inference()
+        twin.potential = inference_copy(self.potential)
         return twin
+
+    def abilities(self) -> Abilities:
+        """Return what the heads are: their mean is the body, and carries nothing of their scatter."""
+        return Abilities(elements=self.elements, shares_body=True, pinned_mean=True, exact_spread=self.exact_spread)
+
+    def underlying(self) -> FeaturePotential:
+        """Return the body."""
+        return self.potential
+
+    def representative(self) -> FeaturePotential:
+        """Return the body."""
+        return self.potential
+
+    def compilable_parts(self) -> list[ShallowEnsemble]:
+        """Return itself if the body can be compiled as it is."""
+        # A package is found by the sizes of the weights: of this class alone it is known what is done with them.
+        body: Any = self.potential
+        whole = isinstance(body, Compilable) and list(body.compilable_parts()) == [body]
+        return [self] if whole and type(self) is ShallowEnsemble else []
+
+    def architecture(self) -> Mapping[str, Any]:
+        """Return that of the body; how many heads there are is a size of their weights."""
+        body: Any = self.potential
+        found: Mapping[str, Any] = body.architecture()
+        return found
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Files from before there were centres.

@@ -7,32 +7,21 @@ number of tensor operations is what costs, M members take little longer than one
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ase_uq.potentials.base import Evaluation, evaluate
-from ase_uq.potentials.equivariant import EquivariantPotential
+from ase_uq.potentials.abilities import Stackable
 from ase_uq.potentials.graph import Graph
 from ase_uq.potentials.radial_table import RadialTable
 
 
-def stackable(members: Sequence[nn.Module]) -> bool:
-    """Return whether members differ in nothing but their weights, and those are fixed."""
-    first = members[0]
-    return all(
-        type(member) is type(first) is EquivariantPotential  # a subclass may do anything
-        and {**member.config(), "seed": 0} == {**first.config(), "seed": 0}
-        and torch.equal(member.mean_neighbours, first.mean_neighbours)
-        and _cells(member) == _cells(first)
-        and not any(parameter.requires_grad for parameter in member.parameters())
-        for member in members
-    )
-
-
-def _cells(member: EquivariantPotential) -> int | None:
-    return None if member.network.table is None else member.network.table.n_cells
+def stackable(members: Iterable[Any]) -> bool:
+    """Return whether members differ in nothing but their weights, and those are fixed; see `Stackable`."""
+    likenesses = [member.likeness() if isinstance(member, Stackable) else None for member in members]
+    return likenesses[0] is not None and all(each == likenesses[0] for each in likenesses)
 
 
 class MemberStack(nn.Module):
@@ -41,10 +30,10 @@ class MemberStack(nn.Module):
     Parameters
     ----------
     members
-        Potentials for which `stackable` holds; their weights are copied.
+        Equivariant potentials for which `stackable` holds; their weights are copied.
     """
 
-    def __init__(self, members: Sequence[EquivariantPotential]) -> None:
+    def __init__(self, members: Sequence[Any]) -> None:
         super().__init__()
         self.n_stacked = len(members)
         self.first = copy.deepcopy(members[0])
@@ -64,7 +53,7 @@ class MemberStack(nn.Module):
     @property
     def cutoff(self) -> float:
         """Neighbour cut-off, Å."""
-        return self.first.cutoff
+        return float(self.first.cutoff)
 
     def energies(self, graph: Graph) -> Tensor:
         """Return (1, M S) float64, eV, for a graph of M copies: first all structures of member 0."""
@@ -73,12 +62,3 @@ class MemberStack(nn.Module):
         shifts = shifts.gather(1, self.first.species(graph).unsqueeze(1)).squeeze(1)
         energies = torch.einsum("msf,mf->ms", features, self.readouts)
         return (energies.flatten() + graph.sum_over_atoms(shifts)).unsqueeze(0)
-
-    def evaluate(self, graph: Graph, *, stress: bool) -> Evaluation:
-        """Return energies, forces and stresses of every member on one graph."""
-        found = evaluate(self, graph.copies(self.n_stacked), stress=stress)
-        return Evaluation(
-            energies=found.energies.view(self.n_stacked, -1),
-            forces=found.forces.view(self.n_stacked, -1, 3),
-            stresses=None if found.stresses is None else found.stresses.view(self.n_stacked, -1, 6),
-        )

@@ -4,7 +4,7 @@
 
 A class that can be stored has `config()`, the arguments that construct the same architecture, and `from_config(config)`
 that does so. An argument may be a potential itself: it is described in its place, so that anything can be made of
-anything. `STORABLE` is the whole of what a description may name; a new architecture is one entry more.
+anything. `STORABLE` is the whole of what a description may name: the architectures, and what is made of them.
 """
 
 from __future__ import annotations
@@ -12,19 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 from torch import nn
 
 from ase_uq.errors import InputError
-from ase_uq.potentials.base import Potential
+from ase_uq.potentials.architectures import ARCHITECTURES
 from ase_uq.potentials.deep import DeepEnsemble
-from ase_uq.potentials.equivariant import EquivariantPotential
 from ase_uq.potentials.shallow import ShallowEnsemble
 from ase_uq.potentials.variational.ensemble import VariationalEnsemble
 from ase_uq.potentials.variational.potential import VariationalPotential
-
-STORABLE = (EquivariantPotential, DeepEnsemble, ShallowEnsemble, VariationalPotential, VariationalEnsemble)
-
-_KEYS = {"kind", "config"}
 
 
 class Storable(Protocol):
@@ -41,6 +37,17 @@ class Storable(Protocol):
     def from_config(cls, config: Mapping[str, Any]) -> Any:
         """Construct that architecture."""
         ...
+
+
+STORABLE: tuple[type[Storable], ...] = (
+    *ARCHITECTURES.values(),
+    DeepEnsemble,
+    ShallowEnsemble,
+    VariationalPotential,
+    VariationalEnsemble,
+)
+
+_KEYS = {"kind", "config"}
 
 
 def describe(potential: Any) -> dict[str, Any]:
@@ -133,9 +140,15 @@ def _described(potential: Any) -> dict[str, Any]:
 
 
 def _encoded(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, (list, tuple)):
         return [_encoded(each) for each in value]
-    return _described(value) if isinstance(value, Potential) else value
+    if isinstance(value, Mapping):
+        return {key: _encoded(each) for key, each in value.items()}
+    return _described(value)
 
 
 def _built(value: Any) -> Any:

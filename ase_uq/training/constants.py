@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ase_uq.potentials import ShallowEnsemble, VariationalEnsemble
+from ase_uq.potentials.abilities import RefitsReference, underlying
 from ase_uq.potentials.elements import element_indices, species_of
 from ase_uq.potentials.graph import Graph
 from ase_uq.training.batches import Batches
@@ -65,18 +66,18 @@ def refit_constants(potential: Any, data: Batches) -> None:
     Parameters
     ----------
     potential
-        One that has such energies, an `EquivariantPotential` or what is made of one; others are left alone.
+        One that has such energies (`RefitsReference`), or with heads or noise on top of one; others are left alone.
     data
         The frames it was trained on.
     """
-    body = body_of(potential)
-    if not hasattr(body, "shifts"):
+    body = underlying(potential)
+    if not isinstance(body, RefitsReference):
         return
     errors = [
         (batch.labels.energies - potential.energies(batch.graph).mean(dim=0)).unsqueeze(1) for batch in data.in_order()
     ]
     constants = composition_constants(_counts(body, data), torch.cat(errors).cpu().numpy())
-    body.shifts.add_(torch.from_numpy(constants[:, 0]).to(body.shifts))
+    body.move_reference(torch.from_numpy(constants[:, 0]))
 
 
 @torch.no_grad()
@@ -98,18 +99,11 @@ def centre_draws(ensemble: VariationalEnsemble, data: Batches) -> None:
         energies.append(ensemble.energies(batch.graph).T)
         labels.append(batch.labels.energies)
     errors = torch.cat(labels).unsqueeze(1) - torch.cat(energies)
-    if hasattr(body_of(ensemble), "shifts"):
+    if isinstance(underlying(ensemble), RefitsReference):
         # The mean of these is the body, which is right already.
         errors -= errors.mean(dim=1, keepdim=True)
     constants = composition_constants(_counts(ensemble, data), errors.cpu().numpy())
     ensemble.constants.copy_(torch.from_numpy(constants.T))
-
-
-def body_of(potential: Any) -> Any:
-    """Return the potential that an ensemble, or one with noise, is made of; another potential is its own."""
-    if isinstance(potential, (ShallowEnsemble, VariationalEnsemble)):
-        potential = potential.potential
-    return getattr(potential, "body", potential)
 
 
 def _counts(potential: Any, data: Batches) -> NDArray[np.float64]:

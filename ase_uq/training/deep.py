@@ -7,6 +7,7 @@ Sub-sampling without replacement: arXiv:2011.08828, section II.
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ase_uq.errors import InputError
-from ase_uq.potentials import DeepEnsemble, EquivariantPotential
+from ase_uq.potentials import DeepEnsemble, EquivariantPotential, TrainablePotential
 from ase_uq.potentials.device import checked_device
 from ase_uq.structures.frames import Frame
 from ase_uq.training.batches import Batches
@@ -36,9 +38,10 @@ class _Job:
     """All that one member's training depends on; travels to a worker process."""
 
     member: int
+    architecture: type[TrainablePotential]
     config: dict[str, Any]
     reference: Reference | None
-    start: dict[str, Any] | None
+    start: nn.Module | None
     train: list[Frame]
     valid: list[Frame]
     settings: FitSettings
@@ -54,6 +57,7 @@ def train_members(
     n_members: int,
     settings: FitSettings,
     config: dict[str, Any] | None = None,
+    architecture: type[TrainablePotential] = EquivariantPotential,
     start: DeepEnsemble | None = None,
     subsample: float = 1.0,
     jobs: int = 1,
@@ -73,7 +77,9 @@ def train_members(
     settings
         How to train each member; member i uses `settings.seed` + i for weights, data order and sub-sample.
     config
-        Arguments of `EquivariantPotential` other than `elements` and `seed`.
+        Arguments of the architecture other than `elements` and `seed`.
+    architecture
+        What is trained, see `ase_uq.potentials.architectures`.
     start
         Ensemble to fine-tune; its architecture, shifts and scale are kept.
     subsample
@@ -102,15 +108,18 @@ def train_members(
     config = dict(config or {})
     reference = None
     if start is None:
-        reference = fit_reference(train, cutoff=config.get("cutoff", 5.0))
+        # The architecture knows what its cut-off is where nothing is said.
+        untrained = architecture.from_config({**config, "elements": sorted(train[0].atoms.symbols.species())})
+        reference = fit_reference(train, cutoff=untrained.cutoff)
     if state_dir is not None:
         state_dir.mkdir(parents=True, exist_ok=True)
     made = [
         _Job(
             member,
-            config if start is None else start.members[member].config(),  # type: ignore[operator]
+            architecture,
+            config,
             reference,
-            None if start is None else start.members[member].state_dict(),
+            None if start is None else start.members[member],
             _subsample(train, subsample, settings.seed + member),
             list(valid),
             replace(settings, seed=settings.seed + member),
@@ -139,10 +148,14 @@ def _subsample(frames: Sequence[Frame], fraction: float, seed: int) -> list[Fram
     return [frames[i] for i in sorted(chosen)]
 
 
-def _potential(job: _Job) -> EquivariantPotential:
-    if job.reference is None:
-        return EquivariantPotential(**job.config)
-    potential = EquivariantPotential(**{**job.config, "elements": job.reference.elements, "seed": job.settings.seed})
+def _potential(job: _Job) -> Any:
+    if job.start is not None:
+        # As it is, of whatever class. A model has fixed its weights.
+        return copy.deepcopy(job.start).requires_grad_(True)
+    assert job.reference is not None
+    potential: Any = job.architecture.from_config(
+        {**job.config, "elements": job.reference.elements, "seed": job.settings.seed}
+    )
     potential.set_reference(
         shifts=job.reference.shifts, scale=job.reference.scale, mean_neighbours=job.reference.mean_neighbours
     )
@@ -151,8 +164,6 @@ def _potential(job: _Job) -> EquivariantPotential:
 
 def _train(job: _Job, on_epoch: MemberCallback | None) -> dict[str, Any]:
     potential = _potential(job)
-    if job.start is not None:
-        potential.load_state_dict(job.start)
     potential.to(job.device)
     train, valid = (
         Batches(frames, cutoff=potential.cutoff, batch_size=job.settings.batch_size, device=job.device)
@@ -169,7 +180,8 @@ def _train(job: _Job, on_epoch: MemberCallback | None) -> dict[str, Any]:
         resume=job.resume,
     )
     finish_body(potential, train, valid, job.settings.weights, seed=job.settings.seed, minutes=last)
-    return potential.cpu().state_dict()
+    state: dict[str, Any] = potential.cpu().state_dict()
+    return state
 
 
 def _in_processes(made: list[_Job], jobs: int, on_epoch: MemberCallback | None) -> list[dict[str, Any]]:

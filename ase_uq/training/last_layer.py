@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ase_uq.potentials import FeaturePotential
+from ase_uq.potentials.abilities import RefitsReadout
 from ase_uq.training.batches import Batches
 from ase_uq.training.constants import refit_constants
 from ase_uq.training.fit import FitSettings, validate
@@ -69,7 +69,7 @@ def finish_body(
     """
     began = time.monotonic()
     refit_constants(potential, train)
-    if not (isinstance(potential, FeaturePotential) and hasattr(potential, "move_readout")):
+    if not isinstance(potential, RefitsReadout):
         return None
     left = None if minutes is None else max(0.0, 60.0 * minutes - (time.monotonic() - began))
     shown = last_layer_rows(potential, train, seed=seed, seconds=None if left is None else _OF_TRAINING * left)

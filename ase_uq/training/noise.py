@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from ase_uq.potentials import VariationalPotential
-from ase_uq.potentials.base import Evaluation, evaluate
+from ase_uq.potentials.base import Evaluation, by_copies, evaluate
 from ase_uq.potentials.graph import Graph
+from ase_uq.potentials.variational.draws import SeparateDraws, SharingDraws
 from ase_uq.training.batches import Batch
 from ase_uq.training.constants import element_counts
 from ase_uq.training.crps import fair_crps
@@ -85,11 +86,10 @@ def evaluate_draws(
     training: bool = False,
 ) -> Evaluation:
     """Return energies (K, S) and forces (K, N, 3) of K new draws, without a mean weight among them."""
-    with potential.frozen(potential.draws(n_draws, generator)):
-        if potential.shares_body:
-            return evaluate(_Draws(potential, n_draws), graph, training=training)
-        found = evaluate(potential, graph.copies(n_draws), training=training)
-    return Evaluation(found.energies.view(n_draws, -1), found.forces.view(n_draws, -1, 3), None)
+    draws = potential.draws(n_draws, generator)
+    if potential.shares_body:
+        return evaluate(SharingDraws(potential, draws), graph, training=training)
+    return by_copies(evaluate(SeparateDraws(potential, draws), graph.copies(n_draws), training=training), n_draws)
 
 
 def without_constants(energies: Tensor, counts: Tensor) -> Tensor:
@@ -177,13 +177,3 @@ def _ratio(errors: Tensor, draws: Tensor) -> Tensor:
 def _frame_unit(forces: Tensor, graph: Graph, scale: Tensor) -> Tensor:
     squares = graph.sum_over_atoms(forces.square().mean(dim=1)) / graph.n_atoms
     return torch.sqrt(squares + (_CALMEST * scale) ** 2)
-
-
-class _Draws:
-    """Frozen draws that share the body, as one potential."""
-
-    def __init__(self, potential: VariationalPotential, n_draws: int) -> None:
-        self.potential, self.n_members, self.cutoff = potential, n_draws, potential.cutoff
-
-    def energies(self, graph: Graph) -> Tensor:
-        return self.potential.energies_from_one_body(graph, self.n_members)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ase_uq.errors import InputError
-from ase_uq.potentials import EquivariantPotential
+from ase_uq.potentials import EquivariantPotential, TrainablePotential
 from ase_uq.potentials.graph import build_graph
 from ase_uq.structures.frames import Frame
 from ase_uq.structures.offsets import fit_offsets, offset_energy
@@ -64,19 +64,32 @@ def fit_reference(frames: Sequence[Frame], *, cutoff: float) -> Reference:
 
 
 def new_potential(
-    frames: Sequence[Frame], *, seed: int, config: Mapping[str, Any] | None = None
-) -> EquivariantPotential:
+    frames: Sequence[Frame],
+    *,
+    seed: int,
+    config: Mapping[str, Any] | None = None,
+    architecture: type[TrainablePotential] = EquivariantPotential,
+) -> Any:
     """Return an untrained potential of the elements of the frames, with their constants.
 
-    `config` holds arguments of `EquivariantPotential` other than `elements` and `seed`.
+    Parameters
+    ----------
+    frames
+        Training frames.
+    seed
+        Of the weights.
+    config
+        Arguments of the architecture other than `elements` and `seed`.
+    architecture
+        What is built, see `ase_uq.potentials.architectures`.
     """
     elements = sorted({symbol for frame in frames for symbol in frame.atoms.symbols})
-    potential = EquivariantPotential(elements, seed=seed, **(config or {}))
+    potential = architecture.from_config({**(config or {}), "elements": elements, "seed": seed})
     give_reference(potential, frames)
     return potential
 
 
-def give_reference(potential: EquivariantPotential, frames: Sequence[Frame]) -> None:
+def give_reference(potential: TrainablePotential, frames: Sequence[Frame]) -> None:
     """Set the constants of a potential, which may know elements that the frames do not have."""
     reference = fit_reference(frames, cutoff=potential.cutoff)
     shifts = dict(zip(reference.elements, reference.shifts, strict=True))

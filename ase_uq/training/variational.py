@@ -35,15 +35,14 @@ from torch import nn
 
 from ase_uq.errors import InputError
 from ase_uq.potentials import (
-    DeepEnsemble,
-    EquivariantPotential,
-    ShallowEnsemble,
+    TrainablePotential,
     VariationalEnsemble,
     VariationalPotential,
     kl_divergence,
     make_variational,
     sample_members,
 )
+from ase_uq.potentials.abilities import representative
 from ase_uq.potentials.device import checked_device
 from ase_uq.potentials.graph import Graph, build_graph
 from ase_uq.structures.frames import Frame
@@ -347,21 +346,15 @@ def _dropout(potential: VariationalPotential) -> torch.Tensor:
 
 
 def _is_new(body: Any) -> bool:
-    # One of ours that was never trained has no energies of atoms and no scale yet.
-    return isinstance(body, EquivariantPotential) and not bool(body.shifts.any()) and float(body.scale) == 1.0
+    return isinstance(body, TrainablePotential) and not body.has_reference
 
 
 def _from(start: Any, noise: dict[str, Any]) -> VariationalPotential:
-    if isinstance(start, VariationalEnsemble):
-        start = start.potential
+    start = representative(start)
     if isinstance(start, VariationalPotential):
         potential = copy.deepcopy(start)
         if not any(parameter.requires_grad for parameter in potential.parameters()):  # it has been a model since
             potential.body.requires_grad_(True)
             potential.rates.requires_grad_(potential.noise.law == "gaussian")
         return potential
-    if isinstance(start, DeepEnsemble):
-        start = start.members[0]
-    elif isinstance(start, ShallowEnsemble):
-        start = start.potential
     return make_variational(start, **{**FINE_TUNING, **noise})

@@ -27,7 +27,7 @@ import torch
 from ase.units import GPa
 from numpy.typing import NDArray
 
-from ase_uq.potentials import DeepEnsemble
+from ase_uq.potentials import abilities_of
 from ase_uq.potentials.base import Evaluation, evaluate
 from ase_uq.structures.frames import Frame
 from ase_uq.structures.offsets import fit_offsets
@@ -69,7 +69,7 @@ def training_warnings(ensemble: Any, train: Sequence[Frame], valid: Sequence[Fra
         Labelled frames.
     """
     found = achieved(ensemble, train, valid[:: -(-len(valid) // MOST_FRAMES)])
-    apart = isinstance(ensemble, DeepEnsemble)
+    apart = not abilities_of(ensemble).pinned_mean
     worse = _worse_members(found.member_forces) if apart else ()
     return (*worse, *_forces(found), *_energies(found), *_stresses(found))
 

@@ -16,9 +16,9 @@ from ase import units
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.md.langevin import Langevin
+from ase_uq.llpr import LLPRUncertainty, posterior_covariance
 
 from ase_uq import CommitteeUncertainty, UncertaintyLogger, UQCalculator, WeightedBaseline, read_log, reweight, save
-from ase_uq.llpr import LLPRUncertainty, posterior_covariance
 from ase_uq.members import MemberUncertainty
 from ase_uq.potentials import DeepEnsemble, EquivariantPotential, ShallowEnsemble, make_variational, sample_members
 

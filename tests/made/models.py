@@ -8,6 +8,7 @@ from ase.calculators.lj import LennardJones
 from torch import nn
 
 from ase_uq.errors import InputError
+from ase_uq.potentials.abilities import abilities_of
 from ase_uq.potentials.label_noise import LabelNoise
 from ase_uq.uncertainty.prediction import STANDARD, Prediction
 
@@ -92,13 +93,8 @@ class NoisyPotential(nn.Module):
     def energies(self, graph):
         return self.potential.energies(graph)
 
-    @property
-    def shares_body(self):
-        return getattr(self.potential, "shares_body", False)
-
-    @property
-    def pinned_mean(self):
-        return getattr(self.potential, "pinned_mean", False)
+    def abilities(self):
+        return abilities_of(self.potential)
 
     def label_noise(self, graph):
         n_atoms = graph.n_atoms.to(torch.float64)

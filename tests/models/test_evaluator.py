@@ -30,7 +30,9 @@ def test_a_memory_limit_changes_no_number(kind):
         np.testing.assert_allclose(capped.energy_members, expected.energy_members, rtol=1e-12)
         np.testing.assert_allclose(capped.forces_members, expected.forces_members, atol=1e-11)
     if kind == "deep":
-        assert model._evaluator.potential._group_size(build_graph(atoms[0], made.cutoff)) == 2
+        graph = build_graph(atoms[0], made.cutoff)
+        parts = made.requires_grad_(False).parts(graph, at_once=model._evaluator.memory.members_at_once(graph))
+        assert [part.n_copies for part in parts] == [2, 1]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -213,7 +213,9 @@ def test_a_memory_limit_counts_draws_one_by_one():
     found = tight.predict(atoms)
     np.testing.assert_allclose(found.energy_members, free.energy_members, rtol=1e-11)
     np.testing.assert_allclose(found.forces_var, free.forces_var, rtol=1e-9)
-    assert [len(part[0]) for part in tight._evaluator.potential._parts(build_graph(atoms, 4.0))] == [2, 2, 2, 1]
+    graph = build_graph(atoms, 4.0)
+    parts = ensemble.parts(graph, at_once=tight._evaluator.memory.members_at_once(graph))
+    assert [part.n_copies for part in parts] == [2, 2, 2, 1]
     with pytest.raises(InputError, match="for one member"):
         MemberUncertainty(ensemble, memory_limit=0.5 * needed).predict(atoms)
 

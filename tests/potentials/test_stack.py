@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ase_uq.potentials import DeepEnsemble, evaluate
+from ase_uq.potentials.base import by_copies
 from ase_uq.potentials.graph import build_graph, collate
 from ase_uq.potentials.stack import MemberStack, stackable
 from tests.made.potentials import ensemble, potential
@@ -21,6 +22,10 @@ def members(n=5, **options):
     return made
 
 
+def side_by_side(made, graph):
+    return by_copies(evaluate(MemberStack(made), graph.copies(len(made)), stress=True), len(made))
+
+
 def one_by_one(made, graph):
     return [evaluate(one, graph, stress=True) for one in made]
 
@@ -30,7 +35,10 @@ def one_by_one(made, graph):
 def test_a_stack_is_its_members(name, options):
     made = members(4, **options)
     graph = build_graph(STRUCTURES[name](), 3.5)
-    together, apart = MemberStack(made).evaluate(graph, stress=True), one_by_one(made, graph)
+    together, apart = (
+        side_by_side(made, graph),
+        one_by_one(made, graph),
+    )
     np.testing.assert_allclose(together.energies, torch.cat([e.energies for e in apart]), rtol=1e-12)
     np.testing.assert_allclose(together.forces, torch.cat([e.forces for e in apart]), atol=1e-11)
     np.testing.assert_allclose(together.stresses, torch.cat([e.stresses for e in apart]), atol=1e-12)
@@ -39,7 +47,10 @@ def test_a_stack_is_its_members(name, options):
 def test_several_structures_at_once():
     made = members(3)
     graph = collate([build_graph(atoms, 3.5) for atoms in (copper(), water(), copper())])
-    together, apart = MemberStack(made).evaluate(graph, stress=True), one_by_one(made, graph)
+    together, apart = (
+        side_by_side(made, graph),
+        one_by_one(made, graph),
+    )
     np.testing.assert_allclose(together.energies, torch.cat([e.energies for e in apart]), rtol=1e-12)
     np.testing.assert_allclose(together.forces, torch.cat([e.forces for e in apart]), atol=1e-11)
 
@@ -54,7 +65,7 @@ def test_an_ensemble_gives_the_same_in_groups_of_any_size(monkeypatch, limit):
     assert found.forces.shape == (5, 4, 3)
     np.testing.assert_allclose(found.energies, torch.cat([e.energies for e in apart]), rtol=1e-12)
     np.testing.assert_allclose(found.forces, torch.cat([e.forces for e in apart]), atol=1e-11)
-    assert sum(stack.n_stacked for stacks in made._stacks.values() for stack in stacks) == (5 if limit > 1 else 0)
+    assert [part.n_copies for part in made.parts(graph)] == {0: [1] * 5, 2: [2, 2, 1], 3: [3, 2]}.get(limit, [5])
 
 
 def test_one_backward_pass_does_not_touch_other_members():
@@ -86,5 +97,5 @@ def test_stacks_are_no_part_of_the_state():
     made = ensemble(3)
     before = set(made.state_dict())
     evaluate(made.requires_grad_(False), build_graph(water(), made.cutoff))
-    assert made._stacks
+    assert [part.n_copies for part in made.parts(build_graph(water(), made.cutoff))] == [3]
     assert set(made.state_dict()) == before

@@ -202,8 +202,9 @@ def test_rates_rise_to_their_cap_away_from_what_was_learned():
 def test_members_that_share_the_body_are_evaluated_together():
     ensemble, graph = members(), build_graph(ethanol(), 4.0)
     calls = []
-    original = type(ensemble.potential).scalars
-    ensemble.potential.scalars = lambda g: calls.append(1) or original(ensemble.potential, g)
+    body = ensemble.potential.body
+    original = type(body).scalars
+    body.scalars = lambda g: calls.append(1) or original(body, g)
     together = evaluate(ensemble, graph)
     assert len(calls) == 1
     assert together.forces.shape == (5, 9, 3)

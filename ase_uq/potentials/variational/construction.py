@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
+from ase_uq.potentials.abilities import KnowsElements, KnowsScale
 from ase_uq.potentials.base import Potential
 from ase_uq.potentials.graph import Graph
 from ase_uq.potentials.mace import MACEPotential, is_mace
@@ -84,12 +85,10 @@ def make_variational(
     torch.Size([4, 1])
     """
     potential: Any = MACEPotential(module) if is_mace(module) else module
-    if (
-        not isinstance(potential, Potential)
-        or not isinstance(potential, nn.Module)
-        or not all(hasattr(potential, name) for name in ("elements", "scale"))
-        or potential.n_members != 1
-    ):
+    known = (
+        isinstance(potential, Potential) and isinstance(potential, KnowsElements) and isinstance(potential, KnowsScale)
+    )
+    if not (known and isinstance(potential, nn.Module) and potential.n_members == 1):
         raise InputError(
             f"`module` must be a potential of one member with `elements` and `scale`, got {type(module).__name__}; "
             "give it these and `energies(graph)`, see ase_uq.potentials.Potential."

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.potentials.base import Evaluation, evaluate, joined
+from ase_uq.potentials.abilities import Abilities, inference_copy
+from ase_uq.potentials.base import Evaluation, Part, joined
 from ase_uq.potentials.graph import Graph
-from ase_uq.potentials.memory import MemoryCap
+from ase_uq.potentials.variational.draws import SeparateDraws, SharingDraws
 from ase_uq.potentials.variational.potential import VariationalPotential
 
 # Of draws that do not share the body, as many go through it at once as have this many edges together: beyond, joining
@@ -30,8 +31,6 @@ class VariationalEnsemble(nn.Module):
     energies of all its frames, and they are zero before.
     """
 
-    pinned_mean = True
-    """The mean over draws is the potential of the mean weights, and carries nothing of their scatter."""
     constants: Tensor
 
     def __init__(self, potential: VariationalPotential, n_members: int = 8, *, seed: int = 0) -> None:
@@ -46,7 +45,6 @@ class VariationalEnsemble(nn.Module):
             self.register_buffer(f"draws_{k}", torch.cat([torch.zeros_like(drawn[:1]), drawn]).to(dtype))
         constants = torch.zeros(n_members, len(potential.elements), dtype=torch.float64)
         self.register_buffer("constants", constants)
-        self.memory_cap: MemoryCap | None = None
 
     @property
     def cutoff(self) -> float:
@@ -73,10 +71,24 @@ class VariationalEnsemble(nn.Module):
         """Whether draws differ in nothing before the readouts."""
         return self.potential.shares_body
 
-    @property
-    def usual_forces_var(self) -> str:
-        """What a long run takes where nothing is said: one backward pass for all draws, right on average over steps."""
-        return "stochastic" if self.shares_body else "exact"
+    def abilities(self) -> Abilities:
+        """Return what the draws are: their mean is the potential of the mean weights, pinned to it."""
+        return Abilities(
+            elements=self.elements,
+            shares_body=self.shares_body,
+            pinned_mean=True,
+            # One backward pass for all draws, right on average over steps.
+            usual_forces_var="stochastic" if self.shares_body else "exact",
+            seed=self.seed,
+        )
+
+    def underlying(self) -> Any:
+        """Return the potential without its noise."""
+        return self.potential.body
+
+    def representative(self) -> VariationalPotential:
+        """Return the variational potential."""
+        return self.potential
 
     @property
     def std_error(self) -> float:
@@ -86,43 +98,36 @@ class VariationalEnsemble(nn.Module):
     def energies(self, graph: Graph) -> Tensor:
         """Return the energies of all draws, (S, structures) float64, eV."""
         if self.shares_body:
-            with self.potential.frozen(self._draws()):
-                found = _about_the_first(self.potential.energies_from_one_body(graph, self.n_members + 1))
-            return found + self._constants(graph)
-        parts = []
-        for some in self._parts(graph):
-            with self.potential.frozen(some):
-                parts.append(self.potential.energies(graph.copies(len(some[0]))).view(len(some[0]), -1))
-        return _about_the_first(torch.cat(parts)) + self._constants(graph)
+            raw = SharingDraws(self.potential, self._draws()).energies(graph)
+        else:
+            some = self._separate(graph, at_once=None)
+            raw = torch.cat([each.energies(graph.copies(each.n_copies)).view(each.n_copies, -1) for each in some])
+        return _about_the_first(raw) + self._constants(graph)
 
-    def evaluate_members(self, graph: Graph, *, stress: bool = False) -> Evaluation:
-        """Evaluate all draws: in one pass through the body they share, or side by side as copies of the structures."""
+    def parts(self, graph: Graph, *, at_once: int | None = None) -> list[Part]:
+        """Return the draws side by side as copies of the structures; none where one pass through the body does."""
         if self.shares_body:
-            return evaluate(_Energies(self), graph, stress=stress)
-        parts = []
-        for some in self._parts(graph):
-            with self.potential.frozen(some):
-                n_draws = len(some[0])
-                found = evaluate(self.potential, graph.copies(n_draws), stress=stress)
-                parts.append(
-                    Evaluation(
-                        energies=found.energies.view(n_draws, -1),
-                        forces=found.forces.view(n_draws, -1, 3),
-                        stresses=None if found.stresses is None else found.stresses.view(n_draws, -1, 6),
-                    )
-                )
-        found = joined(parts)
+            return []
+        return [Part(each, each.n_copies) for each in self._separate(graph, at_once)]
+
+    def joined(self, found: Sequence[Evaluation], graph: Graph) -> Evaluation:
+        """Join evaluations of the draws, put them about that of the mean weights, and add their constants."""
+        raw = joined(found)
         return Evaluation(
-            energies=_about_the_first(found.energies) + self._constants(graph),
-            forces=_about_the_first(found.forces),
-            stresses=None if found.stresses is None else _about_the_first(found.stresses),
+            energies=_about_the_first(raw.energies) + self._constants(graph),
+            forces=_about_the_first(raw.forces),
+            stresses=None if raw.stresses is None else _about_the_first(raw.stresses),
         )
+
+    def units(self) -> list[VariationalPotential]:
+        """Return the potential of a single draw, unless all draws go through the body together."""
+        return [] if self.shares_body else [self.potential]
 
     def for_inference(self) -> VariationalEnsemble:
         """Return a copy with fixed weights, and tabulated radial functions where they have no noise."""
         twin = copy.deepcopy(self).requires_grad_(False)
         if self.shares_body:
-            twin.potential.body = self.potential.body.for_inference()
+            twin.potential.body = inference_copy(self.potential.body)
             # The copy of the body has brought a copy of the noise along; there must be one.
             for each in twin.potential.maps():
                 each.noise = twin.potential.noise
@@ -150,19 +155,14 @@ class VariationalEnsemble(nn.Module):
         # (1 + S, n_in, n_out) each: the mean weights first.
         return [getattr(self, f"draws_{k}") for k in range(len(self.potential.maps()))]
 
-    def _parts(self, graph: Graph) -> Iterator[list[Tensor]]:
-        at_once = max(1, MOST_EDGES // max(1, len(graph.senders)))
-        if self.memory_cap is not None:
-            at_once = min(at_once, self.memory_cap.members_at_once(graph))
-        for first in range(0, self.n_members + 1, at_once):
-            yield [drawn[first : first + at_once] for drawn in self._draws()]
-
-
-class _Energies:
-    """The draws as a potential without a way of its own to evaluate them."""
-
-    def __init__(self, ensemble: VariationalEnsemble) -> None:
-        self.energies, self.cutoff, self.n_members = ensemble.energies, ensemble.cutoff, ensemble.n_members
+    def _separate(self, graph: Graph, at_once: int | None) -> list[SeparateDraws]:
+        size = max(1, MOST_EDGES // max(1, len(graph.senders)))
+        if at_once is not None:
+            size = min(size, at_once)
+        return [
+            SeparateDraws(self.potential, [drawn[first : first + size] for drawn in self._draws()])
+            for first in range(0, self.n_members + 1, size)
+        ]
 
 
 def _about_the_first(values: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ Gal and Ghahramani, arXiv:1506.02142: Monte-Carlo dropout.
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,8 +53,11 @@ PACE = 0.02  # of the running means, a step of a training
 
 
 @dataclass
-class Noise:
+class Noise(threading.local):
     """What the layers of one potential share: how noise is made now, and the rates of the structures at hand.
+
+    Layers of a foreign body are called by that body, which knows nothing of noise: what they need cannot be handed to
+    them. Each thread has its own, so that several may evaluate one potential on structures of their own.
 
     Attributes
     ----------
@@ -62,7 +66,10 @@ class Noise:
     law
         "gaussian" or "dropout".
     rates
-        Domain ("node" or "edge") to alpha, (R, L): a column for each layer.
+        Domain ("node" or "edge") to alpha, (R, L): a column for each layer; those of the structures last evaluated with
+        noise.
+    draws
+        Domain and column to eps: the draws that are frozen now.
     generator
         Of the fresh noise, on the CPU; `None` takes torch's own.
     species
@@ -74,6 +81,7 @@ class Noise:
     mode: Mode = "mean"
     law: str = "gaussian"
     rates: dict[str, Tensor] = field(default_factory=dict)
+    draws: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     generator: torch.Generator | None = None
     species: Tensor | None = None
     follows: bool = False
@@ -85,6 +93,9 @@ class Noise:
         copied = Noise(self.mode, self.law)
         memo[id(self)] = copied
         return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Noise, (self.mode, self.law)
 
 
 class NoisyMap(nn.Module):
@@ -98,13 +109,21 @@ class NoisyMap(nn.Module):
         Which rates are its own.
     """
 
-    frozen: Tensor | None
-    centre: Tensor
+    centre: Tensor | None
 
     def __init__(self, noise: Noise, domain: str, column: int) -> None:
         super().__init__()
         self.noise, self.domain, self.column = noise, domain, column
-        self.frozen = None
+        self.register_buffer("centre", None)
+
+    @property
+    def frozen(self) -> Tensor | None:
+        """Draws that are frozen now, eps, (S, n_in, n_out)."""
+        return self.noise.draws.get((self.domain, self.column))
+
+    @frozen.setter
+    def frozen(self, drawn: Tensor) -> None:
+        self.noise.draws[self.domain, self.column] = drawn
 
     def centred(self, n_elements: int) -> None:
         """Let it have a centre for each element; without, and for edges, the noise has none."""
@@ -146,11 +165,12 @@ class NoisyMap(nn.Module):
                 f"`layers` tags a layer that sees an array of shape {tuple(x.shape)}, noise needs rows (R, n_in); "
                 "leave it out."
             )
-        if hasattr(self, "centre"):
-            x = self._off_centre(x)
+        if self.centre is not None:
+            x = self._off_centre(x, self.centre)
         if self.noise.mode == "frozen":
-            assert self.frozen is not None
-            return self._by_rate(x, matrix * self.frozen)
+            frozen = self.frozen
+            assert frozen is not None
+            return self._by_rate(x, matrix * frozen)
         rate = self.rates()
         if len(rate) != len(x):
             raise self._wrong_rows(len(rate), len(x))
@@ -177,21 +197,21 @@ class NoisyMap(nn.Module):
             return blocks.flatten(0, 1) * rate
         raise self._wrong_rows(len(rate), len(x))
 
-    def _off_centre(self, x: Tensor) -> Tensor:
+    def _off_centre(self, x: Tensor, centre: Tensor) -> Tensor:
         species = self.noise.species
         assert species is not None
         if len(x) % len(species):
             raise self._wrong_rows(len(species), len(x))
         species = species.repeat(len(x) // len(species))
         if self.noise.follows:
-            self._follow(x.detach(), species)
-        return x - self.centre.index_select(0, species)
+            self._follow(x.detach(), species, centre)
+        return x - centre.index_select(0, species)
 
-    def _follow(self, x: Tensor, species: Tensor) -> None:
+    def _follow(self, x: Tensor, species: Tensor, centre: Tensor) -> None:
         # A running mean, as batch normalisation has it.
-        counts = torch.bincount(species, minlength=len(self.centre)).unsqueeze(1).to(x)
-        means = torch.zeros_like(self.centre).index_add(0, species, x) / counts.clamp(min=1.0)
-        self.centre.lerp_(torch.where(counts > 0, means, self.centre), self.noise.pace)
+        counts = torch.bincount(species, minlength=len(centre)).unsqueeze(1).to(x)
+        means = torch.zeros_like(centre).index_add(0, species, x) / counts.clamp(min=1.0)
+        centre.lerp_(torch.where(counts > 0, means, centre), self.noise.pace)
 
     def _wrong_rows(self, expected: int, found: int) -> InputError:
         return InputError(
@@ -278,6 +298,12 @@ class VariationalMLP(nn.Module):
         last: Any = self.maps[-1]
         weights: Tensor = last.weight.T
         return weights
+
+    def last_noise(self, hidden: Tensor) -> Tensor | None:
+        """Return what noise on the last weights adds to the output, (R, n_out), or `None` for none."""
+        last: Any = self.maps[-1]
+        noise: Tensor | None = None if last.noise.mode == "mean" else last.perturbation(hidden)
+        return noise
 
     def move_last(self, step: Tensor) -> None:
         """Add to the weights of the last layer for a single output, (n_in,), in place."""

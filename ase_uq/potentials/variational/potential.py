@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
-from ase_uq.potentials.equivariant import EquivariantPotential
+from ase_uq.potentials.abilities import NamesNoisyLayers, ReadsScalars
 from ase_uq.potentials.graph import Graph
-from ase_uq.potentials.variational.layers import LAWS, PACE, Noise, NoisyMap, VariationalMLP, standard_draws
+from ase_uq.potentials.variational.layers import LAWS, PACE, Noise, NoisyMap, standard_draws
 from ase_uq.potentials.variational.placement import put_noise
 from ase_uq.potentials.variational.rates import RateNetwork
 
@@ -73,6 +73,8 @@ class VariationalPotential(nn.Module):
         self.noise = Noise(law=law)
         self.body: Any = copy.deepcopy(potential).requires_grad_(True)
         columns = put_noise(self.body, patterns, self.noise)
+        self._reads_scalars = isinstance(self.body, ReadsScalars)
+        self._shares_body = self._reads_scalars and self._noise_is_in_readouts()
         if centred:
             for each in self.maps():
                 each.centred(len(potential.elements))
@@ -113,9 +115,11 @@ class VariationalPotential(nn.Module):
     @property
     def shares_body(self) -> bool:
         """Whether draws differ in nothing before the readouts."""
-        return isinstance(self.body, EquivariantPotential) and not any(
-            isinstance(layer.radial, VariationalMLP) for layer in self.body.network.layers
-        )
+        return self._shares_body
+
+    def underlying(self) -> Any:
+        """Return the body."""
+        return self.body
 
     def maps(self) -> list[NoisyMap]:
         """Return all maps with noise, in a fixed order."""
@@ -137,16 +141,16 @@ class VariationalPotential(nn.Module):
         """
         if self.noise.mode != "mean":
             self.set_rates(graph)
-        if not isinstance(self.body, EquivariantPotential):
+        if not self._reads_scalars:
             found: Tensor = self.body.energies(graph)
             return found
-        return graph.sum_over_atoms(self._of_atoms(self.scalars(graph), graph)).unsqueeze(0)
+        return graph.sum_over_atoms(self.body.energies_of_scalars(self.body.scalars(graph), graph)).unsqueeze(0)
 
     def energies_from_one_body(self, graph: Graph, n_draws: int) -> Tensor:
         """Return the energies of frozen draws that share the body, (n_draws, S) float64, eV."""
         self.set_rates(graph)
-        scalars = [each.repeat(n_draws, 1) for each in self.scalars(graph)]
-        of_atoms = self._of_atoms(scalars, graph, n_draws).view(n_draws, -1)
+        scalars = [each.repeat(n_draws, 1) for each in self.body.scalars(graph)]
+        of_atoms = self.body.energies_of_scalars(scalars, graph).view(n_draws, -1)
         return graph.sum_over_atoms(of_atoms.T).T
 
     def set_rates(self, graph: Graph) -> None:
@@ -167,11 +171,6 @@ class VariationalPotential(nn.Module):
         finally:
             self.noise.follows, self.noise.pace = False, PACE
 
-    def scalars(self, graph: Graph) -> list[Tensor]:
-        """Return the scalar features after every layer of the body, for rates that are there already."""
-        found: list[Tensor] = self.body.network.scalars(graph, self.body.species(graph), self.body.mean_neighbours)
-        return found
-
     @contextmanager
     def fresh(self, generator: torch.Generator) -> Iterator[None]:
         """Evaluate with noise that is new at every call and independent from row to row, as long as it lasts."""
@@ -184,50 +183,29 @@ class VariationalPotential(nn.Module):
     @contextmanager
     def frozen(self, draws: Sequence[Tensor]) -> Iterator[None]:
         """Evaluate with random numbers (S, n_in, n_out) for every map, as long as it lasts."""
-        before, self.noise.mode = self.noise.mode, "frozen"
-        maps, weights = self.maps(), next(self.rates.parameters())
+        before, weights = (self.noise.mode, self.noise.draws), next(self.rates.parameters())
+        pairs = zip(self.maps(), draws, strict=True)
+        self.noise.draws = {(each.domain, each.column): drawn.to(weights) for each, drawn in pairs}
+        self.noise.mode = "frozen"
         try:
-            for each, drawn in zip(maps, draws, strict=True):
-                each.frozen = drawn.to(weights)
             yield
         finally:
-            self.noise.mode = before
-            for each in maps:
-                each.frozen = None
+            self.noise.mode, self.noise.draws = before
 
     def draws(self, n_draws: int, generator: torch.Generator) -> list[Tensor]:
         """Return random numbers for every map, (n_draws, n_in, n_out) each, float64."""
         p = self.rates.initial_dropout
         return [standard_draws((n_draws, *each.draw_shape), self.noise.law, generator, p) for each in self.maps()]
 
-    def _of_atoms(self, scalars: list[Tensor], graph: Graph, n_draws: int = 1) -> Tensor:
-        # Energies of atoms from the scalars of the body: (N,), or draw after draw.
-        features = self.body.network.seen_by_last_layers(scalars)
-        energies: Tensor = features.to(torch.float64) @ self.body.readout()
-        noise = self._last_noise(features)
-        if noise is not None:
-            energies = energies + noise.to(torch.float64) * self.scale
-        shifts: Tensor = self.body.shifts.index_select(0, self.body.species(graph))
-        return energies + shifts.repeat(n_draws)
-
-    def _last_noise(self, features: Tensor) -> Tensor | None:
-        # `readout()` has the mean weights of the last layers: their noise comes on top.
-        if self.noise.mode == "mean":
-            return None
-        readouts: list[Any] = list(self.body.network.readouts)
-        parts = features.split([readout.last_weights().shape[1] for readout in readouts], dim=1)
-        noises: list[Tensor] = [
-            readout.maps[-1].perturbation(part)
-            for readout, part in zip(readouts, parts, strict=True)
-            if hasattr(readout, "maps")
-        ]
-        return torch.stack(noises).sum(dim=0).squeeze(1) if noises else None
+    def _noise_is_in_readouts(self) -> bool:
+        readouts = {id(module) for layer in self.body.readout_layers() for module in layer.modules()}
+        return all(id(each) in readouts for each in self.maps())
 
 
 def _patterns(potential: Any, layers: Layers) -> list[tuple[str, ...]]:
     if isinstance(layers, Mapping):
         return sorted(layers.items())  # in a fixed order, which a file keeps
-    named: Mapping[str, tuple[str, ...]] = getattr(potential, "NOISE", {})
+    named = potential.NOISE if isinstance(potential, NamesNoisyLayers) else {}
     if not layers or not set(layers) <= set(named):
         known = f"some of {', '.join(named)}" if named else "a mapping of node and edge to patterns of names"
         raise InputError(f"`layers` must name {known}, got {list(layers)}; name at least one.")

@@ -1,0 +1,13 @@
+"""The architectures that can be trained and stored, by the name that `ase-uq train --potential` takes.
+
+A new one is a class that is a `TrainablePotential`, in a file of its own, and a line here.
+"""
+
+from __future__ import annotations
+
+from ase_uq.potentials.base import TrainablePotential
+from ase_uq.potentials.equivariant import EquivariantPotential
+
+ARCHITECTURES: dict[str, type[TrainablePotential]] = {
+    "equivariant": EquivariantPotential,
+}
