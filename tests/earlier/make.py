@@ -29,7 +29,7 @@ TINY = {
     "n_layers": 1,
     "l_max": 1,
     "radial_width": 8,
-    "n_radial": 4,
+    "n_radial": 3,
     "dtype": "float64",
 }
 LJ = {"rc": 5.0, "smooth": True}
@@ -47,7 +47,7 @@ def models():
         "deep": MemberUncertainty(DeepEnsemble([body(seed) for seed in range(3)])),
         "shallow": MemberUncertainty(ShallowEnsemble(body(), 4, seed=1)),
         "llpr": LLPRUncertainty(body(), covariance),
-        "blip": MemberUncertainty(sample_members(make_variational(body()), n_members=4, seed=3)),
+        "blip": MemberUncertainty(sample_members(make_variational(body(), inputs="pair"), n_members=2, seed=3)),
     }
 
 
