@@ -31,6 +31,7 @@ from ase_uq.models.members import MemberUncertainty
 from ase_uq.potentials import DeepEnsemble, ShallowEnsemble, make_variational, sample_members, stored
 from ase_uq.report.build import write_report
 from ase_uq.testing import assert_uncertainty_model
+from ase_uq.uncertainty.prediction import Prediction
 from ase_uq.validation.residuals import residuals, with_factors
 from tests.made.alloys import emt_frames, labelled
 from tests.made.foreign import ForeignPotential
@@ -241,12 +242,14 @@ def test_the_command_line(name, tmp_path):
     assert ("no members" in table) == (name in WITHOUT_MEMBERS)
     # A run of a potential that was never trained may go anywhere: a few short steps.
     common = ["--temperature", 100, "--steps", 30, "--timestep", 0.1, "--store", "positions"]
-    md = good(
-        "md", "c.pt", "start.xyz", *common, "--log", "r.h5", "--observable", "r=distance:0,1", "--json", cwd=tmp_path
-    )
+    observed = ["--log", "r.h5", "--observable", "r=distance:0,1", "--json"]
+    md = good("md", "c.pt", "start.xyz", *common, *observed, cwd=tmp_path)
     assert (json.loads(md.stdout)["averages"] == {}) == (name in WITHOUT_MEMBERS)
     good("report", "r.h5", "--out", "r.html", cwd=tmp_path)
     assert read_log(tmp_path / "r.h5").attributes["model_hash"] == load(tmp_path / "c.pt").model_hash
+    longer = [*common[:3], 40, *common[4:]]
+    good("md", "c.pt", "start.xyz", *longer, *observed[:-1], "--restart", cwd=tmp_path)
+    assert read_log(tmp_path / "r.h5").n_frames == 41
     write(tmp_path / "frames.xyz", [copper() for _ in range(3)])
     good("rerun", "c.pt", "frames.xyz", "--temperature", 100, "--out", "again.h5", cwd=tmp_path)
     blended = ["--baseline", "emt", "--sigma-baseline", 0.2, "--log", "b.h5"]
@@ -298,3 +301,23 @@ def test_a_state_that_no_file_can_hold(monkeypatch, tmp_path, extra, words):
     with pytest.raises(InputError, match=words):
         save(model, tmp_path / "m.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "must have a variance of energy, forces or stress, this one has none"),
+        ({"energy_var_aleatoric": -1.0}, "energy_var_aleatoric must not be negative"),
+        ({"forces_var_epistemic": np.full((4, 3), np.nan)}, "forces_var_epistemic must be finite"),
+        ({"forces_var_aleatoric": np.ones(4)}, r"forces_var_aleatoric must have shape \(4, 3\), got \(4,\)"),
+        ({"energy_var_epistemic": 1.0, "mean_share": 0.2}, "mean_share must be None without energy_members"),
+    ],
+)
+def test_a_model_that_is_none_is_told_why(given, words):
+    class Wrong:
+        def predict(self, atoms, properties):
+            known = WidthPerAtom(WIDTHS).predict(atoms)
+            return Prediction(known.energy, known.forces, known.stress, **given)
+
+    with pytest.raises(AssertionError, match=words):
+        assert_uncertainty_model(Wrong(), copper())

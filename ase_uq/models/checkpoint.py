@@ -190,7 +190,8 @@ def _check_evaluation(kind: type[StorableModel], evaluation: Mapping[str, Any]) 
         return
     for name in evaluation:
         if name not in taken:
-            raise InputError(f"`{name}` must be left out for a {kind.__name__}, which is evaluated in one way only.")
+            known = ", ".join(list(taken)[1:]) or "none"
+            raise InputError(f"`{name}` must be left out for a {kind.__name__}; its evaluation takes {known}.")
 
 
 def _hash(description: str, state: Mapping[str, Tensor]) -> str:

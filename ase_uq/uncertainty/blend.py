@@ -85,7 +85,7 @@ class Target:
         """Return the blend for calibrated members (M,), eV."""
         members = energy_members if self.shift is None else energy_members - self.shift
         n_members = len(members)
-        if float(members.std(ddof=1)) > self.threshold:
+        if np.isfinite(self.threshold) and float(members.std(ddof=1)) > self.threshold:
             return Blend(0.0, np.zeros(n_members), np.zeros(n_members))
         if np.isinf(self.sigma_baseline):
             return Blend(1.0, np.full(n_members, 1.0 / n_members), np.zeros(n_members))
