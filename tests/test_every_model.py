@@ -309,7 +309,7 @@ def test_a_state_that_no_file_can_hold(monkeypatch, tmp_path, extra, words):
         ({}, "must have a variance of energy, forces or stress, this one has none"),
         ({"energy_var_aleatoric": -1.0}, "energy_var_aleatoric must not be negative"),
         ({"forces_var_epistemic": np.full((4, 3), np.nan)}, "forces_var_epistemic must be finite"),
-        ({"forces_var_aleatoric": np.ones(4)}, r"forces_var_aleatoric must have shape \(4, 3\), got \(4,\)"),
+        ({"forces_var_aleatoric": np.ones(4)}, r"forces_var must have shape \(4, 3\), got \(4,\)"),
         ({"energy_var_epistemic": 1.0, "mean_share": 0.2}, "mean_share must be None without energy_members"),
     ],
 )
