@@ -4,7 +4,7 @@
 
 A class that can be stored has `config()`, the arguments that construct the same architecture, and `from_config(config)`
 that does so. An argument may be a potential itself: it is described in its place, so that anything can be made of
-anything. `STORABLE` is the whole of what a description may name: the architectures, and what is made of them.
+anything. A description may name the `ARCHITECTURES`, and `COMPOSED`, what is made of other potentials; nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ase_uq.potentials.variational.potential import VariationalPotential
 
 
 class Storable(Protocol):
-    """What `describe` and `build` need of a class, beside a place in `STORABLE`."""
+    """What `describe` and `build` need of a class, beside a place in a list."""
 
     def config(self) -> dict[str, Any]:
         """Return the arguments that construct the same architecture: what JSON can hold, and potentials.
@@ -39,15 +39,15 @@ class Storable(Protocol):
         ...
 
 
-STORABLE: tuple[type[Storable], ...] = (
-    *ARCHITECTURES.values(),
-    DeepEnsemble,
-    ShallowEnsemble,
-    VariationalPotential,
-    VariationalEnsemble,
-)
+# What is made of other potentials.
+COMPOSED: tuple[type[Storable], ...] = (DeepEnsemble, ShallowEnsemble, VariationalPotential, VariationalEnsemble)
 
 _KEYS = {"kind", "config"}
+
+
+def kinds_that_can_be_stored() -> tuple[type[Storable], ...]:
+    """Return every class that a description may name."""
+    return (*ARCHITECTURES.values(), *COMPOSED)
 
 
 def describe(potential: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def describe(potential: Any) -> dict[str, Any]:
     Raises
     ------
     InputError
-        For a potential whose class, or that of a part of it, is none of `STORABLE`, and for one that is no longer what
+        For a potential whose class, or that of a part of it, is in neither list, and for one that is no longer what
         its arguments construct, such as a copy made for inference.
     """
     described = _described(potential)
@@ -85,9 +85,9 @@ def build(description: Mapping[str, Any]) -> Any:
     Raises
     ------
     InputError
-        For a kind that is none of `STORABLE`, or arguments that it does not take.
+        For a kind that is in neither list, or arguments that it does not take.
     """
-    kinds = {kind.__name__: kind for kind in STORABLE}
+    kinds = {kind.__name__: kind for kind in kinds_that_can_be_stored()}
     if not isinstance(description, Mapping) or set(description) != _KEYS:
         raise InputError(f"a description must hold exactly kind and config, got {description!r}; make it by describe.")
     name, config = description["kind"], description["config"]
@@ -130,7 +130,7 @@ def _equivariant(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _described(potential: Any) -> dict[str, Any]:
     # The exact class: a subclass may do anything with the same arguments.
-    if type(potential) not in STORABLE:
+    if type(potential) not in kinds_that_can_be_stored():
         raise InputError(
             f"`potential` must be made of potentials of ase_uq to be stored, {type(potential).__name__} is none, and "
             "no file can hold its architecture; keep the `state_dict()` with torch.save, and the script that builds it."

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from ase_uq.errors import InputError
-from ase_uq.potentials import DeepEnsemble, EquivariantPotential, TrainablePotential
+from ase_uq.potentials import ARCHITECTURES, DeepEnsemble, TrainablePotential
 from ase_uq.potentials.device import checked_device
 from ase_uq.structures.frames import Frame
 from ase_uq.training.batches import Batches
@@ -57,7 +57,7 @@ def train_members(
     n_members: int,
     settings: FitSettings,
     config: dict[str, Any] | None = None,
-    architecture: type[TrainablePotential] = EquivariantPotential,
+    architecture: type[TrainablePotential] = ARCHITECTURES["equivariant"],
     start: DeepEnsemble | None = None,
     subsample: float = 1.0,
     jobs: int = 1,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ase_uq.errors import InputError
-from ase_uq.potentials import EquivariantPotential, TrainablePotential
+from ase_uq.potentials import ARCHITECTURES, TrainablePotential
 from ase_uq.potentials.graph import build_graph
 from ase_uq.structures.frames import Frame
 from ase_uq.structures.offsets import fit_offsets, offset_energy
@@ -68,7 +68,7 @@ def new_potential(
     *,
     seed: int,
     config: Mapping[str, Any] | None = None,
-    architecture: type[TrainablePotential] = EquivariantPotential,
+    architecture: type[TrainablePotential] = ARCHITECTURES["equivariant"],
 ) -> Any:
     """Return an untrained potential of the elements of the frames, with their constants.
 
