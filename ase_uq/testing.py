@@ -25,8 +25,8 @@ def assert_uncertainty_model(
 ) -> None:
     """Check that a model obeys the protocol on a structure.
 
-    Shapes and types; moments that match the members (divisor M-1); forces and stress that are derivatives of the
-    energy; the same answer twice; the structure left alone.
+    Shapes and types; some uncertainty, finite and not negative; moments that match the members (divisor M-1), where it
+    has members; forces and stress that are derivatives of the energy; the same answer twice; the structure left alone.
 
     Parameters
     ----------
@@ -49,6 +49,7 @@ def assert_uncertainty_model(
     assert isinstance(prediction, Prediction), f"predict must return a Prediction, got {type(prediction).__name__}"
     assert atoms == before, "predict must not change the structure"
     _check_shapes(prediction, atoms)
+    _check_uncertainty(prediction)
     _check_moments(prediction)
     again = model.predict(atoms.copy(), ["energy"])
     assert again.energy == prediction.energy, "two predictions of one structure must be equal: members must be fixed"
@@ -142,6 +143,8 @@ def _check_shapes(prediction: Prediction, atoms: Atoms) -> None:
         "forces_var": (n, 3),
         "stress_var": (6,),
     }
+    for part in ("epistemic", "aleatoric"):
+        expected |= {f"forces_var_{part}": (n, 3), f"stress_var_{part}": (6,)}
     for name, shape in expected.items():
         value: Any = getattr(prediction, name)
         if value is None:
@@ -154,14 +157,27 @@ def _check_shapes(prediction: Prediction, atoms: Atoms) -> None:
         assert is_periodic(atoms), "stress must be None without a periodic cell"
 
 
+def _check_uncertainty(prediction: Prediction) -> None:
+    parts = [f"{name}_var_{part}" for name in ("energy", "forces", "stress") for part in ("epistemic", "aleatoric")]
+    given = {name: getattr(prediction, name) for name in parts if getattr(prediction, name) is not None}
+    assert given, "a prediction must have a variance of energy, forces or stress, this one has none"
+    for name, variance in given.items():
+        assert np.isfinite(variance).all(), f"{name} must be finite"
+        assert np.all(np.asarray(variance) >= 0.0), f"{name} must not be negative"
+    for name in ("energy_var_epistemic", "energy_var_aleatoric"):
+        assert isinstance(given.get(name, 0.0), float), f"{name} must be a float, got {type(given[name]).__name__}"
+    if prediction.n_members is None:
+        for name in ("forces_members", "stress_members", "mean_share"):
+            assert getattr(prediction, name) is None, f"{name} must be None without energy_members"
+
+
 def _check_moments(prediction: Prediction) -> None:
     for name in ("energy", "forces", "stress"):
         members, mean = getattr(prediction, f"{name}_members"), getattr(prediction, name)
         variance = getattr(prediction, f"{name}_var_epistemic")
-        if variance is not None:
-            assert np.all(np.asarray(variance) >= 0.0), f"{name}_var must not be negative"
         if members is None:
             continue
+        assert variance is not None, f"{name}_var_epistemic must be there where {name}_members are"
         size = max(1.0, float(np.abs(members).max()))
         assert np.allclose(members.mean(axis=0), mean, rtol=0, atol=1e-10 * size), f"{name} must be the member mean"
         # A member has one factor, its energy's; the variance of its forces may have another.

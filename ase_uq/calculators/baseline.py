@@ -41,7 +41,7 @@ from ase_uq.calculators.member_alignment import MemberOffsets
 from ase_uq.calculators.plain_values import PlainValues, check_plain, has_stress, plain_values
 from ase_uq.errors import InputError
 from ase_uq.structures.offsets import fit_offsets, offset_energy
-from ase_uq.uncertainty.blend import Blend, BlendTarget, ShiftedTarget, Target
+from ase_uq.uncertainty.blend import Blend, Target
 from ase_uq.uncertainty.force_variance import Exact, Off
 from ase_uq.uncertainty.prediction import DERIVATIVE_UNCERTAINTY, ON_REQUEST, STANDARD, UNCERTAINTY, Prediction
 
@@ -138,6 +138,8 @@ class WeightedBaseline(PredictionCalculator):
     """
 
     driver = "weighted_baseline"
+    # Keys that a model must be able to fill.
+    _needed: tuple[str, ...] = ("energy_members", "forces_members")
     # `set(sigma_baseline=...)` changes the potential.
     discard_results_on_any_change = True
 
@@ -164,10 +166,10 @@ class WeightedBaseline(PredictionCalculator):
                 f"`members` needs a UQCalculator with forces_var='exact', got {uq.forces_var}; change one."
             )
         provided = getattr(uq.model, "implemented_properties", (*STANDARD, *UNCERTAINTY, *ON_REQUEST))
-        for field in ("energy_members", "forces_members"):
+        for field in self._needed:
             if field not in provided:
                 # The same sentence as when a prediction comes without it.
-                Prediction(energy=0.0, forces=np.zeros((0, 3))).require(field, "WeightedBaseline")
+                Prediction(energy=0.0, forces=np.zeros((0, 3))).require(field, type(self).__name__)
         hidden = () if members else ON_REQUEST
         if isinstance(uq.forces_var, Off):
             hidden = (*hidden, *DERIVATIVE_UNCERTAINTY)
@@ -221,8 +223,8 @@ class WeightedBaseline(PredictionCalculator):
         )
         shown = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in offsets.items())
         logger.info("baseline aligned on %d frames, offsets in eV per atom: %s", len(frames), shown)
-        if len(frames) >= _FEWEST_TO_ALIGN_MEMBERS:
-            members = [prediction.require("energy_members", "WeightedBaseline") for prediction in predictions]
+        members = [each.energy_members for each in predictions if each.energy_members is not None]
+        if len(members) == len(frames) >= _FEWEST_TO_ALIGN_MEMBERS:
             options = {"member_offsets": MemberOffsets.fit(frames, members).offsets, **options}
         return cls(uq, baseline, offsets=offsets, **options)
 
@@ -284,8 +286,18 @@ class WeightedBaseline(PredictionCalculator):
             "baseline, frames, ...) or give `offsets`, or a larger width if the baseline does err that much."
         )
 
-    def _target(self, energy_baseline: float, sigma_baseline: float) -> Target:
-        return BlendTarget(energy_baseline=energy_baseline, sigma_baseline=sigma_baseline)
+    def _target(self, energy_baseline: float, width: float, shift: Array | None) -> Target:
+        return Target(energy_baseline=energy_baseline, sigma_baseline=width, shift=shift)
+
+    def _blend(self, target: Target, model: Prediction) -> Blend:
+        name = type(self).__name__
+        blend = target.blend(model.require("energy_members", name))
+        if not self.uq.combines:
+            # The gradient of the weight is made of those of the members.
+            model.require("forces_members", name)
+            if "stress" in self.implemented_properties and model.stress is not None:
+                model.require("stress_members", name)
+        return blend
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
         with_stress = "stress" in self.implemented_properties
@@ -295,22 +307,16 @@ class WeightedBaseline(PredictionCalculator):
 
         # One evaluation, and a single backward pass where the model can: with the coefficients of the blend.
         shift = self._member_shift(atoms)
-        target = self._target(v_b, sigma_b)
-        if shift is not None:
-            target = ShiftedTarget(target, shift)
+        target = self._target(v_b, sigma_b, shift)
         model, shown = self.uq.evaluate(atoms, properties, combine=target)
-        found = target.blend(model.require("energy_members", "WeightedBaseline"))
-        if not self.uq.combines:
-            model.require("forces_members", "WeightedBaseline")
-            if own.stress is not None and model.stress is not None:
-                model.require("stress_members", "WeightedBaseline")
+        found = self._blend(target, model)
         if shift is not None:
             model = _without(model, shift)
         if (composition := atoms.numbers.tobytes()) != self._aligned_for:
             if not self._resumed:
                 self._check_alignment(model, v_b, sigma_b)
             self._aligned_for, self._resumed = composition, False
-        prediction = _blended(model, PlainValues(v_b, own.forces, own.stress), found)
+        prediction = _blended(model, PlainValues(v_b, own.forces, own.stress), found, combined=self.uq.combines)
         extra = {"weight": found.weight, "energy_baseline": v_b, "sigma_baseline": sigma_b}
         return prediction if shown else prediction.without_force_variance(), extra
 
@@ -328,19 +334,23 @@ def _without(model: Prediction, shift: Array) -> Prediction:
     return replace(model, energy_members=members, energy_var_epistemic=float(members.var(ddof=1)))
 
 
-def _blended(model: Prediction, own: PlainValues, blend: Blend) -> Prediction:
-    gaps = model.require("energy_members", "WeightedBaseline") - own.energy
-    forces, forces_members = _derivative(own.forces, model.forces, model.forces_members, gaps, blend)
+def _blended(model: Prediction, own: PlainValues, blend: Blend, *, combined: bool) -> Prediction:
+    w, members = blend.weight, model.energy_members
+    gaps = np.zeros(0) if members is None else members - own.energy
+    gap = model.energy - own.energy if members is None else float(gaps.mean())
+    # Forces of the mean are those of sum_i c_i V_i where the weight has no gradient.
+    share = 1.0 if combined else w
+    forces, forces_members = _derivative(own.forces, share * model.forces, model.forces_members, gaps, blend)
     stress, stress_members = None, None
     if own.stress is not None and model.stress is not None:
-        stress, stress_members = _derivative(own.stress, model.stress, model.stress_members, gaps, blend)
+        stress, stress_members = _derivative(own.stress, share * model.stress, model.stress_members, gaps, blend)
     with_stress = stress is not None
     return replace(
         model,
-        energy=own.energy + blend.weight * float(gaps.mean()),
+        energy=own.energy + w * gap,
         forces=forces,
         stress=stress,
-        energy_members=own.energy + blend.weight * gaps,
+        energy_members=None if members is None else own.energy + w * gaps,
         forces_members=forces_members,
         stress_members=stress_members,
         stress_var_epistemic=model.stress_var_epistemic if with_stress else None,

@@ -5,7 +5,7 @@ Every evaluation fills all keys at once: a step of molecular dynamics costs one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
 from ase_uq.structures.checks import changes_between, check_positions, check_structure
+from ase_uq.uncertainty.abilities import CombiningModel
+from ase_uq.uncertainty.blend import Target
 from ase_uq.uncertainty.force_variance import Exact, ForceVariance, Off, Resumable, Stochastic, force_variance
 from ase_uq.uncertainty.prediction import (
     DERIVATIVE_UNCERTAINTY,
     ON_REQUEST,
     STANDARD,
     UNCERTAINTY,
-    CombiningModel,
     Prediction,
     UncertaintyModel,
 )
@@ -250,7 +251,7 @@ class UQCalculator(PredictionCalculator):
         atoms: Atoms,
         properties: Sequence[str] = (),
         *,
-        combine: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
+        combine: Target | None = None,
     ) -> tuple[Prediction, bool]:
         """Evaluate the model once; say, too, whether variances of forces are due or asked for in `properties`.
 

@@ -12,9 +12,10 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from ase_uq.calculators.member_alignment import MemberOffsets, check_zeros
-from ase_uq.calculators.plain_values import PlainValues, has_stress, plain_values
+from ase_uq.calculators.plain_values import PlainValues, check_plain, has_stress, plain_values
 from ase_uq.errors import InputError
-from ase_uq.uncertainty.prediction import ON_REQUEST, STANDARD, UNCERTAINTY, Prediction, checked_factor
+from ase_uq.uncertainty.checks import checked_factor
+from ase_uq.uncertainty.prediction import ON_REQUEST, STANDARD, UNCERTAINTY, Prediction
 
 
 class CommitteeUncertainty:
@@ -87,12 +88,7 @@ class CommitteeUncertainty:
         if len({id(calculator) for calculator in self.calculators}) < len(self.calculators):
             raise InputError("`calculators` must be different objects, got one of them twice; construct each one.")
         for i, calculator in enumerate(self.calculators):
-            missing = {"energy", "forces"} - set(getattr(calculator, "implemented_properties", ()))
-            if missing:
-                raise InputError(
-                    f"`calculators[{i}]` must implement energy and forces, {type(calculator).__name__} lacks "
-                    f"{' and '.join(sorted(missing))}; pass ASE calculators."
-                )
+            check_plain(calculator, f"calculators[{i}]")
         self._has_stress = all(has_stress(calculator) for calculator in self.calculators)
         self._alignment = None if align is None else self._aligned(align)
         self._zeros_checked = self._alignment is not None

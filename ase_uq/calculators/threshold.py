@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from ase.calculators.calculator import BaseCalculator
+from numpy.typing import NDArray
 
 from ase_uq.calculators.baseline import WeightedBaseline
 from ase_uq.calculators.calculator import Family, UQCalculator
 from ase_uq.errors import InputError
-from ase_uq.uncertainty.blend import SwitchTarget, Target
+from ase_uq.uncertainty.blend import Blend, Target
 from ase_uq.uncertainty.prediction import Prediction
+
+Array = NDArray[np.float64]
 
 
 class ThresholdSwitch(WeightedBaseline):
@@ -36,7 +40,8 @@ class ThresholdSwitch(WeightedBaseline):
 
     Notes
     -----
-    The keys are those of `WeightedBaseline`; `weight` is 1 or 0, and `sigma_baseline` the threshold, eV.
+    The keys are those of `WeightedBaseline`; `weight` is 1 or 0, and `sigma_baseline` the threshold, eV. The weight has
+    no gradient, so that a model needs no members here, only a variance of its energy.
 
     Examples
     --------
@@ -55,6 +60,7 @@ class ThresholdSwitch(WeightedBaseline):
     """
 
     driver = "threshold_switch"
+    _needed = ("energy_var",)
 
     def __init__(
         self,
@@ -85,5 +91,11 @@ class ThresholdSwitch(WeightedBaseline):
     def _check_alignment(self, model: Prediction, v_b: float, sigma_b: float) -> None:
         """Judge nothing: the threshold is no error of the baseline, and no force feels the gap."""
 
-    def _target(self, energy_baseline: float, sigma_baseline: float) -> Target:  # noqa: ARG002
-        return SwitchTarget(sigma_baseline)
+    def _target(self, energy_baseline: float, width: float, shift: Array | None) -> Target:
+        return Target(energy_baseline=energy_baseline, threshold=width, shift=shift)
+
+    def _blend(self, target: Target, model: Prediction) -> Blend:
+        if model.energy_members is not None:
+            return target.blend(model.energy_members)
+        std = np.sqrt(model.require("energy_var_epistemic", type(self).__name__))
+        return Blend(float(std <= target.threshold), np.zeros(0), np.zeros(0))

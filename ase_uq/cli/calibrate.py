@@ -19,7 +19,8 @@ from ase_uq.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ase_uq.models.members import MemberUncertainty
+    from ase_uq.models.llpr import LLPRUncertainty
+    from ase_uq.uncertainty.prediction import UncertaintyModel
     from ase_uq.validation.calibration import Calibration
 
 NAME = "calibrate"
@@ -59,14 +60,16 @@ def run(
     calibrated = with_factors(loaded, fitted, data=data.name)
     save(calibrated, out)
     if as_json:
-        print_json({"model": str(out), "model_hash": calibrated.model_hash, **(calibrated.calibration or {})})
+        told = {name: getattr(calibrated, name, None) for name in ("model_hash", "calibration")}
+        print_json({"model": str(out), "model_hash": told["model_hash"], **(told["calibration"] or {})})
         return
     for name, each in fitted.items():
         for warning in each.warnings:
             typer.echo(f"warning, {name}: {warning}")
     for name, each in fitted.items():
         typer.echo(f"{_LABELS[name]:13} = {_with_error(each)}{_of_what(each)}")
-    typer.echo(f"from {len(frames)} structures, {fitted['energy'].n_members} members")
+    n_members = next(iter(fitted.values())).n_members
+    typer.echo(f"from {len(frames)} structures, {'no' if n_members is None else n_members} members")
     console.print(f"wrote [bold]{out}[/bold]")
 
 
@@ -84,19 +87,26 @@ def _of_what(fitted: Calibration) -> str:
     return f", without the constants of each {fitted.centred}; with them {fitted.alpha_raw:.4g}"
 
 
-def _llpr(model: MemberUncertainty, path: Path) -> MemberUncertainty:
+def _llpr(model: UncertaintyModel, path: Path) -> LLPRUncertainty:
     from ase_uq.cli.progress import bar
+    from ase_uq.errors import InputError
     from ase_uq.models.llpr import LLPRUncertainty
     from ase_uq.structures.frames import read_structures
 
+    potential = getattr(model, "potential", None)
+    if potential is None:
+        raise InputError(
+            f"`--llpr` needs a model that holds a potential with last-layer features, {type(model).__name__} has none; "
+            "train one, or calibrate the model itself."
+        )
     frames = read_structures(path)
     with bar() as progress:
         task = progress.add_task("last-layer features", total=len(frames), note="")
         found = LLPRUncertainty.fit(
-            model.potential,
+            potential,
             frames,
             on_frame=lambda done: progress.update(task, completed=done),
-            training={**(model.training or {}), "method": "llpr", "covariance_from": path.name},
+            training={**(getattr(model, "training", None) or {}), "method": "llpr", "covariance_from": path.name},
         )
     for warning in found.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)

@@ -11,6 +11,7 @@ import typer
 from ase_uq.cli.options import ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, MODEL, STRESS_KEY, print_json
 
 if TYPE_CHECKING:
+    from ase_uq.uncertainty.prediction import Prediction
     from ase_uq.validation.residuals import Residuals
     from ase_uq.validation.scores import Scores
     from ase_uq.validation.yardsticks import Yardstick
@@ -64,17 +65,20 @@ def run(
             }
         )
         return
-    factors = f"alpha {first.alpha:.3g}, of forces {first.alpha_forces:.3g}"
     size = f"{len(frames)} structures, {found.n_atoms.sum()} atoms"
-    typer.echo(
-        f"{data.name}: {size}; {loaded.n_members} members, {factors if loaded.calibration else 'not calibrated'}"
-    )
+    typer.echo(f"{data.name}: {size}; {_described(first, calibrated=bool(getattr(loaded, 'calibration', None)))}")
     _print_table(columns)
     _print_widths(widths)
     for warning in _warnings(columns, widths):
         typer.echo(f"warning: {warning}")
     if plot is not None:
         typer.echo(f"wrote {plot}")
+
+
+def _described(prediction: Prediction, *, calibrated: bool) -> str:
+    members = "no members" if prediction.n_members is None else f"{prediction.n_members} members"
+    factors = f"alpha {prediction.alpha:.3g}, of forces {prediction.alpha_forces:.3g}"
+    return f"{members}, {factors if calibrated else 'not calibrated'}"
 
 
 _UNITS = {"energy": "meV/atom", "centred energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}

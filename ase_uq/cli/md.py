@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ase_uq.cli.options import DEVICE, JSON, MEMORY_LIMIT, MODEL, OBSERVABLES, console, print_json
+from ase_uq.cli.options import DEVICE, JSON, MEMORY_LIMIT, MODEL, OBSERVABLES, chosen, console, print_json
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -82,10 +82,11 @@ def run(
     structures = read_structures(start)
     atoms = structures[-1]
     keep_freed_memory()
-    members = load(model, device=device, compile=compile_, memory_limit=memory_limit)
-    loaded = UQCalculator(members, forces_var=forces_var or members.usual_forces_var, every=every)
+    loaded = load(model, **chosen(device=device, compile=compile_, memory_limit=memory_limit))
+    usual = getattr(loaded, "usual_forces_var", "exact")
+    wrapped = UQCalculator(loaded, forces_var=forces_var or usual, every=every)
     aligned_on = structures if align is None else read_structures(align)
-    calculator = make_calculator(loaded, baseline, sigma_baseline, sigma_baseline_per_atom, aligned_on)
+    calculator = make_calculator(wrapped, baseline, sigma_baseline, sigma_baseline_per_atom, aligned_on)
     observables = parse_observables(observable or [], atoms)
     with status_line() as show:
         averages = run_md(

@@ -53,3 +53,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def chosen(**options: Any) -> dict[str, Any]:
+    """Return what is not left at its default: not every kind of model can be evaluated in other ways."""
+    usual = {"device": "cpu", "compile": "off", "memory_limit": None}
+    return {name: value for name, value in options.items() if value != usual[name]}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ase_uq.cli.options import DEVICE, JSON, MEMORY_LIMIT, MODEL, OBSERVABLES, console, print_json
+from ase_uq.cli.options import DEVICE, JSON, MEMORY_LIMIT, MODEL, OBSERVABLES, chosen, console, print_json
 
 NAME = "rerun"
 
@@ -25,7 +25,7 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing log.")] = False,
     as_json: JSON = False,
 ) -> None:
-    """Give an old trajectory the energies of a model's members, so that its averages can have error bars."""
+    """Give an old trajectory what a model says of it: with energies of members its averages can have error bars."""
     from ase_uq.cli.progress import bar
     from ase_uq.dynamics.allocator import keep_freed_memory
     from ase_uq.dynamics.rerun import rerun
@@ -34,12 +34,12 @@ def run(
     from ase_uq.structures.frames import read_structures
 
     keep_freed_memory()
-    members = load(model, device=device, memory_limit=memory_limit)
+    loaded = load(model, **chosen(device=device, memory_limit=memory_limit))
     frames = read_structures(trajectory)
     with bar() as progress:
         task = progress.add_task("evaluating", total=len(frames), note="")
         driver = rerun(
-            members,
+            loaded,
             frames,
             out,
             temperature_K=temperature,

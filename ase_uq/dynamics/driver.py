@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from ase_uq.log.continuation import logged_interval
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.observables import Observable
 from ase_uq.reweighting.result import ReweightResult
+
+_messages = logging.getLogger(__name__)
 
 ENSEMBLES = ("nvt", "nve")
 
@@ -121,7 +124,7 @@ def run_md(
     Returns
     -------
     dict
-        Name -> running average of this part of the run.
+        Name -> running average of this part of the run; empty for a model without members.
     """
     rng = np.random.default_rng(settings.seed)
     state_path = log.with_name(log.name + ".restart")
@@ -144,7 +147,7 @@ def run_md(
     online = None
     if functions:
         online = OnlineReweighter(atoms, temperature_K=settings.temperature_K, observables=functions, dyn=dynamics)
-        dynamics.attach(online, interval=settings.average_interval)
+        dynamics.attach(_Averaging(calculator, online), interval=settings.average_interval)
     logger = UncertaintyLogger(
         log,
         atoms,
@@ -193,6 +196,22 @@ def _steps(dynamics: MolecularDynamics, steps: int, keeper: _Keeper, reporter: _
     for _ in dynamics.irun(steps):
         reporter(dynamics.nsteps)
         keeper(dynamics.nsteps)
+
+
+class _Averaging:
+    """Takes frames for the averages, if the model turns out to have members."""
+
+    def __init__(self, calculator: PredictionCalculator, online: OnlineReweighter) -> None:
+        self.calculator, self.online, self._said = calculator, online, False
+
+    def __call__(self) -> None:
+        if self.calculator.prediction.energy_members is not None:
+            self.online()
+        elif not self._said:
+            _messages.warning(
+                "running averages need `energy_members`, which this model does not provide; the observables are logged"
+            )
+            self._said = True
 
 
 class _Keeper:

@@ -1,4 +1,4 @@
-"""`rerun`: the log of an old trajectory, with the energies of members the run did not have.
+"""`rerun`: the log of an old trajectory, with the uncertainties, and energies of members, that the run did not have.
 
 The energies that the trajectory carries are those its integrator saw, of whatever potential that was: reweighing needs
 them only up to a constant. Where frames carry a `free_energy`, that is what their forces were the gradient of. Without
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -19,21 +19,14 @@ from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.errors import InputError
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.log.observables import ObservableLike
-from ase_uq.uncertainty.prediction import STANDARD, UNCERTAINTY, Prediction
+from ase_uq.uncertainty.abilities import BatchModel
+from ase_uq.uncertainty.prediction import DERIVATIVE_UNCERTAINTY, STANDARD, UNCERTAINTY, Prediction, UncertaintyModel
 
 BATCH_SIZE = 16
 
 
-class BatchModel(Protocol):
-    """A model that evaluates several structures together."""
-
-    def predict_many(self, structures: Sequence[Atoms], *, forces_var: bool = True) -> list[Prediction]:
-        """Return the prediction of each structure; without `forces_var` that of the mean force is enough."""
-        ...
-
-
 def rerun(
-    model: BatchModel,
+    model: UncertaintyModel,
     frames: Sequence[Atoms],
     path: str | Path,
     *,
@@ -52,7 +45,7 @@ def rerun(
     Parameters
     ----------
     model
-        The members.
+        Any uncertainty model; without members the log has none, and averages of it no model error.
     frames
         Frames of one run in their order, with the energies of the potential that drove it or without any. Where they
         have no velocities, kinetic energy and temperature are logged as zero.
@@ -95,7 +88,7 @@ def rerun(
     ) as log:
         for start in range(0, len(frames), batch_size):
             part = frames[start : start + batch_size]
-            predictions = model.predict_many(part, forces_var=forces_var)
+            predictions = _predictions(model, part, forces_var=forces_var)
             for done, (frame, prediction) in enumerate(zip(part, predictions, strict=True), start + 1):
                 _move(atoms, frame)
                 replay.load(prediction, _energy(frame))
@@ -104,6 +97,14 @@ def rerun(
                 if on_frame is not None:
                     on_frame(done)
     return driver
+
+
+def _predictions(model: UncertaintyModel, structures: Sequence[Atoms], *, forces_var: bool) -> list[Prediction]:
+    if isinstance(model, BatchModel):
+        return model.predict_many(structures, forces_var=forces_var)
+    wanted = ("energy", "forces", "stress", *(DERIVATIVE_UNCERTAINTY if forces_var else ()))
+    found = [model.predict(atoms, wanted) for atoms in structures]
+    return found if forces_var else [prediction.without_force_variance() for prediction in found]
 
 
 class _Replay(PredictionCalculator):

@@ -29,13 +29,15 @@ from torch import Tensor
 
 from ase_uq.potentials import Evaluation, joined, voigt
 from ase_uq.potentials.graph import Graph, build_graph
+from ase_uq.uncertainty.blend import Target
 
 logger = logging.getLogger(__name__)
 
 # Atoms, edges and neighbours of an atom from which on sizes are open: tracing takes 0 and 1 for constants.
 SMALLEST = 2
 # Raised whenever what is traced below changes.
-VERSION = 3
+VERSION = 4
+MEAN = Target()
 
 
 def cache_folder() -> Path:
@@ -75,8 +77,7 @@ class CompiledPotential:
         *,
         directions: Tensor,
         alpha: float = 1.0,
-        energy_baseline: float = 0.0,
-        sigma_baseline: float = float("inf"),
+        target: Target = MEAN,
     ) -> Evaluation | None:
         """Evaluate one structure.
 
@@ -88,8 +89,8 @@ class CompiledPotential:
             (K, M): further combinations of raw members to differentiate; (0, 1) for potentials of one member.
         alpha
             Calibration factor of the members in the blend.
-        energy_baseline, sigma_baseline
-            eV: the first row differentiated is the blend with this baseline; with an infinite width it is the mean.
+        target
+            Which combination of the members is the first row differentiated; their mean by default.
 
         Returns
         -------
@@ -102,8 +103,7 @@ class CompiledPotential:
         package = self._package(directions.shape[0])
         if package is None:
             return None
-        scalars = torch.tensor([alpha, energy_baseline, sigma_baseline**-2], dtype=torch.float64)
-        inputs = (*_inputs(graph), directions, scalars)
+        inputs = (*_inputs(graph), directions, *_rule(target, alpha, self.potential.n_members))
         return joined([self._run(package, graph, (*inputs, *weights)) for weights in self._weights])
 
     @staticmethod
@@ -139,6 +139,12 @@ class CompiledPotential:
 def _inputs(graph: Graph) -> tuple[Tensor, ...]:
     names = ("positions", "cells", "shifts", "senders", "receivers", "slots", "columns", "numbers")
     return tuple(getattr(graph, name) for name in names)
+
+
+def _rule(target: Target, alpha: float, n_members: int) -> tuple[Tensor, Tensor]:
+    scalars = [alpha, target.energy_baseline, target.sigma_baseline**-2, target.threshold**2]
+    shift = np.zeros(n_members) if target.shift is None else target.shift
+    return torch.tensor(scalars, dtype=torch.float64), torch.as_tensor(shift, dtype=torch.float64)
 
 
 def _example(potential: Any) -> tuple[Tensor, ...]:
@@ -177,12 +183,13 @@ def _build(potential: Any, n_directions: int, path: Path, threads: int) -> None:
     logger.info("compiling a model of this architecture, about a minute; it is kept as %s", path)
     directions = torch.zeros(n_directions, potential.n_members, dtype=torch.float64)
     weights = _weights(potential)
-    example = (*_example(potential), directions, torch.ones(3, dtype=torch.float64), *weights.values())
+    rule = _rule(Target(1.0, 1.0, 1.0), 1.0, potential.n_members)
+    example = (*_example(potential), directions, *rule, *weights.values())
     function = _function(potential, list(weights))
     traced = make_fx(function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
     atoms, edges, width = (torch.export.Dim(name, min=SMALLEST) for name in ("atoms", "edges", "width"))
     of_edges = {0: edges}
-    fixed = (None,) * (2 + len(weights))
+    fixed = (None,) * (3 + len(weights))
     open_sizes = ({0: atoms}, None, *(of_edges,) * 4, {0: width}, {0: atoms}, *fixed)
     program = torch.export.export(traced, example, dynamic_shapes=open_sizes)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,6 +228,7 @@ def _function(potential: Any, names: list[str]) -> Any:
         numbers: Tensor,
         directions: Tensor,
         scalars: Tensor,
+        shift: Tensor,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         moving = positions.detach().requires_grad_(True)
@@ -239,7 +247,9 @@ def _function(potential: Any, names: list[str]) -> Any:
             periodic=torch.ones(1, dtype=torch.bool),
         ).strained(0.5 * (strain + strain.transpose(1, 2)))
         energies = torch.func.functional_call(model, dict(zip(names, weights, strict=True)), (graph,))
-        rows = torch.cat([_blend(energies.detach(), *scalars.unbind()).unsqueeze(0), directions])
+        alpha, energy_baseline, precision, largest = scalars.unbind()
+        first = _blend(energies.detach(), alpha, energy_baseline, precision, largest, shift)
+        rows = torch.cat([first.unsqueeze(0), directions])
         found = [
             torch.autograd.grad((rows[k] * energies).sum(), [moving, strain], retain_graph=True)
             for k in range(rows.shape[0])
@@ -250,14 +260,23 @@ def _function(potential: Any, names: list[str]) -> Any:
     return energies_and_derivatives
 
 
-def _blend(energies: Tensor, alpha: Tensor, energy_baseline: Tensor, precision: Tensor) -> Tensor:
-    # `Blend.of` for raw members, in tensors; `precision` = 1 / sigma_b^2 is zero for the mean alone.
+def _blend(
+    energies: Tensor,
+    alpha: Tensor,
+    energy_baseline: Tensor,
+    precision: Tensor,
+    largest: Tensor | float = float("inf"),
+    shift: Tensor | float = 0.0,
+) -> Tensor:
+    # `Target.blend` for raw members, in tensors; `precision` = 1 / sigma_b^2 is zero without a baseline to blend with,
+    # and `largest`, the square of the threshold, infinite without one.
     n_members = energies.shape[0]
     if n_members == 1:
         return torch.ones_like(energies)
     mean = energies.mean()
-    deviations = alpha * (energies - mean)
-    weight = 1.0 / (1.0 + precision * (deviations**2).sum() / (n_members - 1))
+    deviations = alpha * (energies - mean) - shift
+    variance = (deviations**2).sum() / (n_members - 1)
+    weight = (variance <= largest).to(energies.dtype) / (1.0 + precision * variance)
     of_weight = -2.0 * weight**2 * precision * deviations / (n_members - 1)
     # The coefficients of calibrated members turn into those of raw ones; the deviations have no mean.
     return weight / n_members + (mean - energy_baseline) * alpha * of_weight

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ase_uq.potentials.base import Divisible
 from ase_uq.potentials.device import checked_device
 from ase_uq.potentials.graph import Graph
 from ase_uq.potentials.memory import MemoryCap
-from ase_uq.uncertainty.blend import BlendTarget
+from ase_uq.uncertainty.blend import Target
 
 Array = NDArray[np.float64]
 
@@ -96,7 +95,7 @@ class Evaluator:
         )
 
     def combined(
-        self, graph: Graph, *, directions: Array, combine: Callable[[Array], Array] | None = None, alpha: float = 1.0
+        self, graph: Graph, *, directions: Array, combine: Target | None = None, alpha: float = 1.0
     ) -> Evaluation:
         """Evaluate one structure; differentiate one combination of the energies, then K fixed ones.
 
@@ -105,14 +104,14 @@ class Evaluator:
         directions
             (K, M), the fixed ones, of raw members.
         combine
-            Maps energies (M,) of calibrated members to the coefficients (M,) of the first; the mean by default.
+            Says with which coefficients (M,) calibrated members enter the first; the mean by default.
         alpha
             Calibration factor.
         """
         self._members_at_once(graph)
-        if self.compiled is not None and (combine is None or isinstance(combine, BlendTarget)):
-            blend = {} if combine is None else asdict(combine)
-            found = self.compiled.evaluate(graph, directions=torch.from_numpy(directions), alpha=alpha, **blend)
+        if self.compiled is not None:
+            target = Target() if combine is None else combine
+            found = self.compiled.evaluate(graph, directions=torch.from_numpy(directions), alpha=alpha, target=target)
             if found is not None:
                 return found
 
@@ -155,12 +154,12 @@ class Evaluator:
         return None if self.memory is None else self.memory.members_at_once(graph)
 
 
-def _coefficients(energies: Array, combine: Callable[[Array], Array] | None, alpha: float) -> Array:
+def _coefficients(energies: Array, combine: Target | None, alpha: float) -> Array:
     if combine is None:
         return np.full(len(energies), 1.0 / len(energies))
     # On calibrated members they are given, on raw ones they are used: V_i = Ebar + alpha (E_i - Ebar).
     mean = energies.mean()
-    coefficients = combine(mean + alpha * (energies - mean))
+    coefficients = combine.blend(mean + alpha * (energies - mean)).coefficients
     return np.asarray(alpha * coefficients + (1.0 - alpha) * coefficients.mean())
 
 

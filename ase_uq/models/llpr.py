@@ -167,6 +167,13 @@ class LLPRUncertainty(MemberUncertainty):
         described = {**(options.pop("training", None) or {}), **told}
         return cls(potential, covariance * unit, centre=centre, training=described, **options)
 
+    def state(self) -> dict[str, Any]:
+        """Return what a file holds of it, the covariance too."""
+        return {**super().state(), "covariance": self.covariance}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.covariance = state["covariance"]
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Say so where there are fewer different frames than weights of the last layer."""

@@ -1,11 +1,15 @@
-"""`MemberUncertainty`: any potential with members as an `UncertaintyModel`. The one crossing from torch to NumPy."""
+"""`MemberUncertainty`: any potential with members as an `UncertaintyModel`. The one crossing from torch to NumPy.
+
+A potential that models the noise of its labels (`NoisyPotential`) has it in every prediction as the aleatoric part.
+"""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,10 +20,14 @@ from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
 from ase_uq.models.evaluator import Evaluator
-from ase_uq.potentials import Potential, abilities_of
+from ase_uq.potentials import Evaluation, Potential, abilities_of
 from ase_uq.potentials.graph import Graph, Neighbours, build_graph, collate
+from ase_uq.potentials.label_noise import NoisyPotential
+from ase_uq.potentials.stored import build, describe
+from ase_uq.uncertainty.blend import Target
+from ase_uq.uncertainty.checks import checked_factor
 from ase_uq.uncertainty.force_variance import ForceVariance
-from ase_uq.uncertainty.prediction import ON_REQUEST, STANDARD, UNCERTAINTY, Prediction, checked_factor
+from ase_uq.uncertainty.prediction import ON_REQUEST, STANDARD, UNCERTAINTY, Prediction
 
 Array = NDArray[np.float64]
 
@@ -84,6 +92,9 @@ class MemberUncertainty:
         if isinstance(potential, torch.nn.Module):
             potential.eval().requires_grad_(False)
         self._evaluator = Evaluator(potential, device=device, compile=compile, memory_limit=memory_limit)
+        # What is evaluated may be a copy on another device.
+        of_copy = self._evaluator.potential
+        self._noisy = of_copy if isinstance(of_copy, NoisyPotential) else None
         self._neighbours = Neighbours(potential.cutoff, skin=skin)
         self._hash = _hash(potential, self._factors)
 
@@ -139,6 +150,59 @@ class MemberUncertainty:
         twin._hash = _hash(self.potential, twin._factors)
         return twin
 
+    def state(self) -> dict[str, Any]:
+        """Return what a file holds of it: the architecture, the weights, the factors, and how all that came about.
+
+        Raises
+        ------
+        InputError
+            For a potential that no description can hold, see `ase_uq.potentials.stored`.
+        """
+        potential: Any = self.potential
+        return {
+            "potential": describe(potential),
+            "weights": dict(potential.state_dict()),
+            "alpha": self.alpha,
+            "alpha_forces": self.alpha_forces,
+            "alpha_stress": self.alpha_stress,
+            "calibration": self.calibration,
+            "training": self.training,
+        }
+
+    @classmethod
+    def from_state(
+        cls,
+        state: Mapping[str, Any],
+        *,
+        skin: float = 1.0,
+        device: str = "cpu",
+        compile: str = "off",  # noqa: A002
+        memory_limit: float | None = None,
+    ) -> Self:
+        """Make the model of a state; the other arguments, how it is evaluated, are those of the constructor."""
+        potential = build(state["potential"])
+        potential.load_state_dict(state["weights"])
+        # A subclass may be constructed from something else; what was stored are its members.
+        made = cls.__new__(cls)
+        MemberUncertainty.__init__(
+            made,
+            potential,
+            alpha=state["alpha"],
+            alpha_forces=state["alpha_forces"],
+            alpha_stress=state["alpha_stress"],
+            calibration=state["calibration"],
+            training=state["training"],
+            skin=skin,
+            device=device,
+            compile=compile,
+            memory_limit=memory_limit,
+        )
+        made._restore(state)
+        return made
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Take from a state what a subclass has beside its members."""
+
     def _set_factors(self, alpha: float, alpha_forces: float | None, alpha_stress: float | None) -> None:
         self.alpha = checked_factor("alpha", alpha)
         self.alpha_forces = None if alpha_forces is None else checked_factor("alpha_forces", alpha_forces)
@@ -164,7 +228,7 @@ class MemberUncertainty:
         atoms: Atoms,
         *,
         forces_var: ForceVariance,
-        combine: Callable[[Array], Array] | None = None,
+        combine: Target | None = None,
     ) -> Prediction:
         """Evaluate one structure with as few backward passes as `forces_var` needs; see `CombiningModel`."""
         chosen = forces_var.directions(self.n_members) if self._evaluator.shares_body else None
@@ -175,7 +239,9 @@ class MemberUncertainty:
             return prediction
         self._check_elements(atoms)
         graph = self._neighbours.graph(atoms)
-        evaluation = self._evaluator.combined(graph, directions=chosen, combine=combine, alpha=self.alpha)
+        evaluation = self._with_noise(
+            self._evaluator.combined(graph, directions=chosen, combine=combine, alpha=self.alpha), graph
+        )
         forces = _array(evaluation.forces)
         stresses = None if evaluation.stresses is None else _array(evaluation.stresses)[:, 0]
         return Prediction.from_energies(
@@ -184,6 +250,7 @@ class MemberUncertainty:
             stress=None if stresses is None else stresses[0],
             forces_var=forces_var.variance(forces[1:]) if len(chosen) else None,
             stress_var=forces_var.variance(stresses[1:]) if len(chosen) and stresses is not None else None,
+            **_noise(evaluation, 0, slice(None), stress=stresses is not None, of_derivatives=len(chosen) > 0),
             **self._law,
         )
 
@@ -199,35 +266,42 @@ class MemberUncertainty:
         return [prediction for part in self._evaluator.parts(graphs) for prediction in predict(collate(part))]
 
     def _mean_predictions(self, graph: Graph) -> list[Prediction]:
-        evaluation = self._evaluator.means(graph)
+        evaluation = self._with_noise(self._evaluator.means(graph), graph)
         energies, forces = _array(evaluation.energies), _array(evaluation.forces)[0]
         stresses = None if evaluation.stresses is None else _array(evaluation.stresses)[0]
-        ends = np.cumsum([0, *graph.n_atoms.tolist()])
         return [
             Prediction.from_energies(
                 energies=energies[:, s],
-                forces=forces[ends[s] : ends[s + 1]],
-                stress=stresses[s] if stresses is not None and bool(graph.periodic[s]) else None,
+                forces=forces[atoms],
+                stress=stresses[s] if stresses is not None and periodic else None,
+                # Without the epistemic part of forces theirs would be taken for all of it.
+                **_noise(evaluation, s, atoms, stress=False, of_derivatives=False),
                 **self._law,
             )
-            for s in range(graph.n_structures)
+            for s, atoms, periodic in _structures(graph)
         ]
 
     def _predictions(self, graph: Graph) -> list[Prediction]:
-        evaluation = self._evaluator.members(graph)
+        evaluation = self._with_noise(self._evaluator.members(graph), graph)
         energies = _array(evaluation.energies)
         forces = _array(evaluation.forces)
         stresses = None if evaluation.stresses is None else _array(evaluation.stresses)
-        ends = np.cumsum([0, *graph.n_atoms.tolist()])
         return [
             Prediction.from_members(
                 energies=energies[:, s],
-                forces=forces[:, ends[s] : ends[s + 1]],
-                stresses=stresses[:, s] if stresses is not None and bool(graph.periodic[s]) else None,
+                forces=forces[:, atoms],
+                stresses=stresses[:, s] if stresses is not None and periodic else None,
+                **_noise(evaluation, s, atoms, stress=stresses is not None and periodic),
                 **self._law,
             )
-            for s in range(graph.n_structures)
+            for s, atoms, periodic in _structures(graph)
         ]
+
+    def _with_noise(self, evaluation: Evaluation, graph: Graph) -> Evaluation:
+        if self._noisy is None or evaluation.noise is not None:
+            return evaluation
+        with torch.no_grad():
+            return replace(evaluation, noise=self._noisy.label_noise(graph.to(self._evaluator.device)))
 
     def _check_elements(self, atoms: Atoms) -> None:
         if self.elements is None:
@@ -239,6 +313,30 @@ class MemberUncertainty:
                 f"`atoms` must hold only elements the model was trained on ({', '.join(self.elements)}), got "
                 f"{', '.join(unknown)}; train with frames that contain them."
             )
+
+
+def _structures(graph: Graph) -> Iterator[tuple[int, slice, bool]]:
+    """Return the number of each structure, its atoms, and whether it has a stress."""
+    ends = np.cumsum([0, *graph.n_atoms.tolist()])
+    for s in range(graph.n_structures):
+        yield s, slice(ends[s], ends[s + 1]), bool(graph.periodic[s])
+
+
+def _noise(
+    evaluation: Evaluation, structure: int, atoms: slice, *, stress: bool, of_derivatives: bool = True
+) -> dict[str, Any]:
+    """Return the aleatoric part of one structure, as `Prediction` takes it."""
+    noise = evaluation.noise
+    if noise is None:
+        return {}
+    found: dict[str, Any] = {}
+    if noise.energies is not None:
+        found["energy_var_aleatoric"] = _array(noise.energies[structure])
+    if noise.forces is not None and of_derivatives:
+        found["forces_var_aleatoric"] = _array(noise.forces[atoms])
+    if noise.stresses is not None and of_derivatives and stress:
+        found["stress_var_aleatoric"] = _array(noise.stresses[structure])
+    return found
 
 
 def _hash(potential: Potential, factors: Mapping[str, float]) -> str:

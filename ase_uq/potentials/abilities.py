@@ -20,7 +20,8 @@ protocol              who asks
 `Compilable`          models: machine code
 ====================  ==============================================================================================
 
-`Divisible`, members that are best evaluated apart, is beside `evaluate` in `ase_uq.potentials.base`.
+`Divisible`, members that are best evaluated apart, is beside `evaluate` in `ase_uq.potentials.base`, and
+`NoisyPotential`, the noise of labels, in `ase_uq.potentials.label_noise`.
 """
 
 from __future__ import annotations

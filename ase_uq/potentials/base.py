@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ase_uq.potentials.graph import Graph
+from ase_uq.potentials.label_noise import LabelNoise
 
 # Voigt order xx, yy, zz, yz, xz, xy.
 VOIGT_ROWS = (0, 1, 2, 1, 0, 0)
@@ -146,12 +147,14 @@ class TrainablePotential(Protocol):
 class Evaluation:
     """Raw `energies` (M, S) eV of the members, with derivatives of K combinations of them, by default each member.
 
-    `forces` (K, N, 3) eV/Å, `stresses` (K, S, 6) eV/Å^3 or `None`.
+    `forces` (K, N, 3) eV/Å, `stresses` (K, S, 6) eV/Å^3 or `None`. `noise` is the aleatoric part, of all members alike,
+    where a model asked for it and the potential has it.
     """
 
     energies: Tensor
     forces: Tensor
     stresses: Tensor | None
+    noise: LabelNoise | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,8 @@ def _facts(run: RunLog) -> Iterator[tuple[str, str]]:
     yield "Atoms", _formula(run)
     yield "Model", str(a.get("model", ""))
     yield "Model hash", str(a.get("model_hash", ""))[:_HASH_CHARACTERS]
-    yield "Members", str(a.get("n_members", ""))
+    n_members = a.get("n_members", "")
+    yield "Members", "none" if n_members == 0 else str(n_members)
     if np.isfinite(alpha):
         yield "Calibration α", _calibration(alpha, float(a.get("alpha_forces", alpha)))
     if "mean_share" in a:

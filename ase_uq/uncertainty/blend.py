@@ -1,4 +1,4 @@
-"""`Blend`: how the energy of a weighted baseline depends on each member.
+"""`Target`, which combination of members drives a run, and `Blend`, what follows from it for the members at hand.
 
 ======================  ==================================================================
 symbol                  variable
@@ -6,7 +6,7 @@ symbol                  variable
 V_i, Vbar               calibrated members and their mean
 sigma^2                 their variance, divisor M-1
 V_b, sigma_b            `energy_baseline`, `sigma_baseline`
-w                       `weight` = sigma_b^2 / (sigma_b^2 + sigma^2)
+w                       `weight` = sigma_b^2 / (sigma_b^2 + sigma^2), and 0 where sigma exceeds `threshold`
 g_i                     `gradient_coefficients[i]` = dw/dV_i
 c_i                     `coefficients[i]` = w/M + (Vbar - V_b) g_i
 ======================  ==================================================================
@@ -19,7 +19,6 @@ Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 8-12
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,65 +58,35 @@ class Blend:
         return cls(weight, weight / len(energy_members) + (mean - energy_baseline) * gradient, gradient)
 
 
-class Target(Protocol):
-    """How the energy follows from the members: their blend, and as a function its coefficients."""
-
-    def __call__(self, energy_members: Array) -> Array:
-        """Return the coefficients (M,) of the blend for calibrated members (M,), eV."""
-        ...
-
-    def blend(self, energy_members: Array) -> Blend:
-        """Return the blend for calibrated members (M,), eV."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class ShiftedTarget:
-    """A target that sees members without the constants they differ by: `shift`, (M,) with zero sum, eV."""
+class Target:
+    """Which combination of the members drives, as plain fields: any way to evaluate a model can follow them.
 
-    target: Target
-    shift: Array
+    Without arguments it is the mean of the members.
 
-    def __call__(self, energy_members: Array) -> Array:
-        """Return the coefficients (M,) for calibrated members (M,), eV."""
-        return self.target(energy_members - self.shift)
-
-    def blend(self, energy_members: Array) -> Blend:
-        """Return the blend for calibrated members (M,), eV."""
-        return self.target.blend(energy_members - self.shift)
-
-
-@dataclass(frozen=True, slots=True)
-class SwitchTarget:
-    """The model where its standard deviation stays within a threshold, eV, and the baseline elsewhere."""
-
-    threshold: float
-
-    def __call__(self, energy_members: Array) -> Array:
-        """Return 1/M for every member, or zeros, (M,)."""
-        return self.blend(energy_members).coefficients
-
-    def blend(self, energy_members: Array) -> Blend:
-        """Return the weight, 1 or 0, which has no gradient wherever it has a derivative at all."""
-        weight = float(energy_members.std(ddof=1) <= self.threshold)
-        n_members = len(energy_members)
-        return Blend(weight, np.full(n_members, weight / n_members), np.zeros(n_members))
-
-
-@dataclass(frozen=True, slots=True)
-class BlendTarget:
-    """The baseline a model is blended with: its energy and standard error, eV.
-
-    As a function of calibrated members (M,) it gives the coefficients of the blend.
+    Attributes
+    ----------
+    energy_baseline, sigma_baseline
+        eV: the baseline that the members are blended with, and its standard error; an infinite one leaves the members
+        alone.
+    threshold
+        eV: where the standard deviation of the members exceeds it, the baseline drives alone. The weight jumps there
+        and has no gradient.
+    shift
+        (M,), eV, with zero sum: constants by which the members differ, taken out before the rule is applied.
     """
 
-    energy_baseline: float
-    sigma_baseline: float
-
-    def __call__(self, energy_members: Array) -> Array:
-        """Return the coefficients (M,) of the blend for calibrated members (M,), eV."""
-        return self.blend(energy_members).coefficients
+    energy_baseline: float = 0.0
+    sigma_baseline: float = np.inf
+    threshold: float = np.inf
+    shift: Array | None = None
 
     def blend(self, energy_members: Array) -> Blend:
         """Return the blend for calibrated members (M,), eV."""
-        return Blend.of(energy_members, energy_baseline=self.energy_baseline, sigma_baseline=self.sigma_baseline)
+        members = energy_members if self.shift is None else energy_members - self.shift
+        n_members = len(members)
+        if np.isfinite(self.threshold) and float(members.std(ddof=1)) > self.threshold:
+            return Blend(0.0, np.zeros(n_members), np.zeros(n_members))
+        if np.isinf(self.sigma_baseline):
+            return Blend(1.0, np.full(n_members, 1.0 / n_members), np.zeros(n_members))
+        return Blend.of(members, energy_baseline=self.energy_baseline, sigma_baseline=self.sigma_baseline)

@@ -1,6 +1,7 @@
 """`Prediction`, what every model returns, and `UncertaintyModel`, the protocol that returns it.
 
-This is the only place where moments over members are taken, with divisor M-1.
+This is the only place where moments over members are taken, with divisor M-1. Each constructor takes the epistemic part
+in another form (members, energies of members, variances) and the aleatoric part as variances.
 
 =================  ==========================================================
 symbol             variable
@@ -11,6 +12,7 @@ alpha              `alpha`, the calibration factor of the energies, and so of th
 alpha_F, alpha_S   `alpha_forces`, `alpha_stress`: factors of the variances of forces and stress
 V_i, F_i           `energy_members[i]` = Ebar + alpha (E_i - Ebar), and its gradient, alpha as well
 alpha^2 s^2        `energy_var_epistemic`; alpha_F^2 s_F^2: `forces_var_epistemic`
+v                  `energy_var_aleatoric`, noise of the labels, which no factor touches; v_F: `forces_var_aleatoric`
 =================  ==========================================================
 
 References
@@ -20,7 +22,7 @@ Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 1, 2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -29,7 +31,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.uncertainty.force_variance import ForceVariance
+from ase_uq.uncertainty.checks import checked_factor, checked_values, checked_variance
 
 Array = NDArray[np.float64]
 
@@ -106,6 +108,9 @@ class Prediction:
         alpha_stress: float | None = None,
         mean_share: float | None = None,
         dof: float | None = None,
+        energy_var_aleatoric: float | None = None,
+        forces_var_aleatoric: ArrayLike | None = None,
+        stress_var_aleatoric: ArrayLike | None = None,
     ) -> Prediction:
         """Take the moments of raw members.
 
@@ -119,11 +124,14 @@ class Prediction:
             Factors of the variances of forces and of stress; `alpha`, and that of the forces, if not given.
         mean_share, dof
             As the attributes: 1/M and M - 1 if not given.
+        energy_var_aleatoric, forces_var_aleatoric, stress_var_aleatoric
+            Noise variance of the labels, scalar, (N, 3) and (6,), where the model has it; no factor is applied.
 
         Raises
         ------
         InputError
-            If there are fewer than two members, or an energy, force or stress of a member is not finite.
+            If there are fewer than two members, an energy, force or stress of a member is not finite, or a variance has
+            another shape, is not finite or negative.
 
         Examples
         --------
@@ -149,6 +157,7 @@ class Prediction:
         e_mean, e_members, e_var = _moments(e, alpha, alpha)
         f_mean, f_members, f_var = _moments(f, alpha, of_forces)
         s_mean, s_members, s_var = (None, None, None) if s is None else _moments(s, alpha, of_stress)
+        noise = _aleatoric(f_mean, s_mean, energy_var_aleatoric, forces_var_aleatoric, stress_var_aleatoric)
         return cls(
             energy=float(e_mean),
             forces=f_mean,
@@ -164,6 +173,7 @@ class Prediction:
             alpha_stress=float(of_stress),
             mean_share=1.0 / len(e) if mean_share is None else mean_share,
             dof=len(e) - 1.0 if dof is None else dof,
+            **noise,
         )
 
     @classmethod
@@ -180,6 +190,9 @@ class Prediction:
         alpha_stress: float | None = None,
         mean_share: float | None = None,
         dof: float | None = None,
+        energy_var_aleatoric: float | None = None,
+        forces_var_aleatoric: ArrayLike | None = None,
+        stress_var_aleatoric: ArrayLike | None = None,
     ) -> Prediction:
         """Take the moments of raw member energies; forces and stress come ready, with their variances or without.
 
@@ -193,11 +206,14 @@ class Prediction:
             Epistemic variances of the **raw** members; their factors are applied here.
         alpha, alpha_forces, alpha_stress, mean_share, dof
             As for `from_members`.
+        energy_var_aleatoric, forces_var_aleatoric, stress_var_aleatoric
+            As for `from_members`.
 
         Raises
         ------
         InputError
-            If there are fewer than two members, or an energy, force or stress is not finite.
+            If there are fewer than two members, an energy, force or stress is not finite, or a noise variance has
+            another shape, is not finite or negative.
         """
         e = _checked_energies(energies)
         if not (np.isfinite(e).all() and np.isfinite(forces).all()):
@@ -209,6 +225,7 @@ class Prediction:
         of_forces = alpha if alpha_forces is None else alpha_forces
         of_stress = of_forces if alpha_stress is None else alpha_stress
         mean, members, variance = _moments(e, alpha, alpha)
+        noise = _aleatoric(forces, stress, energy_var_aleatoric, forces_var_aleatoric, stress_var_aleatoric)
         return cls(
             energy=float(mean),
             forces=forces,
@@ -222,6 +239,73 @@ class Prediction:
             alpha_stress=float(of_stress),
             mean_share=1.0 / len(e) if mean_share is None else mean_share,
             dof=len(e) - 1.0 if dof is None else dof,
+            **noise,
+        )
+
+    @classmethod
+    def from_variances(
+        cls,
+        *,
+        energy: float,
+        forces: ArrayLike,
+        stress: ArrayLike | None = None,
+        energy_var: float | None = None,
+        forces_var: ArrayLike | None = None,
+        stress_var: ArrayLike | None = None,
+        alpha: float = 1.0,
+        alpha_forces: float | None = None,
+        alpha_stress: float | None = None,
+        energy_var_aleatoric: float | None = None,
+        forces_var_aleatoric: ArrayLike | None = None,
+        stress_var_aleatoric: ArrayLike | None = None,
+    ) -> Prediction:
+        """Take what a model without members says: its values, and the widths it has, any of them or all.
+
+        Parameters
+        ----------
+        energy, forces, stress
+            eV, (N, 3) eV/Å, (6,) eV/Å^3.
+        energy_var, forces_var, stress_var
+            Epistemic variances, **uncalibrated**, scalar, (N, 3) and (6,); their factors are applied here. A width per
+            atom is the same variance in all three components. Errors are taken to be normal about these widths.
+        alpha, alpha_forces, alpha_stress
+            Calibration factors of the three; those of forces and stress are `alpha`, and that of the forces, if not
+            given.
+        energy_var_aleatoric, forces_var_aleatoric, stress_var_aleatoric
+            As for `from_members`.
+
+        Raises
+        ------
+        InputError
+            For a value that is not finite or of another shape, a negative variance, a bad factor, or a variance of a
+            stress that is not there.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> p = Prediction.from_variances(energy=-1.0, forces=np.zeros((1, 3)), forces_var=[[0.01] * 3], alpha=2.0)
+        >>> p.n_members, p.energy_var, p.forces_std.round(12).tolist()
+        (None, None, [[0.2, 0.2, 0.2]])
+        """
+        of_energy = checked_factor("alpha", alpha)
+        of_forces = of_energy if alpha_forces is None else checked_factor("alpha_forces", alpha_forces)
+        of_stress = of_forces if alpha_stress is None else checked_factor("alpha_stress", alpha_stress)
+        f = checked_values("forces", forces, (np.shape(forces)[0] if np.ndim(forces) == 2 else 0, 3))
+        s = None if stress is None else checked_values("stress", stress, (6,))
+        e_var = checked_variance("energy_var", energy_var, ())
+        f_var = checked_variance("forces_var", forces_var, f.shape)
+        s_var = checked_variance("stress_var", stress_var, None if s is None else (6,))
+        return cls(
+            energy=float(checked_values("energy", energy, ())),
+            forces=f,
+            stress=s,
+            energy_var_epistemic=None if e_var is None else float(of_energy**2 * e_var),
+            forces_var_epistemic=None if f_var is None else of_forces**2 * f_var,
+            stress_var_epistemic=None if s_var is None else of_stress**2 * s_var,
+            alpha=of_energy,
+            alpha_forces=of_forces,
+            alpha_stress=of_stress,
+            **_aleatoric(f, s, energy_var_aleatoric, forces_var_aleatoric, stress_var_aleatoric),
         )
 
     @property
@@ -287,40 +371,15 @@ class Prediction:
 class UncertaintyModel(Protocol):
     """Anything that predicts a structure with its uncertainty.
 
-    Optional attributes are read where a model has them: `implemented_properties`, the result keys it can fill (default:
-    all of them), and `model_hash`, which identifies it in logs. Whether its mean is that of independent members,
-    `mean_share`, stands in every `Prediction`. `CombiningModel` is an ability on top.
+    It may have members, noise, both, or nothing but a width per atom: what it does not know is `None` in its
+    predictions. Optional attributes are read where a model has them: `implemented_properties`, the result keys it can
+    fill (default: all of them), `model_hash`, which identifies it in logs, and `description`, a few words for them.
+    What else it may be able to do stands in `ase_uq.uncertainty.abilities`.
     """
 
     def predict(self, atoms: Atoms, properties: Collection[str]) -> Prediction:
         """Predict `atoms`; `properties` names the result keys that were asked for, as a hint."""
         ...
-
-
-@runtime_checkable
-class CombiningModel(UncertaintyModel, Protocol):
-    """A model that can differentiate a combination of its members in one pass, without the forces of each of them."""
-
-    def predict_combined(
-        self,
-        atoms: Atoms,
-        *,
-        forces_var: ForceVariance,
-        combine: Callable[[Array], Array] | None = None,
-    ) -> Prediction:
-        """Predict with the variance of forces that `forces_var` gives.
-
-        `combine` maps calibrated member energies (M,) to coefficients (M,); `forces` and `stress` are then those of
-        sum_i c_i V_i instead of those of the mean, wherever `forces_members` is not there.
-        """
-        ...
-
-
-def checked_factor(name: str, value: float) -> float:
-    """Return a calibration factor; refuse one that is not a positive number."""
-    if not (np.isfinite(value) and value > 0):
-        raise InputError(f"`{name}` must be a positive number, got {value}; use 1.0 when uncalibrated.")
-    return float(value)
 
 
 def _checked_energies(energies: ArrayLike) -> Array:
@@ -330,6 +389,17 @@ def _checked_energies(energies: ArrayLike) -> Array:
             f"`energies` must hold at least 2 members to have a variance, got shape {e.shape}; add members."
         )
     return e
+
+
+def _aleatoric(
+    forces: Array, stress: Array | None, energy_var: Any, forces_var: Any, stress_var: Any
+) -> dict[str, Any]:
+    of_energy = checked_variance("energy_var_aleatoric", energy_var, ())
+    return {
+        "energy_var_aleatoric": None if of_energy is None else float(of_energy),
+        "forces_var_aleatoric": checked_variance("forces_var_aleatoric", forces_var, np.shape(forces)),
+        "stress_var_aleatoric": checked_variance("stress_var_aleatoric", stress_var, None if stress is None else (6,)),
+    }
 
 
 def _moments(members: Array, alpha: float, of_variance: float) -> tuple[Any, Array, Any]:

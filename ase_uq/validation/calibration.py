@@ -40,7 +40,8 @@ from numpy.typing import ArrayLike, NDArray
 from ase_uq.errors import InputError
 from ase_uq.validation.centring import Centring
 from ase_uq.validation.doubts import Findings, sentences
-from ase_uq.validation.inputs import calibration_inputs, group_indices
+from ase_uq.validation.inputs import calibration_inputs, group_indices, noise_variances
+from ase_uq.validation.noisy_scale import NoisyScale
 from ase_uq.validation.resolution import zero_by_symmetry
 from ase_uq.validation.student_t import (
     Method,
@@ -82,7 +83,7 @@ class Calibration:
     n_structures
         Structures given, the masked ones included.
     n_members
-        M.
+        M; `None` for a width without members.
     n_masked
         Structures, or components of forces, left out because their members agree to rounding.
     alpha_student_t, alpha_moment
@@ -103,7 +104,7 @@ class Calibration:
     alpha_std_error: float | None
     method: Method
     n_structures: int
-    n_members: int
+    n_members: int | None
     n_masked: int
     alpha_student_t: float
     alpha_moment: float
@@ -127,6 +128,7 @@ def calibrate(
     n_members: int | None = None,
     mean_share: float | None = None,
     dof: float | None = None,
+    noise: ArrayLike | None = None,
     compositions: Sequence[Any] | ArrayLike | None = None,
     method: Method = "student_t",
     groups: Sequence[Any] | None = None,
@@ -146,12 +148,15 @@ def calibrate(
         (M, S), uncalibrated member energies, eV. Needed to take out constants, and for an error bar of alpha that
         knows how the members correlate.
     n_members
-        M, the members behind `mean` and `std`; at least 4.
+        M, the members behind `mean` and `std`; at least 4. A width without members has none, and an infinite `dof`.
     mean_share
         Share of the members' variance that their mean carries: 1/M where it is that of M independent members (the
         default), 0 where it is pinned by construction.
     dof
         Degrees of freedom of the spread: M - 1 by default; infinite where the members have an exact covariance.
+    noise
+        (S,), eV^2, variances that a model has beside its spread, which no factor touches: alpha is what the errors have
+        beyond them, see `ase_uq.validation.noisy_scale`, by either method.
     compositions
         (S,) labels, or (S, Z) counts of elements: what is constant within a composition is taken out, see
         `ase_uq.validation.centring`. Needs `members`.
@@ -190,7 +195,8 @@ def calibrate(
     """
     if method not in get_args(Method):
         raise InputError(f"`method` must be one of {', '.join(get_args(Method))}, got {method!r}; choose one of them.")
-    y, centre, s, deviations, m = calibration_inputs(reference, mean, std, members, n_members)
+    without = n_members is None and members is None and dof is not None and np.isinf(dof)
+    y, centre, s, deviations, m = calibration_inputs(reference, mean, std, members, np.inf if without else n_members)
     share, nu = 1.0 / m if mean_share is None else float(mean_share), m - 1.0 if dof is None else float(dof)
     if m < MIN_MEMBERS and not np.isinf(nu):
         raise InputError(
@@ -207,6 +213,7 @@ def calibrate(
     labels = group_indices(groups, len(y))
     centring = Centring.none(len(y)) if compositions is None else Centring.within(compositions, fewest=MIN_STRUCTURES)
     error, raw_error, raw_s = centring.of(y - centre), y - centre, s
+    raw_v = noise_variances(noise, y)
     if deviations is not None:
         deviations = centring.of(deviations)
         s = np.sqrt((deviations**2).sum(axis=0) / (m - 1.0))
@@ -218,24 +225,30 @@ def calibrate(
         )
     z, weights = error[used] / s[used], 1.0 - centring.leverage[used]
     law: dict[str, Any] = {"dof": nu, "method": method}
-    scales = {name: scale_squared(z**2, dof=nu, method=name, weights=weights) for name in get_args(Method)}
+    noisy = None
+    if raw_v.any():
+        noisy = NoisyScale.fit(error[used], s[used], centring.variance_of(raw_v)[used], weights=weights)
+        z, scales = noisy.scaled, dict.fromkeys(get_args(Method), noisy.c_squared)
+    else:
+        scales = {name: scale_squared(z**2, dof=nu, method=name, weights=weights) for name in get_args(Method)}
     alphas = {name: _clamped(value, share) for name, value in scales.items()}
     of_kind = {name: np.array([str(x) for x in given])[used] for name, given in (kinds or {}).items()}
     correlated = 1.0 if groups is not None else _in_order(z, of_kind, nu)
     variance = _variance_of_log_scale(
-        z, labels[used], weights, None if deviations is None else deviations[:, used], correlated, **law
+        z, labels[used], weights, None if deviations is None else deviations[:, used], correlated, noisy, **law
     )
     std_error = None if variance is None else _error_of_alpha(scales[method], share, variance)
     raw = None
     if centring.kind != "none":
         known = raw_s > 0.0
-        raw = _clamped(scale_squared((raw_error[known] / raw_s[known]) ** 2, **law), share)
+        raw = _clamped(_raw_scale(raw_error[known], raw_s[known], raw_v[known], **law), share)
     findings = Findings(
         z=z,
         alphas=alphas,
         scales=scales,
         method=method,
-        n_members=m,
+        n_members=None if without else int(m),
+        noise=noisy,
         dof=nu,
         mean_share=share,
         std_error=std_error,
@@ -253,7 +266,7 @@ def calibrate(
         alpha_std_error=std_error,
         method=method,
         n_structures=len(y),
-        n_members=m,
+        n_members=findings.n_members,
         n_masked=findings.n_masked,
         alpha_student_t=alphas["student_t"],
         alpha_moment=alphas["moment"],
@@ -285,19 +298,31 @@ def _variance_of_log_scale(
     weights: Array,
     deviations: Array | None,
     correlated: float,
+    noisy: NoisyScale | None,
     *,
     dof: float,
     method: Method,
 ) -> float | None:
-    # The moment is the scale of normal variables.
-    variance = clustered_variance(z, labels, weights=weights, dof=dof if method == "student_t" else np.inf)
+    if noisy is None:
+        # The moment is the scale of normal variables.
+        variance = clustered_variance(z, labels, weights=weights, dof=dof if method == "student_t" else np.inf)
+    else:
+        variance = noisy.variance(labels)
     if variance is None:
         return None
     variance *= correlated
     if deviations is None:
         return variance
     n = effective_number(deviations, weights=weights, exact=np.isinf(dof))
-    return max(variance, scale_variance(n, dof=dof))
+    # What is noise in the errors says nothing of c.
+    share = 1.0 if noisy is None else noisy.share
+    return max(variance, scale_variance(n, dof=dof) / share**2)
+
+
+def _raw_scale(error: Array, spread: Array, noise: Array, *, dof: float, method: Method) -> float:
+    if noise.any():
+        return NoisyScale.fit(error, spread, noise, weights=np.ones_like(error)).c_squared
+    return scale_squared((error / spread) ** 2, dof=dof, method=method)
 
 
 def _error_of_alpha(scale_squared: float, share: float, variance: float) -> float:

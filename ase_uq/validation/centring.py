@@ -127,6 +127,17 @@ class Centring:
         means = np.stack([np.bincount(self.labels, row) / sizes for row in rows]) if len(rows) else rows[:, :0]
         return np.asarray((rows - means[:, self.labels]).reshape(y.shape))
 
+    def variance_of(self, variances: ArrayLike) -> Array:
+        """Variances (S,) that independent values with these variances have without their constants.
+
+        For constants of elements it is exact if they are all alike.
+        """
+        v = np.asarray(variances, dtype=np.float64)
+        if self.kind != "composition":
+            return np.asarray(v * (1.0 - self.leverage))
+        means = np.bincount(self.labels, v)[self.labels] * self.leverage
+        return np.asarray(v * (1.0 - 2.0 * self.leverage) + means * self.leverage)
+
 
 def _hat_diagonal(counts: Array) -> Array:
     if counts.shape[1] == 0:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from ase_uq.validation.noisy_scale import NoisyScale
 from ase_uq.validation.student_t import Method, inefficiency_in_order, scale_squared, scale_variance
 
 Array = NDArray[np.float64]
@@ -32,7 +33,8 @@ class Findings:
     alphas: Mapping[Method, float]
     scales: Mapping[Method, float]
     method: Method
-    n_members: int
+    n_members: int | None
+    noise: NoisyScale | None
     dof: float
     mean_share: float
     std_error: float | None
@@ -61,6 +63,11 @@ def _scatter(f: Findings) -> Iterator[str]:
             f"The members scatter more than the errors explain (alpha^2 = {squared:.3g}); alpha was set to its "
             f"floor {f.alphas[f.method]:.2g}, 0.3 of the ratio of errors to spread. Are the validation structures part "
             "of the training set?"
+        )
+    if f.noise is not None and f.noise.at_floor:
+        yield (
+            "The noise of the model explains the errors without any spread of its members; alpha was set to its floor "
+            f"{f.alphas[f.method]:.2g}, 0.3 of the ratio of errors to spread. Is the noise that of these labels?"
         )
     if f.n_masked:
         yield (
@@ -101,12 +108,12 @@ def _precision(f: Findings) -> Iterator[str]:
             f"alpha = {alpha:.2f} is known to ± {f.std_error:.2f} only; more independent validation structures "
             "would help."
         )
-    if f.method == "moment" and f.n_members < 6:
+    if f.method == "moment" and f.n_members is not None and f.n_members < 6:
         yield f"With {f.n_members} members the moment estimate has no finite error bar; use the Student's t fit."
 
 
 def _one_factor(f: Findings) -> Iterator[str]:
-    if f.n_members >= 6 and max(f.alphas.values()) > DISAGREEMENT * min(f.alphas.values()):
+    if (f.n_members is None or f.n_members >= 6) and max(f.alphas.values()) > DISAGREEMENT * min(f.alphas.values()):
         yield (
             f"The two estimates of alpha differ ({f.alphas['student_t']:.2f} from the t fit, {f.alphas['moment']:.2f} "
             f"from the moment): one factor does not describe all of these {f.values}."

@@ -18,9 +18,9 @@ def calibration_inputs(
     mean: ArrayLike | None,
     std: ArrayLike | None,
     members: ArrayLike | None,
-    n_members: int | None,
-) -> tuple[Array, Array, Array, Array | None, int]:
-    """Return reference, mean, spread (S,), deviations of the members (M, S) or `None`, and M.
+    n_members: float | None,
+) -> tuple[Array, Array, Array, Array | None, float]:
+    """Return reference, mean, spread (S,), deviations of the members (M, S) or `None`, and M as given.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def calibration_inputs(
         if mean is None or std is None or n_members is None:
             raise InputError("`mean`, `std` and `n_members` must be given where `members` are not; pass either.")
         y, centre, s = checked_values(reference=reference, mean=mean, std=std)
-        return y, centre, s, None, int(n_members)
+        return y, centre, s, None, n_members
     e = np.asarray(members, dtype=np.float64)
     if e.ndim != 2 or len(e) < 2:
         raise InputError(f"`members` must have the shape (M, S) with M at least 2, got {e.shape}; members come first.")
@@ -66,6 +66,25 @@ def checked_values(**given: ArrayLike) -> tuple[Array, ...]:
             f"`std` must not be negative, got {arrays['std'][bad[0]]} at index {bad[0]}; give standard deviations."
         )
     return tuple(arrays.values())
+
+
+def noise_variances(noise: ArrayLike | None, values: Array) -> Array:
+    """Return noise variances (S,); zero where there are none.
+
+    Raises
+    ------
+    InputError
+        For another shape, or a value that is not finite or negative.
+    """
+    if noise is None:
+        return np.zeros_like(values)
+    v = np.asarray(noise, dtype=np.float64)
+    if v.shape != values.shape:
+        raise InputError(f"`noise` must have one variance per structure, {values.shape}, got {v.shape}; give each.")
+    if not (np.isfinite(v) & (v >= 0.0)).all():
+        bad = v[~(np.isfinite(v) & (v >= 0.0))][0]
+        raise InputError(f"`noise` must be finite and not negative, got {bad}; give variances.")
+    return v
 
 
 def group_indices(groups: Sequence[Any] | None, n: int) -> NDArray[np.intp]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
 from ase_uq.structures.frames import Frame
+from ase_uq.uncertainty.abilities import CalibratableModel
 from ase_uq.uncertainty.prediction import Prediction, UncertaintyModel
 from ase_uq.validation.calibration import MIN_STRUCTURES, Calibration, calibrate
 from ase_uq.validation.centring import Centring
@@ -92,7 +93,7 @@ class Residuals:
             error=error,
             n_atoms=self.n_atoms,
             var_epistemic=epistemic,
-            var_aleatoric=self.stacked("energy_var_aleatoric"),
+            var_aleatoric=self._energy_noise(centred=centred),
             used=self._centring().left if centred else None,
             groups=self._kinds("energy"),
             **self._law("energy"),
@@ -137,7 +138,7 @@ class Residuals:
     def centred_energies(self) -> tuple[Array, Array | None]:
         """Errors (S,) eV and variances (S,) eV^2 of the energies without what is constant within a composition."""
         error, epistemic = self._centred()
-        noise = self.stacked("energy_var_aleatoric")
+        noise = self._energy_noise(centred=True)
         if epistemic is None or noise is None:
             return error, noise if epistemic is None else epistemic
         return error, epistemic + noise
@@ -158,7 +159,7 @@ class Residuals:
         Raises
         ------
         InputError
-            For fewer than 10 frames, or a variance that the model does not give.
+            For fewer than 10 frames, or an epistemic variance that the model does not give.
         """
         if on not in QUANTITIES:
             raise InputError(f"`on` must be one of {', '.join(QUANTITIES)}, got {on!r}; choose one.")
@@ -172,24 +173,37 @@ class Residuals:
         return found._calibrate(on, options)
 
     def factors(self, **options: Any) -> dict[str, Calibration]:
-        """Fit all that labels and model allow: energy, forces and, with at least 10 labels, stress."""
+        """Fit all that labels and model allow: energy, forces and, with at least 10 labels, stress.
+
+        Raises
+        ------
+        InputError
+            As `calibrate`; a model that has an epistemic variance of none of them has nothing to fit.
+        """
         stress = self.with_stress
-        chosen = ["energy"]
-        if self.counted_forces.sum() >= MIN_STRUCTURES:
+        chosen = ["energy"] if self.stacked("energy_var_epistemic") is not None else []
+        if self.stacked("forces_var_epistemic") is not None and self.counted_forces.sum() >= MIN_STRUCTURES:
             chosen.append("forces")
-        if stress is not None and len(stress.frames) >= MIN_STRUCTURES and stress.stacked("stress_var") is not None:
+        enough = stress is not None and len(stress.frames) >= MIN_STRUCTURES
+        if stress is not None and enough and stress.stacked("stress_var_epistemic") is not None:
             chosen.append("stress")
-        return {name: self.calibrate(on=name, **options) for name in chosen}
+        return {name: self.calibrate(on=name, **options) for name in chosen or ["energy"]}
 
     def _calibrate(self, on: str, options: dict[str, Any]) -> Calibration:
         variance, n_members = self.stacked(f"{on}_var_epistemic"), self.predictions[0].n_members
-        if variance is None or n_members is None:
-            raise InputError(f"calibration needs `{on}_var`, which this model does not provide; use a committee.")
+        if variance is None:
+            raise InputError(
+                f"calibration needs `{on}_var` of what the model does not know (epistemic), which this model does not "
+                "provide; use a model with members, or with widths of its own."
+            )
         law, members = self._law(on), self._members(on)
         mean = np.concatenate([np.ravel(getattr(p, on)) for p in self.predictions])
         reference = np.concatenate([np.ravel(getattr(f, on)) for f in self.frames])
         if members is None:
             spread: dict[str, Any] = {"std": np.sqrt(variance.ravel()) / law["alpha"], "n_members": n_members}
+            if n_members is None:
+                # Widths as they are: no error of a mean, and nothing estimated from a few members.
+                law = {**law, "mean_share": 0.0, "dof": np.inf}
         else:
             # About the mean, which is exact; the members carry the factor of the energies, whatever is fitted here.
             spread = {"members": mean + (members - members.mean(axis=0)) / self.predictions[0].alpha}
@@ -206,11 +220,16 @@ class Residuals:
             mean=mean,
             mean_share=law["mean_share"],
             dof=law["dof"],
+            noise=self._noise_of(on),
             kinds=kinds,
             **spread,
             **options,
         )
         return replace(fitted, n_structures=len(self.frames))
+
+    def _noise_of(self, on: str) -> Array | None:
+        noise = self.stacked(f"{on}_var_aleatoric")
+        return None if noise is None else noise.ravel()
 
     def _law(self, on: str) -> dict[str, Any]:
         first = self.predictions[0]
@@ -241,6 +260,10 @@ class Residuals:
             deviations = centring.of(members - members.mean(axis=0))
             var = np.asarray((deviations**2).sum(axis=0) / (len(members) - 1))
         return centring.of(self.energy_error), var
+
+    def _energy_noise(self, *, centred: bool) -> Array | None:
+        noise = self.stacked("energy_var_aleatoric")
+        return noise if noise is None or not centred else self._centring().variance_of(noise)
 
     def _centring(self) -> Centring:
         return Centring.within(self.counts, fewest=2)
@@ -279,18 +302,7 @@ def residuals(
     return Residuals(tuple(frames), tuple(predictions))
 
 
-class _Calibratable(Protocol):
-    def calibrated(
-        self,
-        alpha: float,
-        calibration: Mapping[str, Any],
-        *,
-        alpha_forces: float | None = None,
-        alpha_stress: float | None = None,
-    ) -> Any: ...
-
-
-Model = TypeVar("Model", bound=_Calibratable)
+Model = TypeVar("Model", bound=UncertaintyModel)
 
 
 def with_factors(model: Model, fitted: Mapping[str, Calibration], *, data: str = "") -> Model:
@@ -301,12 +313,23 @@ def with_factors(model: Model, fitted: Mapping[str, Calibration], *, data: str =
     model
         The model the residuals are of.
     fitted
-        "energy" and, where there are, "forces" and "stress".
+        Any of "energy", "forces" and "stress". Without "energy", for a model that has no variance of it, alpha is 1.
     data
         Name of the frames, kept with the model.
+
+    Raises
+    ------
+    InputError
+        For a model without `calibrated`.
     """
+    if not isinstance(model, CalibratableModel):
+        raise InputError(
+            f"`model` must have `calibrated(alpha, calibration, ...)`, {type(model).__name__} has none; see "
+            "`ase_uq.uncertainty.abilities.CalibratableModel`."
+        )
     others = {name: each for name, each in fitted.items() if name != "energy"}
     factors = {f"alpha_{name}": each.alpha for name, each in others.items()}
     described = {name: each.to_dict() for name, each in others.items()}
-    calibration = {**fitted["energy"].to_dict(), **factors, **described, "data": data}
-    return model.calibrated(fitted["energy"].alpha, calibration, **factors)  # type: ignore[no-any-return]
+    of_energy = fitted["energy"].to_dict() if "energy" in fitted else {"alpha": 1.0}
+    calibration = {**of_energy, **factors, **described, "data": data}
+    return model.calibrated(of_energy["alpha"], calibration, **factors)

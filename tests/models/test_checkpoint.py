@@ -8,8 +8,9 @@ from ase.calculators.emt import EMT
 
 from ase_uq import CommitteeUncertainty, InputError, load, save
 from ase_uq.models.checkpoint import _hash
+from ase_uq.models.llpr import LLPRUncertainty
 from ase_uq.models.members import MemberUncertainty
-from tests.made.potentials import ensemble
+from tests.made.potentials import ensemble, potential
 from tests.made.structures import copper
 
 
@@ -101,6 +102,41 @@ def test_foreign_models_are_not_saved(tmp_path):
     with pytest.raises(InputError, match="folder of .* does not exist"):
         save(model(), tmp_path / "nowhere" / "model.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_the_last_layer_keeps_its_covariance_and_its_doubts(tmp_path):
+    told = {"n_different": 3, "n_features": 40, "determined": 1.5}
+    body = potential()
+    made = LLPRUncertainty(body, torch.eye(body.n_features, dtype=torch.float64), n_members=4, training=told)
+    save(made.calibrated(2.0, {}), tmp_path / "model.pt")
+    again = load(tmp_path / "model.pt", memory_limit=4.0)
+    assert type(again) is LLPRUncertainty
+    assert torch.equal(again.covariance, made.covariance)
+    assert again.warnings == made.warnings != ()
+    assert (again.predict(copper()).energy_members == made.calibrated(2.0, {}).predict(copper()).energy_members).all()
+
+
+def test_a_subclass_is_not_taken_for_its_base(tmp_path):
+    class Other(MemberUncertainty):
+        """May do anything with the same state."""
+
+    with pytest.raises(InputError, match="got Other, which is none of MemberUncertainty, LLPRUncertainty"):
+        save(Other(ensemble(2)), tmp_path / "model.pt")
+
+
+def test_a_class_that_a_file_must_not_name(tmp_path):
+    whole = content(tmp_path)
+    description = whole["description"].replace('"model": "MemberUncertainty"', '"model": "Path"')
+    other = {**whole, "description": description, "hash": _hash(description, whole["state"])}
+    torch.save(other, tmp_path / "other.pt")
+    with pytest.raises(InputError, match="holds a 'Path', written by ase_uq .*, which this ase_uq does not know"):
+        load(tmp_path / "other.pt")
+
+
+def test_options_of_evaluation_that_do_not_exist(tmp_path):
+    save(model(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match="`gpu` must be left out for a MemberUncertainty"):
+        load(tmp_path / "model.pt", gpu=True)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):

@@ -9,12 +9,12 @@ import torch
 from ase import Atoms
 from ase.calculators.lj import LennardJones
 
-from ase_uq import InputError, UQCalculator, WeightedBaseline
-from ase_uq.models.compiled import CompiledPotential, _blend
+from ase_uq import InputError, ThresholdSwitch, UQCalculator, WeightedBaseline
+from ase_uq.models.compiled import CompiledPotential, _blend, _function, _rule, _weights
 from ase_uq.models.members import MemberUncertainty
 from ase_uq.potentials import DeepEnsemble, ShallowEnsemble, evaluate
 from ase_uq.potentials.graph import build_graph
-from ase_uq.uncertainty.blend import Blend
+from ase_uq.uncertainty.blend import Blend, Target
 from ase_uq.uncertainty.force_variance import Off, Stochastic
 from tests.made.potentials import potential
 from tests.made.structures import STRUCTURES, copper, rattled, water
@@ -42,6 +42,67 @@ def test_the_blend_in_tensors_is_the_blend():
     assert found.sum() == pytest.approx(expected.weight)
     zero = torch.zeros((), dtype=torch.float64)
     np.testing.assert_allclose(_blend(torch.from_numpy(raw), torch.tensor(alpha), zero, zero), 1 / 6)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target(),
+        Target(energy_baseline=-2.0, sigma_baseline=0.4, shift=np.array([0.3, -0.2, 0.1, 0.0, -0.1, -0.1])),
+        Target(energy_baseline=-2.0, threshold=1e3),
+        Target(energy_baseline=-2.0, threshold=1e-3),
+    ],
+)
+def test_every_target_in_tensors_is_that_target(target):
+    raw, alpha = np.random.default_rng(0).normal(size=6), 1.7
+    expected = target.blend(raw.mean() + alpha * (raw - raw.mean())).coefficients
+    expected = alpha * expected + (1.0 - alpha) * expected.mean()
+    scalars, shift = _rule(target, alpha, 6)
+    np.testing.assert_allclose(_blend(torch.from_numpy(raw), *scalars, shift), expected, atol=1e-14)
+
+
+class Traced(CompiledPotential):
+    """What is compiled, as it is before that, with a count of its calls."""
+
+    calls = 0
+
+    def _package(self, n_directions):
+        self.calls += 1
+        return _function(self.potential, list(_weights(self.potential)))
+
+
+BASELINE = {"sigma": 1.2, "epsilon": 0.05, "rc": 6.0, "smooth": True}
+WRAPPERS = {
+    "switch, model": lambda uq, baseline: ThresholdSwitch(uq, baseline, threshold=1e3),
+    "switch, baseline": lambda uq, baseline: ThresholdSwitch(uq, baseline, threshold=1e-6),
+    "switch, members aligned": lambda uq, baseline: ThresholdSwitch.aligned(uq, baseline, coppers(), threshold=1e3),
+    "baseline": lambda uq, baseline: WeightedBaseline(uq, baseline, sigma_baseline=3.0),
+    "baseline, members aligned": lambda uq, baseline: WeightedBaseline.aligned(
+        uq, baseline, coppers(), sigma_baseline=0.3
+    ),
+}
+
+
+def coppers():
+    return [rattled(copper(), seed) for seed in range(6)]
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_whatever_drives_is_taken_by_machine_code(name):
+    ensemble = ShallowEnsemble(potential(**TINY), 3, seed=1).requires_grad_(False)
+    results, code = [], Traced([ensemble])
+    for compiled in (None, code):
+        model = MemberUncertainty(ensemble, alpha=1.7)
+        model._evaluator.compiled = compiled
+        wrapped = WRAPPERS[name](UQCalculator(model, forces_var="off"), LennardJones(**BASELINE))
+        code.calls = 0
+        atoms = rattled(copper(), 9)
+        atoms.calc = wrapped
+        atoms.get_stress()
+        results.append(atoms.calc.results)
+    assert code.calls == 1
+    for key in ("energy", "weight", "energy_members", "forces", "stress", "energy_var"):
+        np.testing.assert_allclose(results[1][key], results[0][key], rtol=1e-9, atol=1e-11)
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +136,24 @@ def test_the_weighted_baseline_of_a_compiled_model(compiled):
     results = []
     for model in models(compiled):
         atoms = copper()
-        baseline = LennardJones(sigma=1.2, epsilon=0.05, rc=6.0, smooth=True)
+        baseline = LennardJones(**BASELINE)
         atoms.calc = WeightedBaseline(UQCalculator(model, forces_var="off"), baseline, sigma_baseline=0.3)
         atoms.get_stress()
         results.append(atoms.calc.results)
     assert 0.001 < results[0]["weight"] < 0.999
+    for key in ("energy", "weight", "energy_members", "forces", "stress"):
+        np.testing.assert_allclose(results[1][key], results[0][key], rtol=1e-9, atol=1e-11)
+
+
+@compiles
+@pytest.mark.parametrize("name", ["switch, model", "switch, baseline", "baseline, members aligned"])
+def test_other_targets_of_a_compiled_model(compiled, name):
+    results = []
+    for model in models(compiled):
+        atoms = copper()
+        atoms.calc = WRAPPERS[name](UQCalculator(model, forces_var="off"), LennardJones(**BASELINE))
+        atoms.get_stress()
+        results.append(atoms.calc.results)
     for key in ("energy", "weight", "energy_members", "forces", "stress"):
         np.testing.assert_allclose(results[1][key], results[0][key], rtol=1e-9, atol=1e-11)
 

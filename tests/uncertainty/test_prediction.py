@@ -74,3 +74,77 @@ def test_it_is_frozen():
     p = Prediction(energy=0.0, forces=np.zeros((1, 3)))
     with pytest.raises(AttributeError):
         p.energy = 1.0
+
+
+NOISE = {"energy_var_aleatoric": 3.0, "forces_var_aleatoric": np.full((1, 3), 0.5), "stress_var_aleatoric": [2.0] * 6}
+
+
+def made(kind, **noise):
+    """The same two members (energies 1 and 3), or their variance, under factors 2, 3 and 4."""
+    rng = np.random.default_rng(0)
+    forces, stresses = rng.normal(size=(2, 1, 3)), rng.normal(size=(2, 6))
+    factors = {"alpha": 2.0, "alpha_forces": 3.0, "alpha_stress": 4.0}
+    if kind == "members":
+        return Prediction.from_members(energies=[1.0, 3.0], forces=forces, stresses=stresses, **factors, **noise)
+    means = {"forces": forces.mean(axis=0), "stress": stresses.mean(axis=0)}
+    widths = {"forces_var": forces.var(axis=0, ddof=1), "stress_var": stresses.var(axis=0, ddof=1)}
+    if kind == "energies":
+        return Prediction.from_energies(energies=[1.0, 3.0], **means, **widths, **factors, **noise)
+    return Prediction.from_variances(energy=2.0, energy_var=2.0, **means, **widths, **factors, **noise)
+
+
+@pytest.mark.parametrize("kind", ["members", "energies", "variances"])
+def test_every_constructor_takes_the_noise_and_no_factor_touches_it(kind):
+    without, noisy = made(kind), made(kind, **NOISE)
+    for name, value in (("energy", 3.0), ("forces", 0.5), ("stress", 2.0)):
+        epistemic = getattr(noisy, f"{name}_var_epistemic")
+        assert getattr(without, f"{name}_var_aleatoric") is None
+        np.testing.assert_allclose(epistemic, getattr(made("members"), f"{name}_var_epistemic"), rtol=1e-12)
+        np.testing.assert_allclose(getattr(noisy, f"{name}_var"), epistemic + value, rtol=1e-12)
+        np.testing.assert_allclose(getattr(noisy, name), getattr(without, name), rtol=0)
+    assert (noisy.alpha, noisy.alpha_forces, noisy.alpha_stress) == (2.0, 3.0, 4.0)
+    known = (2, 0.5, 1.0) if kind != "variances" else (None, None, None)
+    assert (noisy.n_members, noisy.mean_share, noisy.dof) == known
+
+
+@pytest.mark.parametrize("kind", ["members", "energies", "variances"])
+@pytest.mark.parametrize(
+    ("noise", "words"),
+    [
+        ({"energy_var_aleatoric": -1.0}, "`energy_var_aleatoric` must not be negative, got -1.0"),
+        ({"energy_var_aleatoric": np.nan}, "`energy_var_aleatoric` must be finite, got nan"),
+        ({"forces_var_aleatoric": np.ones(3)}, r"`forces_var_aleatoric` must have the shape \(1, 3\), got \(3,\)"),
+        ({"stress_var_aleatoric": np.ones((3, 3))}, r"`stress_var_aleatoric` must have the shape \(6,\), got \(3, 3\)"),
+    ],
+)
+def test_noise_that_is_none_is_named(kind, noise, words):
+    with pytest.raises(InputError, match=words):
+        made(kind, **noise)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"energy": np.inf}, "`energy` must be finite, got inf"),
+        ({"energy": [1.0, 2.0]}, r"`energy` must have the shape \(\), got \(2,\)"),
+        ({"forces": np.zeros(3)}, r"`forces` must have the shape \(0, 3\)"),
+        ({"forces": [[0.0, np.nan, 0.0]]}, "`forces` must be finite, got nan"),
+        ({"stress": np.zeros((3, 3))}, r"`stress` must have the shape \(6,\)"),
+        ({"energy_var": -0.1}, "`energy_var` must not be negative, got -0.1"),
+        ({"forces_var": np.ones((2, 3))}, r"`forces_var` must have the shape \(1, 3\), got \(2, 3\)"),
+        ({"stress_var": np.ones(6)}, "`stress_var` needs a `stress`, got none"),
+        ({"alpha": 0.0}, "`alpha` must be a positive number, got 0.0"),
+        ({"alpha_forces": np.nan}, "`alpha_forces` must be a positive number, got nan"),
+    ],
+)
+def test_widths_that_are_none_are_named(given, words):
+    with pytest.raises(InputError, match=words):
+        Prediction.from_variances(**{"energy": 1.0, "forces": np.zeros((1, 3)), **given})
+
+
+def test_a_width_per_atom_alone_leaves_the_rest_unknown():
+    p = Prediction.from_variances(energy=1, forces=np.zeros((2, 3)), forces_var=np.ones((2, 3)), alpha_forces=2.0)
+    assert (p.energy_var, p.stress_var, p.energy_members, p.energy_std) == (None, None, None, None)
+    np.testing.assert_allclose(p.force_std_norm, np.sqrt(12.0))
+    with pytest.raises(InputError, match="The log needs `energy_var`, which this model does not provide"):
+        p.require("energy_var", "The log")
