@@ -20,15 +20,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from ase.units import GPa, kB
 from numpy.typing import NDArray
 
 from ase_uq.averages.run_checks import after, gates_of_runs
 from ase_uq.errors import InputError
 from ase_uq.log.bias import Bias, LoggedBias, logged_bias
+from ase_uq.log.observables import is_of_members
 from ase_uq.log.parts import LogPart, Path, dataset_of, finite, key_of, observed, opened, stored_frames, stretches
 from ase_uq.log.reader import VOLUME_TOLERANCE, OpenLog, run_of
+from ase_uq.observables.observable import Observable, ObservableLike, named_observables
 from ase_uq.reweighting import inverse_temperature
 from ase_uq.reweighting.columns import Columns, check_method, columns_for
 from ase_uq.reweighting.error_bars import average
@@ -70,7 +71,7 @@ def reweight_log(
     paths: Path | Sequence[Path],
     observables: Sequence[str] = (),
     *,
-    compute: Mapping[str, Callable[[Atoms], Any]] | None = None,
+    compute: Mapping[str, ObservableLike] | None = None,
     method: str = "cea",
     skip_fs: float = 0.0,
     target: str = "driven",
@@ -90,7 +91,7 @@ def reweight_log(
         "temperature_K", "volume". The heat capacity is var(V_i)/(kB T^2) at constant volume and var(V_i + P V)/(kB T^2)
         in a run at constant pressure P, which must be in the log; a gate says where there was no heat bath.
     compute
-        Name to a function of the atoms, evaluated on the stored positions.
+        Name to what is worked out from the stored positions: functions, pairs or `Observable`s, as for the logger.
     method
         "cea", "direct" or "gap".
     skip_fs
@@ -122,12 +123,12 @@ def reweight_log(
     check_method(method)
     with opened(paths, skip_fs) as parts:
         settings = _settings(parts, method, target, bias)
-        names = {**dict.fromkeys(observables), **(compute or {})}
+        names = {**dict.fromkeys(observables), **named_observables(compute or {}, "compute")}
         if not names:
             raise InputError("`observables` must name at least one, got none; the log knows their names.")
         sources = {
-            name: _logged(parts, name, settings) if function is None else _computed(parts[0].log, function)
-            for name, function in names.items()
+            name: _logged(parts, name, settings) if observable is None else _computed(parts[0].log, observable)
+            for name, observable in names.items()
         }
         for name, function in (functions or {}).items():
             sources[name] = replace(sources[name], function=function)
@@ -269,7 +270,7 @@ def _logged(parts: Sequence[LogPart], name: str, settings: _Settings) -> _Source
     if name == "heat_capacity":
         return _heat_capacity(parts[0].log, settings)
     dataset, key = dataset_of(parts, name, "observable"), key_of(name)
-    own = bool(dataset.attrs.get("members", False))
+    own = is_of_members(dataset.attrs)
     return _Source(lambda part, rows: part.log.datasets[key][rows].astype(np.float64), own_members=own)
 
 
@@ -330,12 +331,12 @@ def _held_pressure(log: OpenLog) -> float | None:
     return float(known) * GPa
 
 
-def _computed(log: OpenLog, function: Callable[[Atoms], Any]) -> _Source:
-    if getattr(function, "members", False):
+def _computed(log: OpenLog, observable: Observable) -> _Source:
+    if observable.of_members:
         raise InputError(
             "`compute` must be functions of the positions, got one that reads the members of a calculator; log it as "
             "an observable, or use 'energy'."
         )
     next(stored_frames(log, slice(0, 1)))
 
-    return _Source(lambda part, rows: observed(part.log, rows, function), own_members=False)
+    return _Source(lambda part, rows: observed(part.log, rows, observable), own_members=False)

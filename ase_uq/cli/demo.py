@@ -142,7 +142,7 @@ def _run(
         )
     recorded = read_log(log)
     averages = {}
-    for observable, (_, unit) in observables.items():
+    for observable, each in observables.items():
         result = reweight(
             recorded.observables[observable],
             energy_members=recorded.energy_members if recorded.energy_members is not None else (),
@@ -150,7 +150,7 @@ def _run(
             temperature_K=temperature_K,
             relaxation_frames=relaxation_frames(recorded.attributes, recorded.time_fs),
         )
-        text = round_average(result).text(unit)
+        text = round_average(result).text(each.unit)
         console.print(f"   <{observable}> = {text}")
         averages[observable] = text
     angle = recorded.observables["umbrella_angle"]

@@ -11,7 +11,8 @@ from ase_uq.cli.options import JSON, print_json
 from ase_uq.errors import InputError
 
 if TYPE_CHECKING:
-    from ase_uq.log.reader import Axis, RunLog
+    from ase_uq.log.reader import RunLog
+    from ase_uq.observables import Axis, Observable
     from ase_uq.reweighting import ReweightResult
 
 NAME = "reweight"
@@ -50,7 +51,8 @@ def run(
 ) -> None:
     """Average an observable over a run, with the sampling error and the model error apart."""
     from ase_uq.averages.logged import free_energy_of_log, reweight_log
-    from ase_uq.log.reader import Axis, recorded
+    from ase_uq.log.reader import recorded
+    from ase_uq.observables import Axis
 
     axis: Axis | None
     name, functions = _question(observable, rdf, compute, logs[0])
@@ -62,9 +64,8 @@ def run(
             raise InputError("`--free-energy` needs a logged number, `--observable NAME`; log it with md --observable.")
         centres, result = free_energy_of_log(logs, name, bins=free_energy, method=method or "gap", **options)
     else:
-        calls = {key: value[0] for key, value in functions.items()}
         logged = () if functions else (name,)
-        result = reweight_log(logs, logged, compute=calls, method=method or "cea", **options)[name]
+        result = reweight_log(logs, logged, compute=functions, method=method or "cea", **options)[name]
     runs = [recorded(log, per_atom=False, members=False) for log in logs]
     if free_energy is not None:
         axis, unit = Axis(centres, name, runs[0].units.get(name, "")), "eV"
@@ -97,7 +98,7 @@ def _explain(run: RunLog, name: str, *, target: str, keep_bias: bool) -> None:
 
 def _question(
     observable: str | None, rdf: str | None, compute: str | None, log: Path
-) -> tuple[str, dict[str, tuple[Any, str]]]:
+) -> tuple[str, dict[str, Observable]]:
     from ase_uq.log.parts import first_structure
     from ase_uq.observables import parse_observables
 
@@ -119,23 +120,20 @@ def _in_gpa(pressure: Any) -> Any:
     return pressure / GPa
 
 
-def _axis(recorded: RunLog, name: str, functions: dict[str, tuple[Any, str]], result: ReweightResult) -> Axis | None:
+def _axis(recorded: RunLog, name: str, functions: dict[str, Observable], result: ReweightResult) -> Axis | None:
     import numpy as np
 
-    from ase_uq.log.reader import Axis
-    from ase_uq.observables import Binned
+    from ase_uq.observables import Axis
 
     if np.ndim(result.mean) != 1:
         return None
-    function = functions[name][0] if functions else None
-    if isinstance(function, Binned):
-        return Axis(function.centres, function.axis_name, function.axis_unit)
-    return recorded.axes.get(name) or Axis(np.arange(float(len(result.mean))), "entry", "")
+    known = functions[name].axis if functions else recorded.axes.get(name)
+    return known or Axis.of_entries(len(result.mean))
 
 
-def _unit(recorded: RunLog, name: str, functions: dict[str, tuple[Any, str]]) -> str:
+def _unit(recorded: RunLog, name: str, functions: dict[str, Observable]) -> str:
     if functions:
-        return functions[name][1]
+        return functions[name].unit
     return "eV/K" if name == "heat_capacity" else recorded.units.get(name, "")
 
 
@@ -153,7 +151,7 @@ def _print_json(name: str, unit: str, axis: Axis | None, result: ReweightResult)
     content["warnings"] = list(result.warnings)
     if axis is not None:
         content["unit"] = unit
-        content["axis"] = {"name": axis.axis_name, "unit": axis.axis_unit, "centres": axis.centres}
+        content["axis"] = {"name": axis.name, "unit": axis.unit, "centres": axis.centres}
     print_json(content)
 
 
@@ -169,7 +167,7 @@ def _print(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> N
         if interval := format_interval(result, unit):
             typer.echo(f"± is one standard deviation; {interval}")
     else:
-        heading = f"{axis.axis_name} ({axis.axis_unit})" if axis is not None and axis.axis_unit else "entry"
+        heading = f"{axis.name} ({axis.unit})" if axis is not None and axis.unit else "entry"
         typer.echo(f"{heading:>12}  {name}{f' ({unit})' if unit not in ('', '1') else ''}")
         centres = np.arange(np.size(result.mean)) if axis is None else axis.centres
         model, bounds = model_error(result)

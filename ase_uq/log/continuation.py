@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ase_uq.errors import InputError
+from ase_uq.log.observables import mean_the_same
 from ase_uq.log.reader import OpenLog, open_log
 from ase_uq.log.writer import Column
 
@@ -50,8 +51,7 @@ def check_same_run(old: OpenLog, columns: Sequence[Column], attributes: Mapping[
     for column in columns:
         dataset = old.datasets[column.name]
         wanted = {"unit": column.unit, **column.attributes}
-        same = all(np.array_equal(dataset.attrs.get(name, ""), value) for name, value in wanted.items())
-        if dataset.shape[1:] != column.shape or not same:
+        if dataset.shape[1:] != column.shape or not mean_the_same(dataset.attrs, wanted):
             raise InputError(
                 f"`path` must be a log with the same observables to continue it, {old.path} has {column.name} with "
                 "another shape, unit or axis; log to another file."

@@ -20,8 +20,10 @@ from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
+from ase_uq.log.observables import axis_of, is_of_members, mean_the_same
 from ase_uq.log.superblock import SIGNATURE, VERSION, UnclosedFile
 from ase_uq.log.writer import FORMAT, FORMAT_VERSION, PER_ATOM
+from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.spread import MemberSeries, SpreadLaw
 from ase_uq.reweighting.thermostat import relaxation_frames
 
@@ -34,15 +36,6 @@ _UNEVEN = 0.05
 VOLUME_TOLERANCE = 1e-9
 # What h5py raises on a damaged file, whatever is damaged.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """What the entries of a vector stand for: centres (K,) of the bins, with a name and a unit."""
-
-    centres: Array
-    axis_name: str
-    axis_unit: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +76,7 @@ class RunLog:
     observables
         Name to (T,), or (T, ...) where one is an array.
     axes
-        Name of an observable with bins to their centres (K,), and the name and unit of that axis.
+        Name of an observable with bins to its `Axis`.
     observables_of_members
         Names of the observables that have one value for each member, (T, M).
     units
@@ -175,11 +168,11 @@ def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunL
     columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name not in left_out}
     units = {name.removeprefix("observables/"): str(d.attrs["unit"]) for name, d in log.datasets.items()}
     axes = {
-        name.removeprefix("observables/"): axis for name, d in log.datasets.items() if (axis := axis_of(d)) is not None
+        name.removeprefix("observables/"): axis
+        for name, d in log.datasets.items()
+        if (axis := axis_of(d.attrs)) is not None
     }
-    own = frozenset(
-        name.removeprefix("observables/") for name, d in log.datasets.items() if d.attrs.get("members", False)
-    )
+    own = frozenset(name.removeprefix("observables/") for name, d in log.datasets.items() if is_of_members(d.attrs))
     if (differences := columns.get("energy_members_minus_energy")) is not None:
         columns["energy_members_minus_energy"] = differences = MemberSeries(
             differences,
@@ -198,12 +191,6 @@ def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunL
         energy_members=None if differences is None else differences + columns["energy"][:, None],
         **fields,
     )
-
-
-def axis_of(dataset: Any) -> Axis | None:
-    """Axis of an observable with bins, `None` of any other."""
-    a = dataset.attrs
-    return Axis(np.asarray(a["axis"]), str(a["axis_name"]), str(a["axis_unit"])) if "axis" in a else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,11 +256,7 @@ def bias_by_hand(units: Mapping[str, Any]) -> str | None:
 
 def alike(first: Any, second: Any) -> bool:
     """Whether two datasets of an observable mean the same: shape of a frame, unit, axis, members."""
-    names = ("unit", "axis", "axis_name", "axis_unit", "members", "is_histogram")
-    return bool(
-        first.shape[1:] == second.shape[1:]
-        and all(np.array_equal(first.attrs.get(name, ""), second.attrs.get(name, "")) for name in names)
-    )
+    return first.shape[1:] == second.shape[1:] and mean_the_same(first.attrs, second.attrs)
 
 
 def _head(path: Path) -> bytes:

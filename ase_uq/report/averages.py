@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from ase_uq.averages.run_checks import target_temperature
 from ase_uq.averages.text import model_error
 from ase_uq.errors import InputError
-from ase_uq.log.reader import Axis, RunLog, check_spacing
+from ase_uq.log.reader import RunLog, check_spacing
 from ase_uq.report.figures import RunningAverage
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult, reweight
+from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.spread import MemberSeries, SpreadLaw
 from ase_uq.reweighting.statistics import sampling_error
 from ase_uq.reweighting.thermostat import relaxation_frames
@@ -134,7 +135,7 @@ def _average(run: RunLog, name: str, *, skip_fs: float) -> Average:
 
 
 def _axis(run: RunLog, name: str, n_entries: int) -> Axis:
-    return run.axes.get(name) or Axis(np.arange(n_entries, dtype=np.float64), "entry", "")
+    return run.axes.get(name) or Axis.of_entries(n_entries)
 
 
 def _frames(run: RunLog, name: str, skip_fs: float) -> _Frames:

@@ -22,8 +22,8 @@ from ase_uq.averages.text import format_significant
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
 from ase_uq.log.parts import first_structure, observe
-from ase_uq.log.reader import Axis, RunLog, recorded
-from ase_uq.observables import Binned, parse_observables
+from ase_uq.log.reader import RunLog, recorded
+from ase_uq.observables import parse_observables
 from ase_uq.report.averages import averages
 from ase_uq.report.figures import (
     LONGEST_PLAIN_SERIES,
@@ -82,18 +82,12 @@ def write_report(
 
 
 def _with_computed(run: RunLog, texts: Sequence[str]) -> RunLog:
-    functions = parse_observables(texts, first_structure(run.path))
-    values = {name: observe(run.path, function) for name, (function, _) in functions.items()}
-    axes = {
-        name: Axis(f.centres, f.axis_name, f.axis_unit)
-        for name, f in ((name, function) for name, (function, _) in functions.items())
-        if isinstance(f, Binned)
-    }
+    observables = parse_observables(texts, first_structure(run.path))
     return replace(
         run,
-        observables={**run.observables, **values},
-        units={**run.units, **{name: unit for name, (_, unit) in functions.items()}},
-        axes={**run.axes, **axes},
+        observables={**run.observables, **{name: observe(run.path, each) for name, each in observables.items()}},
+        units={**run.units, **{name: each.unit for name, each in observables.items()}},
+        axes={**run.axes, **{name: each.axis for name, each in observables.items() if each.axis is not None}},
     )
 
 

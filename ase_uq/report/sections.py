@@ -133,7 +133,7 @@ def _card(index: int, average: Average, *, said_above: Sequence[str]) -> str:
 def _profile(index: int, average: Average, result: ReweightResult) -> str:
     assert average.axis is not None
     drawing = profile_figure(result, average.axis, name=average.name, unit=average.unit)
-    description = f"{average.name} against {average.axis.axis_name}, with sampling and model error and the members"
+    description = f"{average.name} against {average.axis.name}, with sampling and model error and the members"
     return figure(drawing, name=f"profile-{index}", description=description)
 
 
