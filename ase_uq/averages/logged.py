@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from ase_uq.averages.run_checks import after, gates_of_runs
 from ase_uq.errors import InputError
 from ase_uq.log.bias import Bias, LoggedBias, logged_bias
+from ase_uq.log.columns import key_of
 from ase_uq.log.observables import is_of_members
-from ase_uq.log.parts import LogPart, Path, dataset_of, finite, key_of, observed, opened, stored_frames, stretches
+from ase_uq.log.parts import LogPart, Path, dataset_of, finite, observed, opened, stored_frames, stretches
 from ase_uq.log.reader import VOLUME_TOLERANCE, OpenLog, run_of
 from ase_uq.observables.observable import Observable, ObservableLike, named_observables
 from ase_uq.reweighting import inverse_temperature

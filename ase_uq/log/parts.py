@@ -13,27 +13,14 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
+from ase_uq.log.columns import OBSERVABLES, SETTINGS, key_of, name_of
 from ase_uq.log.reader import OpenLog, alike, check_spacing, open_log
 from ase_uq.reweighting import MIN_FRAMES
 
 Array = NDArray[np.float64]
 Path = str | os.PathLike[str]
 
-OF_THE_FRAME = ("energy", "kinetic_energy", "temperature_K", "volume", "weight", "energy_baseline", "bias_energy")
 _CHUNK = 4096
-_MUST_AGREE = (
-    "temperature_K",
-    "model_hash",
-    "n_members",
-    "alpha",
-    "driver",
-    "ensemble",
-    "numbers",
-    "sigma_baseline",
-    "energy_offsets",
-    "bias",
-    "pressure_GPa",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +114,7 @@ def _check_parts(parts: Sequence[LogPart]) -> None:
             raise InputError(
                 f"{log.path} has no `energy_members`, so nothing can be reweighed; log a model with members."
             )
-        for name in _MUST_AGREE:
+        for name in (setting.name for setting in SETTINGS if setting.of_averages):
             here, there = (np.asarray(each.attributes.get(name, "")) for each in (log, first))
             if not np.array_equal(here, there):
                 shown = f"{name} {here}" if here.ndim == 0 else f"other {name}"
@@ -147,17 +134,12 @@ def _check_parts(parts: Sequence[LogPart]) -> None:
         )
 
 
-def key_of(name: str) -> str:
-    """Where the values of a name are in a log."""
-    return name if name in OF_THE_FRAME else f"observables/{name}"
-
-
 def dataset_of(parts: Sequence[LogPart], name: str, argument: str) -> Any:
     """Return the dataset of the first log, after checking that all have it alike."""
     found = []
     for log in (part.log for part in parts):
         if key_of(name) not in log.datasets:
-            logged = [key.removeprefix("observables/") for key in log.datasets if key.startswith("observables/")]
+            logged = [name_of(key) for key in log.datasets if key.startswith(OBSERVABLES)]
             raise InputError(
                 f"`{argument}` must be in the log, got {name!r}; {log.path} has: {', '.join(logged) or 'none'}."
             )

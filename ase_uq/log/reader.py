@@ -20,9 +20,11 @@ from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
+from ase_uq.log.columns import OBSERVABLES, PER_ATOM, name_of
+from ase_uq.log.estimator import taken_apart
 from ase_uq.log.observables import axis_of, is_of_members, mean_the_same
 from ase_uq.log.superblock import SIGNATURE, VERSION, UnclosedFile
-from ase_uq.log.writer import FORMAT, FORMAT_VERSION, PER_ATOM
+from ase_uq.log.writer import FORMAT, FORMAT_VERSION
 from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.spread import MemberSeries, SpreadLaw
 from ase_uq.reweighting.thermostat import relaxation_frames
@@ -48,9 +50,9 @@ class RunLog:
         The file.
     attributes
         Root attributes: `temperature_K`, `timestep_fs`, `ensemble`, `n_members`, `ddof`, `alpha`, `alpha_forces`,
-        `mean_share`, `dof`, `model` (in words), `model_hash`, `driver`, `forces_var` (its estimator), versions,
-        `numbers`; with a barostat that knows its target also `pressure_GPa`, with a baseline `sigma_baseline`,
-        `energy_offsets` (JSON), with a bias `bias`.
+        `mean_share`, `dof`, `model` (in words), `model_hash`, `driver`, `forces_var` (the name of its estimator, with
+        the options as `forces_var_every` and the like), versions, `numbers`; with a barostat that knows its target
+        also `pressure_GPa`, with a baseline `sigma_baseline`, `energy_offsets` (JSON), with a bias `bias`.
     step
         (T,), int64, steps of the dynamics, increasing.
     time_fs
@@ -166,13 +168,9 @@ def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunL
         )
     left_out = {*(() if per_atom else PER_ATOM), *(() if members else ("energy_members_minus_energy",))}
     columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name not in left_out}
-    units = {name.removeprefix("observables/"): str(d.attrs["unit"]) for name, d in log.datasets.items()}
-    axes = {
-        name.removeprefix("observables/"): axis
-        for name, d in log.datasets.items()
-        if (axis := axis_of(d.attrs)) is not None
-    }
-    own = frozenset(name.removeprefix("observables/") for name, d in log.datasets.items() if is_of_members(d.attrs))
+    units = {name_of(key): str(d.attrs["unit"]) for key, d in log.datasets.items()}
+    axes = {name_of(key): axis for key, d in log.datasets.items() if (axis := axis_of(d.attrs)) is not None}
+    own = frozenset(name_of(key) for key, d in log.datasets.items() if is_of_members(d.attrs))
     if (differences := columns.get("energy_members_minus_energy")) is not None:
         columns["energy_members_minus_energy"] = differences = MemberSeries(
             differences,
@@ -184,7 +182,7 @@ def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunL
     return RunLog(
         path=log.path,
         attributes=log.attributes,
-        observables={name.removeprefix("observables/"): columns[name] for name in columns if "/" in name},
+        observables={name_of(key): columns[key] for key in columns if key.startswith(OBSERVABLES)},
         units=units,
         axes=axes,
         observables_of_members=own,
@@ -270,7 +268,7 @@ def _head(path: Path) -> bytes:
 
 
 def _survey(path: Path, file: Any) -> OpenLog:
-    attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    attributes = taken_apart({name: _plain(value) for name, value in file.attrs.items()})
     if attributes.get("format") != FORMAT:
         raise InputError(
             f"`{path}` must be a log of ase_uq, its format is {attributes.get('format')!r}; check the path."
@@ -281,8 +279,8 @@ def _survey(path: Path, file: Any) -> OpenLog:
             "upgrade ase_uq."
         )
     datasets = {name: file[name] for name in file if isinstance(file[name], h5py.Dataset)}
-    group = file.get("observables", {})
-    datasets |= {f"observables/{name}": group[name] for name in group}
+    group = file.get(OBSERVABLES.rstrip("/"), {})
+    datasets |= {OBSERVABLES + name: group[name] for name in group}
     n_frames = min(_n_whole(dataset) for dataset in datasets.values())
     valid = (datasets["step"][:n_frames] >= 0) & np.isfinite(datasets["energy"][:n_frames])
     return OpenLog(path, attributes, datasets, n_frames if valid.all() else int(np.argmin(valid)))

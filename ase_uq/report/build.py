@@ -21,6 +21,7 @@ from ase_uq.averages.run_checks import target_temperature
 from ase_uq.averages.text import format_significant
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
+from ase_uq.log.estimator import estimator_of
 from ase_uq.log.parts import first_structure, observe
 from ase_uq.log.reader import RunLog, recorded
 from ase_uq.observables import parse_observables
@@ -208,13 +209,21 @@ def _uncertainty_section(run: RunLog) -> str:
         "One standard deviation as the model states it; for a force, the norm over its three components. "
         "A rise that stays marks a region the model was not trained on."
     )
-    estimator = run.attributes.get("forces_var") or "Exact(every=1)"
-    if estimator not in ("Exact(every=1)", "Off()"):
-        caption += f" The forces come from the estimator {estimator}."
-        if estimator.startswith("Stochastic"):
-            caption += " A single one of its values means little; look at averages over time."
+    caption += _estimator(run)
     description = "Standard deviation of energy and forces against time"
     return section("How sure the model was", figure(drawing, name="std", description=description, caption=caption))
+
+
+def _estimator(run: RunLog) -> str:
+    """Say of the variance of forces what it is worth where it is not exact at every step."""
+    options = estimator_of(run.attributes)
+    name = options.pop("name", "off")
+    if name == "off" or (name == "exact" and options.get("every", 1) == 1):
+        return ""
+    said = f" The forces come from the estimator {name} ({', '.join(f'{key}={v}' for key, v in options.items())})."
+    if name == "stochastic":
+        said += " A single one of its values means little; look at averages over time."
+    return said
 
 
 def _weight_section(run: RunLog) -> str:

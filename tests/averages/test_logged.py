@@ -16,9 +16,10 @@ from ase_uq.calculators.baseline import WeightedBaseline
 from ase_uq.calculators.calculator import UQCalculator
 from ase_uq.calculators.committee import CommitteeUncertainty
 from ase_uq.errors import InputError
+from ase_uq.log.columns import KINDS, Column
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.log.reader import read_log
-from ase_uq.log.writer import UNITS, Column, FrameWriter
+from ase_uq.log.writer import FrameWriter
 from ase_uq.observables import Histogram, MemberEnergies, RadialDistribution
 from ase_uq.reweighting.free_energy import free_energy_profile
 
@@ -53,11 +54,11 @@ def written(path, energy, deviations, *, observables=None, more=None, **attribut
     n, m = deviations.shape
     values = {name: np.zeros(n) for name in ("kinetic_energy", "temperature_K", "volume")}
     values |= {"step": np.arange(n), "time_fs": np.arange(float(n)), "energy": energy, **(more or {})}
-    columns = [Column(name, UNITS[name], "int64" if name == "step" else "float64") for name in values]
-    columns.append(Column("energy_members_minus_energy", "eV", "float64", (m,)))
+    columns = [KINDS[name].column() for name in values]
+    columns.append(KINDS["energy_members_minus_energy"].column((m,)))
     values["energy_members_minus_energy"] = deviations
     for name, (series, unit) in (observables or {}).items():
-        columns.append(Column(f"observables/{name}", unit, "float64"))
+        columns.append(Column(f"observables/{name}", unit))
         values[f"observables/{name}"] = series
     root = {"temperature_K": 300.0, "n_members": m, "alpha": 1.0, "driver": "model", **attributes}
     writer = FrameWriter(path, columns, root, flush_every=256)
