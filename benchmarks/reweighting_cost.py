@@ -29,7 +29,7 @@ from ase import units
 from ase.md.langevin import Langevin
 from systems import water
 
-import ase_uq.averages.logged
+import ase_uq.averages
 from ase_uq import OnlineReweighter, UQCalculator
 from ase_uq.dynamics.allocator import keep_freed_memory
 from ase_uq.log.columns import KINDS, Column
@@ -130,7 +130,7 @@ def _reweight(path: Path, n_observables: int, method: str) -> tuple[float, float
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before, began = _status("VmRSS"), time.process_time()
     names = [f"o{k}" for k in range(n_observables)]
-    ase_uq.averages.logged.reweight_log(path, names, method=method)
+    ase_uq.averages.of_run(path, names, method=method)
     return time.process_time() - began, _status("VmHWM") - before
 
 

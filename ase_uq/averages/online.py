@@ -233,7 +233,11 @@ class OnlineReweighter:
             "relaxation_frames": self._relaxation(),
         }
         found = {
-            name: average(sums.columns(place.where), replace(place.columns.question, **more))
+            name: replace(
+                average(sums.columns(place.where), replace(place.columns.question, **more)),
+                unit=self._observables[name].unit,
+                axis=self._observables[name].axis,
+            )
             for name, place in self._places.items()
             if not (numbers_only and place.columns.question.shape)
         }

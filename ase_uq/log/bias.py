@@ -68,7 +68,7 @@ def logged_bias(parts: Sequence[LogPart], bias: Bias, target: str) -> LoggedBias
     if any(recorded) != all(recorded):
         biased, free = (parts[recorded.index(each)].log.path for each in (True, False))
         raise InputError(
-            f"`paths` must be logs of one potential, {biased} is of a biased run and {free} is not; reweigh them apart,"
+            f"`runs` must be logs of one potential, {biased} is of a biased run and {free} is not; reweigh them apart,"
             " or join states with `ase_uq.reweighting.multistate`."
         )
     own = RECORDED if all(recorded) else None

@@ -26,13 +26,17 @@ _NAMES = ("axis", "axis_name", "axis_unit", "is_histogram", "members")
 def attributes_of(observable: Observable) -> dict[str, Any]:
     """What a reader needs to know of the values, but for their unit; nothing of a plain number."""
     attributes: dict[str, Any] = {"members": True} if observable.of_members else {}
-    if observable.axis is not None:
-        axis = observable.axis
-        attributes |= {"axis": np.asarray(axis.centres, dtype=np.float64), "axis_name": axis.name}
-        attributes["axis_unit"] = axis.unit
+    attributes |= axis_attributes(observable.axis)
     if observable.is_histogram:
         attributes["is_histogram"] = True
     return attributes
+
+
+def axis_attributes(axis: Axis | None) -> dict[str, Any]:
+    """Attributes of an axis, none without one."""
+    if axis is None:
+        return {}
+    return {"axis": np.asarray(axis.centres, dtype=np.float64), "axis_name": axis.name, "axis_unit": axis.unit}
 
 
 def axis_of(attributes: Mapping[str, Any]) -> Axis | None:

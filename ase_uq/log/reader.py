@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.log.columns import OBSERVABLES, PER_ATOM, name_of
+from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, name_of
 from ase_uq.log.estimator import taken_apart
 from ase_uq.log.observables import axis_of, is_of_members, mean_the_same
 from ase_uq.log.superblock import SIGNATURE, VERSION, UnclosedFile
@@ -34,6 +34,7 @@ Array = NDArray[np.float64]
 logger = logging.getLogger(__name__)
 
 _UNEVEN = 0.05
+_SERIES = (*KINDS, "energy_members")
 # Relative; a volume that changes by more than that is not one of a fixed cell.
 VOLUME_TOLERANCE = 1e-9
 # What h5py raises on a damaged file, whatever is damaged.
@@ -123,6 +124,17 @@ class RunLog:
         if self.bias_energy is None:
             return None
         return np.asarray(self.bias_energy / (kB * float(self.attributes["temperature_K"])))
+
+    def frames(self, part: slice) -> RunLog:
+        """Return some of the frames, in everything that has frames."""
+        series = {name: values[part] for name in _SERIES if (values := getattr(self, name)) is not None}
+        observables = {name: values[part] for name, values in self.observables.items()}
+        return replace(self, observables=observables, **series)
+
+    def after(self, skip_fs: float) -> RunLog:
+        """Return the frames from a time on; errors as `first_frame`."""
+        first = first_frame(self.time_fs, skip_fs)
+        return self.frames(slice(first, None)) if first else self
 
 
 def read_log(path: str | os.PathLike[str], *, per_atom: bool = True, members: bool = True) -> RunLog:
@@ -221,6 +233,27 @@ def open_log(path: str | os.PathLike[str]) -> Iterator[OpenLog]:
         except _DAMAGE as error:
             raise _cut_off(where) from error
         yield log
+
+
+def first_frame(time_fs: Array, skip_fs: float) -> int:
+    """Return the first frame that averages take when the start of a run is left out as equilibration.
+
+    Parameters
+    ----------
+    time_fs
+        (T,), fs.
+    skip_fs
+        Time from the first frame on, fs.
+
+    Raises
+    ------
+    InputError
+        If the run ends before.
+    """
+    length = float(time_fs[-1] - time_fs[0])
+    if not 0 <= skip_fs <= length:
+        raise InputError(f"`skip_fs` must lie within the run of {length:g} fs, got {skip_fs:g}; leave out less.")
+    return int(np.searchsorted(time_fs, time_fs[0] + skip_fs))
 
 
 def check_spacing(step: NDArray[np.int64], path: Path) -> None:

@@ -25,7 +25,7 @@ from ase_uq.log.estimator import estimator_of
 from ase_uq.log.parts import first_structure, observe
 from ase_uq.log.reader import RunLog, recorded
 from ase_uq.observables import parse_observables
-from ase_uq.report.averages import averages
+from ase_uq.report.averages import Average, averages
 from ase_uq.report.figures import (
     LONGEST_PLAIN_SERIES,
     N_BUCKETS,
@@ -36,6 +36,7 @@ from ase_uq.report.figures import (
 )
 from ase_uq.report.page import count, facts_table, figure, grouped, section, text
 from ase_uq.report.sections import members_section, results_section, running_averages_section
+from ase_uq.reweighting import ReweightResult
 
 Array = NDArray[np.float64]
 
@@ -56,7 +57,7 @@ def write_report(
     observables: Sequence[str] | None = None,
     compute: Sequence[str] = (),
     skip_fs: float = 0.0,
-) -> None:
+) -> dict[str, ReweightResult]:
     """Read a log and write its report; the file appears whole or not at all.
 
     Parameters
@@ -68,6 +69,11 @@ def write_report(
     compute
         Texts of further observables, such as "rdf:O-O", to work out from stored positions.
 
+    Returns
+    -------
+    dict
+        Name to result, of the observables that could be averaged.
+
     Raises
     ------
     InputError
@@ -77,9 +83,11 @@ def write_report(
     if compute:
         run = _with_computed(run, compute)
         observables = None if observables is None else [*observables, *(set(run.observables) - set(observables))]
-    page = build_report(run, title=title, observables=observables, skip_fs=skip_fs)
+    results = _averages(run, observables, skip_fs)
+    page = _page(run, results, title, skip_fs)
     with replacing(out_path) as aside:
         aside.write_text(page, encoding="utf-8")
+    return {average.name: average.result for average in results if average.result is not None}
 
 
 def _with_computed(run: RunLog, texts: Sequence[str]) -> RunLog:
@@ -111,9 +119,16 @@ def build_report(
     InputError
         If the log has no frames, no observable of a name, or ends before `skip_fs`.
     """
+    return _page(run, _averages(run, observables, skip_fs), title, skip_fs)
+
+
+def _averages(run: RunLog, observables: Sequence[str] | None, skip_fs: float) -> list[Average]:
     if run.n_frames == 0:
         raise InputError("`run` must hold at least one frame to report on, got 0; run longer or flush the log.")
-    results = averages(run, observables, skip_fs=skip_fs)
+    return averages(run, observables, skip_fs=skip_fs)
+
+
+def _page(run: RunLog, results: Sequence[Average], title: str | None, skip_fs: float) -> str:
     sections = [
         results_section(run, results, skip_fs=skip_fs),
         _what_was_run(run),
