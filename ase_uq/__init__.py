@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ase_uq.averages.logged import reweight_log
+    from ase_uq.averages import reweight_log
     from ase_uq.averages.online import OnlineReweighter
     from ase_uq.calculators.baseline import WeightedBaseline
     from ase_uq.calculators.bias import BiasedCalculator
@@ -49,7 +49,7 @@ _HOMES = {
     "read_log": "log.reader",
     "residuals": "validation.residuals",
     "reweight": "reweighting",
-    "reweight_log": "averages.logged",
+    "reweight_log": "averages",
     "save": "models.checkpoint",
 }
 __all__ = [

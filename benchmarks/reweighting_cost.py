@@ -29,10 +29,11 @@ from ase import units
 from ase.md.langevin import Langevin
 from systems import water
 
-import ase_uq.averages.logged
+import ase_uq.averages
 from ase_uq import OnlineReweighter, UQCalculator
 from ase_uq.dynamics.allocator import keep_freed_memory
-from ase_uq.log.writer import UNITS, Column, FrameWriter
+from ase_uq.log.columns import KINDS, Column
+from ase_uq.log.writer import FrameWriter
 from ase_uq.observables import RadialDistribution
 
 KELVIN, MEMBERS = 300.0, 32
@@ -86,9 +87,9 @@ def write_log(path: Path, n_frames: int, n_observables: int) -> Path:
     """Write a log of independent frames whose members move by 0.3 kT."""
     scalars = ("step", "time_fs", "energy", "kinetic_energy", "temperature_K", "volume")
     names = [f"o{k}" for k in range(n_observables)]
-    columns = [Column(name, UNITS[name], "int64" if name == "step" else "float64") for name in scalars]
-    columns.append(Column("energy_members_minus_energy", "eV", "float64", (MEMBERS,)))
-    columns += [Column(f"observables/{name}", "", "float64") for name in names]
+    columns = [KINDS[name].column() for name in scalars]
+    columns.append(KINDS["energy_members_minus_energy"].column((MEMBERS,)))
+    columns += [Column(f"observables/{name}", "") for name in names]
     attributes = {"temperature_K": KELVIN, "n_members": MEMBERS, "alpha": 1.0, "timestep_fs": 1.0, "ensemble": "nvt"}
     writer = FrameWriter(path, columns, attributes, flush_every=256)
     writer.publish()
@@ -129,7 +130,7 @@ def _reweight(path: Path, n_observables: int, method: str) -> tuple[float, float
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before, began = _status("VmRSS"), time.process_time()
     names = [f"o{k}" for k in range(n_observables)]
-    ase_uq.averages.logged.reweight_log(path, names, method=method)
+    ase_uq.averages.of_run(path, names, method=method)
     return time.process_time() - began, _status("VmHWM") - before
 
 

@@ -14,7 +14,8 @@ import torchani
 from ase import units
 from ase.md.langevin import Langevin
 
-from ase_uq import CommitteeUncertainty, UncertaintyLogger, UQCalculator, read_log, reweight
+from ase_uq import CommitteeUncertainty, UncertaintyLogger, UQCalculator
+from ase_uq.averages import of_run
 from ase_uq.observables import angle, distance
 from ase_uq.training import read_frames
 from ase_uq.validation.residuals import residuals, with_factors
@@ -57,8 +58,6 @@ with UncertaintyLogger("ani.h5", atoms, dyn=dyn, temperature_K=300.0, observable
     dyn.run(200)
 
 # 4 analyse
-run = read_log("ani.h5")
-for name, values in run.observables.items():
-    result = reweight(values, energy_members=run.energy_members, energy_reference=run.energy, temperature_K=300.0)
+for name, result in of_run("ani.h5").items():
     bars = f"± {result.std_sampling:.4f} (sampling) ± {result.std_model:.4f} (model)"
-    print(f"{name} = {result.mean:.4f} {bars} {run.units[name]}")
+    print(f"{name} = {result.mean:.4f} {bars} {result.unit}")

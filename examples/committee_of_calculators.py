@@ -14,7 +14,8 @@ from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from ase.md.verlet import VelocityVerlet
 
-from ase_uq import CommitteeUncertainty, OnlineReweighter, UncertaintyLogger, UQCalculator, read_log, reweight
+from ase_uq import CommitteeUncertainty, OnlineReweighter, UncertaintyLogger, UQCalculator
+from ase_uq.averages import of_run
 
 
 def members():
@@ -59,10 +60,6 @@ for ensemble in ("nve", "nvt", "npt"):
     print(f"{ensemble}: energy {results['energy']:.3f} ± {results['energy_var'] ** 0.5:.3f} eV")
     print(f"     largest force std {atoms.calc.prediction.force_std_norm.max():.3f} eV/Å")
 
-run = read_log("nvt.h5")
-for name, values in run.observables.items():
-    result = reweight(
-        values, energy_members=run.energy_members, energy_reference=run.energy, temperature_K=300.0, method="cea"
-    )
+for name, result in of_run("nvt.h5", method="cea").items():
     print(f"{name}: {result.mean:.4f} ± {result.std_sampling:.4f} (sampling) ± {result.std_model:.4f} (model) Å")
     print("\n".join(f"  warning: {warning}" for warning in result.warnings))

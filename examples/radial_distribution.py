@@ -36,4 +36,4 @@ dyn.attach(online, interval=2)
 dyn.run(400)
 g = online.results()["g"]
 print(*g.warnings, f"g({rdf.centres[30]:.2f} Å) = {g.mean[30]:.3f} ± {g.std_total[30]:.3f}", sep="\n")
-save_profile("rdf.png", g, rdf, name="g(r) of copper at 1800 K", unit="1")
+save_profile("rdf.png", g, rdf.axis, name="g(r) of copper at 1800 K", unit="1")

@@ -11,6 +11,7 @@ from ase.io import read
 from ase.md.langevin import Langevin
 
 import ase_uq
+from ase_uq.averages import of_run
 from ase_uq.members import MemberUncertainty
 from ase_uq.observables import distance, umbrella
 from ase_uq.training import FitSettings, read_frames, train_members
@@ -51,11 +52,7 @@ with ase_uq.UncertaintyLogger("run.h5", atoms, dyn=dyn, temperature_K=300.0, obs
     dyn.run(400)
 
 # 4 analyse
-run = ase_uq.read_log("run.h5")
-for name, values in run.observables.items():
-    result = ase_uq.reweight(
-        values, energy_members=run.energy_members, energy_reference=run.energy, temperature_K=300.0
-    )
+for name, result in of_run("run.h5").items():
     low, high = result.interval(0.95)
     print(f"{name} = {result.mean:.4f} ± {result.std_sampling:.4f} (sampling) ± {result.std_model:.4f} (model)")
     print(f"one standard deviation each; 95 % interval {low:.4f} to {high:.4f}")

@@ -31,6 +31,7 @@ from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.calculators.driven import added_energy, driving_calculator, temperature
 from ase_uq.errors import InputError
 from ase_uq.log.ensembles import ensemble_of
+from ase_uq.observables.observable import ObservableLike, named_observables
 from ase_uq.reweighting import check_relaxation, inverse_temperature
 from ase_uq.reweighting.columns import Columns, check_method, columns_for
 from ase_uq.reweighting.error_bars import average
@@ -42,7 +43,6 @@ from ase_uq.reweighting.thermostat import thermostat_time_fs
 from ase_uq.uncertainty.prediction import Prediction
 
 Array = NDArray[np.float64]
-Observable = Callable[[Atoms], Any]
 
 _WAITING = 64  # frames summed together: a matrix product instead of many small ones
 
@@ -68,9 +68,8 @@ class OnlineReweighter:
     temperature_K
         Target temperature of the thermostat.
     observables
-        Name -> function of the atoms that returns a number or an array of always the same shape, or (function, unit).
-        A function with a true attribute `members` returns one value per member of the model, (M, ...), as
-        `MemberEnergies` does.
+        Name to a function of the atoms that returns a number or an array of always the same shape, (function, unit), or
+        an `Observable`; one `of_members` returns a value for each member of the model, (M, ...), as `MemberEnergies`.
     method
         "cea" (cumulant expansion), "direct" (exponential weights) or "gap" (mean energy gap; for histograms, whose bins
         are fixed from the start).
@@ -108,7 +107,7 @@ class OnlineReweighter:
         atoms: Atoms,
         *,
         temperature_K: float,
-        observables: Mapping[str, Observable | tuple[Observable, str]],
+        observables: Mapping[str, ObservableLike],
         method: str = "cea",
         log_weight: Callable[[Atoms], float] | Literal[False] | None = None,
         relaxation_frames: float | None = None,
@@ -125,9 +124,7 @@ class OnlineReweighter:
         self._attributes: dict[str, Any] = {"temperature_K": temperature_K, "ensemble": ensemble_of(dyn).name}
         if dyn is not None:
             self._attributes["dynamics"] = type(dyn).__name__
-        self._observables = {
-            name: given[0] if isinstance(given, tuple) else given for name, given in observables.items()
-        }
+        self._observables = named_observables(observables)
         self._method, self._log_weight = method, log_weight
         self._law = None if alpha is None else SpreadLaw(alpha)
         self._relaxation_frames, self._dyn = relaxation_frames, dyn
@@ -169,7 +166,7 @@ class OnlineReweighter:
         self.update(
             float(calculator.results["energy"]),
             prediction.require("energy_members", "OnlineReweighter"),
-            {name: function(self._atoms) for name, function in self._observables.items()},
+            {name: observable(self._atoms) for name, observable in self._observables.items()},
             log_weight=self._weight(),
         )
         self._see(calculator)
@@ -236,7 +233,11 @@ class OnlineReweighter:
             "relaxation_frames": self._relaxation(),
         }
         found = {
-            name: average(sums.columns(place.where), replace(place.columns.question, **more))
+            name: replace(
+                average(sums.columns(place.where), replace(place.columns.question, **more)),
+                unit=self._observables[name].unit,
+                axis=self._observables[name].axis,
+            )
             for name, place in self._places.items()
             if not (numbers_only and place.columns.question.shape)
         }
@@ -288,8 +289,8 @@ class OnlineReweighter:
 
     def _begin(self, values: Mapping[str, Array], n_members: int) -> None:
         start = 0
-        for name, function in self._observables.items():
-            own = "paired" if getattr(function, "members", False) else None
+        for name, observable in self._observables.items():
+            own = "paired" if observable.of_members else None
             if self._method == "gap" and values[name].ndim == 0:
                 raise InputError(
                     f"`observables[{name!r}]` must be a histogram for method 'gap' during a run, got one number; wrap "

@@ -44,39 +44,28 @@ _DRIFT_OF_FLUCTUATION = 3.0
 _CONSERVED = 0.01  # of the variance of the kinetic energy
 
 
-def run_gates(run: RunLog, *, skip_fs: float = 0.0, unbiased: bool = True) -> tuple[Gate, ...]:
+def run_gates(run: RunLog, *, unbiased: bool = True) -> tuple[Gate, ...]:
     """All checks of a run; what its log does not say is not judged.
 
     Parameters
     ----------
-    skip_fs
-        Time at the start that averages leave out.
     unbiased
         Whether averages are taken without weights of a bias.
     """
-    if skip_fs > 0:
-        run = after(run, int(np.searchsorted(run.time_fs, run.time_fs[0] + skip_fs)))
     checks = (_calibration, _ensemble, _volume, _thermostat, _temperature, _fluctuation, _drift, _fallback, _switch)
     of_bias = (_bias, _growing_bias)
     found = (*(check(run) for check in checks), *(check(run, unbiased=unbiased) for check in of_bias))
     return tuple(gate for gates in found for gate in gates)
 
 
-def after(run: RunLog, start: int) -> RunLog:
-    """Return what the checks look at from a frame on."""
-    names = ("time_fs", "energy", "kinetic_energy", "temperature_K", "volume", "weight", "bias_energy")
-    kept = {name: values[start:] for name in names if (values := getattr(run, name)) is not None}
-    return replace(run, **kept) if 0 < start < run.n_frames else run
-
-
-def gates_of_runs(runs: Sequence[RunLog], *, skip_fs: float = 0.0, unbiased: bool = True) -> tuple[Gate, ...]:
+def gates_of_runs(runs: Sequence[RunLog], *, unbiased: bool = True) -> tuple[Gate, ...]:
     """Checks of several runs that are averaged together; what fails in some of them says in which.
 
     Arguments as for `run_gates`.
     """
     found: dict[str, list[tuple[str, Gate]]] = {}
     for run in runs:
-        for gate in run_gates(run, skip_fs=skip_fs, unbiased=unbiased):
+        for gate in run_gates(run, unbiased=unbiased):
             found.setdefault(gate.name, []).append((run.path.name, gate))
     return tuple(gate for gates in found.values() for gate in _together(gates, len(runs)))
 

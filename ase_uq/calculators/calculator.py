@@ -18,7 +18,15 @@ from ase_uq.errors import InputError
 from ase_uq.structures.checks import changes_between, check_positions, check_structure
 from ase_uq.uncertainty.abilities import CombiningModel
 from ase_uq.uncertainty.blend import Target
-from ase_uq.uncertainty.force_variance import Exact, ForceVariance, Off, Resumable, Stochastic, force_variance
+from ase_uq.uncertainty.force_variance import (
+    Exact,
+    ForceVariance,
+    Off,
+    Resumable,
+    Stochastic,
+    force_variance,
+    settings_of,
+)
 from ase_uq.uncertainty.prediction import (
     DERIVATIVE_UNCERTAINTY,
     ON_REQUEST,
@@ -238,7 +246,7 @@ class UQCalculator(PredictionCalculator):
             aliases=aliases,
             model=getattr(model, "description", type(model).__name__),
             model_hash=getattr(model, "model_hash", None),
-            forces_var=repr(self.forces_var),
+            forces_var=settings_of(self.forces_var),
         )
 
     @property

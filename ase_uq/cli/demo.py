@@ -115,6 +115,7 @@ def _evaluate(model: MemberUncertainty, data: Path) -> None:
 def _run(
     start: Atoms, calculator: PredictionCalculator, out: Path, name: str, *, temperature_K: float, steps: int, seed: int
 ) -> dict[str, Any]:
+    from ase_uq.averages import of_run
     from ase_uq.averages.text import round_average
     from ase_uq.cli.md import describe
     from ase_uq.cli.progress import status_line
@@ -122,8 +123,6 @@ def _run(
     from ase_uq.log.reader import read_log
     from ase_uq.observables import parse_observables
     from ase_uq.report import write_report
-    from ase_uq.reweighting import reweight
-    from ase_uq.reweighting.thermostat import relaxation_frames
 
     console.print(f"[bold]4 run[/bold]  {steps} steps at {temperature_K:.0f} K, baseline GFN2-xTB")
     log = out / f"{name}.h5"
@@ -142,15 +141,8 @@ def _run(
         )
     recorded = read_log(log)
     averages = {}
-    for observable, (_, unit) in observables.items():
-        result = reweight(
-            recorded.observables[observable],
-            energy_members=recorded.energy_members if recorded.energy_members is not None else (),
-            energy_reference=recorded.energy,
-            temperature_K=temperature_K,
-            relaxation_frames=relaxation_frames(recorded.attributes, recorded.time_fs),
-        )
-        text = round_average(result).text(unit)
+    for observable, result in of_run(recorded).items():
+        text = round_average(result).text(result.unit)
         console.print(f"   <{observable}> = {text}")
         averages[observable] = text
     angle = recorded.observables["umbrella_angle"]

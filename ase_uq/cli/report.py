@@ -32,8 +32,8 @@ def run(
     from ase_uq.report import write_report
 
     texts = [*(f"rdf:{text}" for text in rdf or ()), *(compute or ())]
-    write_report(log, out, title=title, skip_fs=skip, compute=texts)
+    results = write_report(log, out, title=title, skip_fs=skip, compute=texts)
     if as_json:
-        print_json({"report": str(out)})
+        print_json({"report": str(out), "averages": {name: found.to_dict() for name, found in results.items()}})
     else:
         console.print(f"wrote [bold]{out}[/bold]")

@@ -11,7 +11,8 @@ from ase_uq.cli.options import JSON, print_json
 from ase_uq.errors import InputError
 
 if TYPE_CHECKING:
-    from ase_uq.log.reader import Axis, RunLog
+    from ase_uq.log.reader import RunLog
+    from ase_uq.observables import Observable
     from ase_uq.reweighting import ReweightResult
 
 NAME = "reweight"
@@ -49,10 +50,9 @@ def run(
     as_json: JSON = False,
 ) -> None:
     """Average an observable over a run, with the sampling error and the model error apart."""
-    from ase_uq.averages.logged import free_energy_of_log, reweight_log
-    from ase_uq.log.reader import Axis, recorded
+    from ase_uq.averages import free_energy_of_run, of_run
+    from ase_uq.log.reader import recorded
 
-    axis: Axis | None
     name, functions = _question(observable, rdf, compute, logs[0])
     if keep_bias and bias is not None:
         raise InputError(f"`--bias` and `--keep-bias` exclude each other, got {bias!r} and the flag; choose one.")
@@ -60,30 +60,25 @@ def run(
     if free_energy is not None:
         if functions:
             raise InputError("`--free-energy` needs a logged number, `--observable NAME`; log it with md --observable.")
-        centres, result = free_energy_of_log(logs, name, bins=free_energy, method=method or "gap", **options)
+        _, result = free_energy_of_run(logs, name, bins=free_energy, method=method or "gap", **options)
+        heading, symbol = f"Free energy along {name}", "F"
     else:
-        calls = {key: value[0] for key, value in functions.items()}
         logged = () if functions else (name,)
-        result = reweight_log(logs, logged, compute=calls, method=method or "cea", **options)[name]
-    runs = [recorded(log, per_atom=False, members=False) for log in logs]
-    if free_energy is not None:
-        axis, unit = Axis(centres, name, runs[0].units.get(name, "")), "eV"
-    else:
-        axis, unit = _axis(runs[0], name, functions, result), _unit(runs[0], name, functions)
+        result = of_run(logs, logged, compute=functions, method=method or "cea", **options)[name]
+        heading, symbol = name, ""
     if plot is not None:
-        heading, symbol = (f"Free energy along {name}", "F") if free_energy is not None else (name, "")
-        _plot(plot, result, axis, heading, unit, symbol)
+        _plot(plot, result, heading, symbol)
     if as_json:
-        _print_json(name, unit, axis, result)
+        print_json({"observable": name, **result.to_dict()})
         return
     # A failed gate comes before the number it is about.
     for warning in result.warnings:
         typer.echo(f"warning: {warning}")
-    _print("F" if free_energy is not None else name, unit, axis, result)
-    _explain(runs[0], "" if functions else name, target=target, keep_bias=keep_bias)
+    _print(symbol or name, result)
+    _explain(recorded(logs[0], per_atom=False, members=False), "" if functions else name, target, keep_bias)
 
 
-def _explain(run: RunLog, name: str, *, target: str, keep_bias: bool) -> None:
+def _explain(run: RunLog, name: str, target: str, keep_bias: bool) -> None:
     if name == "heat_capacity":
         fixed = "pressure" if str(run.attributes.get("ensemble", "")).lower() == "npt" else "volume"
         typer.echo(f"of the whole cell at constant {fixed}, of the configuration alone: add kB/2 for every momentum")
@@ -97,7 +92,7 @@ def _explain(run: RunLog, name: str, *, target: str, keep_bias: bool) -> None:
 
 def _question(
     observable: str | None, rdf: str | None, compute: str | None, log: Path
-) -> tuple[str, dict[str, tuple[Any, str]]]:
+) -> tuple[str, dict[str, Observable]]:
     from ase_uq.log.parts import first_structure
     from ase_uq.observables import parse_observables
 
@@ -119,49 +114,20 @@ def _in_gpa(pressure: Any) -> Any:
     return pressure / GPa
 
 
-def _axis(recorded: RunLog, name: str, functions: dict[str, tuple[Any, str]], result: ReweightResult) -> Axis | None:
-    import numpy as np
-
-    from ase_uq.log.reader import Axis
-    from ase_uq.observables import Binned
-
-    if np.ndim(result.mean) != 1:
-        return None
-    function = functions[name][0] if functions else None
-    if isinstance(function, Binned):
-        return Axis(function.centres, function.axis_name, function.axis_unit)
-    return recorded.axes.get(name) or Axis(np.arange(float(len(result.mean))), "entry", "")
-
-
-def _unit(recorded: RunLog, name: str, functions: dict[str, tuple[Any, str]]) -> str:
-    if functions:
-        return functions[name][1]
-    return "eV/K" if name == "heat_capacity" else recorded.units.get(name, "")
-
-
-def _plot(path: Path, result: ReweightResult, axis: Axis | None, name: str, unit: str, symbol: str) -> None:
+def _plot(path: Path, result: ReweightResult, heading: str, symbol: str) -> None:
     from ase_uq.report.profile import save_profile
 
-    if axis is None:
+    if result.axis is None:
         raise InputError("`--plot` draws a vector, got one number; use `ase-uq report` for running averages.")
-    save_profile(path, result, axis, name=name, unit=unit, symbol=symbol)
+    save_profile(path, result, result.axis, name=heading, unit=result.unit, symbol=symbol)
 
 
-def _print_json(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> None:
-    keys = ("mean", "std_sampling", "std_model", "std_total", "ess", "n_frames")
-    content = {"observable": name, "method": result.method, **{key: getattr(result, key) for key in keys}}
-    content["warnings"] = list(result.warnings)
-    if axis is not None:
-        content["unit"] = unit
-        content["axis"] = {"name": axis.axis_name, "unit": axis.axis_unit, "centres": axis.centres}
-    print_json(content)
-
-
-def _print(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> None:
+def _print(name: str, result: ReweightResult) -> None:
     import numpy as np
 
     from ase_uq.averages.text import format_interval, format_result, model_error, round_average
 
+    unit, axis = result.unit, result.axis
     if np.ndim(result.mean) == 0:
         typer.echo(f"{name} = {round_average(result).text(unit)}")
         if unit == "eV/Å^3":
@@ -169,7 +135,7 @@ def _print(name: str, unit: str, axis: Axis | None, result: ReweightResult) -> N
         if interval := format_interval(result, unit):
             typer.echo(f"± is one standard deviation; {interval}")
     else:
-        heading = f"{axis.axis_name} ({axis.axis_unit})" if axis is not None and axis.axis_unit else "entry"
+        heading = f"{axis.name} ({axis.unit})" if axis is not None and axis.unit else "entry"
         typer.echo(f"{heading:>12}  {name}{f' ({unit})' if unit not in ('', '1') else ''}")
         centres = np.arange(np.size(result.mean)) if axis is None else axis.centres
         model, bounds = model_error(result)

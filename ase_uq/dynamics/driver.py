@@ -21,7 +21,7 @@ from ase_uq.dynamics.restart import RestartState, read_restart
 from ase_uq.errors import InputError
 from ase_uq.log.continuation import logged_interval
 from ase_uq.log.logger import UncertaintyLogger
-from ase_uq.observables import Observable
+from ase_uq.observables import ObservableLike
 from ase_uq.reweighting.result import ReweightResult
 
 _messages = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def run_md(
     settings: MDSettings,
     *,
     log: Path,
-    observables: Mapping[str, Observable],
+    observables: Mapping[str, ObservableLike],
     store: Sequence[str] = (),
     restart: bool = False,
     overwrite: bool = False,
@@ -111,7 +111,7 @@ def run_md(
     log
         HDF5 file; the state for a restart is kept beside it, with `.restart` added to the name.
     observables
-        Name -> (function of atoms, unit).
+        Name to what is logged and averaged, see `UncertaintyLogger`.
     store
         Per-atom data to log, see `UncertaintyLogger`.
     restart
@@ -143,17 +143,16 @@ def run_md(
     dynamics = _dynamics(atoms, settings, rng)
     # Counted on, so that frames stay at multiples of the interval.
     dynamics.nsteps = done
-    functions = {name: function for name, (function, _) in observables.items()}
     online = None
-    if functions:
-        online = OnlineReweighter(atoms, temperature_K=settings.temperature_K, observables=functions, dyn=dynamics)
+    if observables:
+        online = OnlineReweighter(atoms, temperature_K=settings.temperature_K, observables=observables, dyn=dynamics)
         dynamics.attach(_Averaging(calculator, online), interval=settings.average_interval)
     logger = UncertaintyLogger(
         log,
         atoms,
         dyn=dynamics,
         temperature_K=settings.temperature_K,
-        observables=dict(observables),
+        observables=observables,
         ensemble=settings.ensemble,
         store=store,
         append=restart,

@@ -18,7 +18,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.errors import InputError
 from ase_uq.log.logger import UncertaintyLogger
-from ase_uq.log.observables import ObservableLike
+from ase_uq.observables import ObservableLike
 from ase_uq.uncertainty.abilities import BatchModel
 from ase_uq.uncertainty.prediction import DERIVATIVE_UNCERTAINTY, STANDARD, UNCERTAINTY, Prediction, UncertaintyModel
 

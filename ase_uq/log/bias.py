@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.log.parts import OF_THE_FRAME, LogPart, dataset_of, finite, key_of
+from ase_uq.log.columns import OBSERVABLES, key_of, name_of
+from ase_uq.log.parts import LogPart, dataset_of, finite
 from ase_uq.log.reader import OpenLog, bias_by_hand
 
 Array = NDArray[np.float64]
@@ -67,13 +68,13 @@ def logged_bias(parts: Sequence[LogPart], bias: Bias, target: str) -> LoggedBias
     if any(recorded) != all(recorded):
         biased, free = (parts[recorded.index(each)].log.path for each in (True, False))
         raise InputError(
-            f"`paths` must be logs of one potential, {biased} is of a biased run and {free} is not; reweigh them apart,"
+            f"`runs` must be logs of one potential, {biased} is of a biased run and {free} is not; reweigh them apart,"
             " or join states with `ase_uq.reweighting.multistate`."
         )
     own = RECORDED if all(recorded) else None
     if isinstance(bias, str):
         dataset = dataset_of(parts, bias, "bias")
-        if dataset.ndim != 1 or dataset.attrs["unit"] != "eV" or bias in OF_THE_FRAME:
+        if dataset.ndim != 1 or dataset.attrs["unit"] != "eV" or not key_of(bias).startswith(OBSERVABLES):
             raise InputError(
                 f"`bias` must be a logged number in eV, {bias!r} has shape {dataset.shape[1:]} and unit "
                 f"{dataset.attrs['unit']!r}; log the energy of the bias with its unit."
@@ -81,7 +82,7 @@ def logged_bias(parts: Sequence[LogPart], bias: Bias, target: str) -> LoggedBias
         # Given by hand it may hold more than the run felt, a Jacobian for instance.
         return LoggedBias(key_of(bias), own or key_of(bias))
     log = parts[0].log
-    by_hand = bias_by_hand({name.removeprefix("observables/"): d.attrs["unit"] for name, d in log.datasets.items()})
+    by_hand = bias_by_hand({name_of(key): d.attrs["unit"] for key, d in log.datasets.items()})
     if own is None and by_hand is not None and target == "model" and "weight" in log.datasets:
         raise InputError(
             f"`bias` must name the energy of the bias for target 'model', {log.path} has logged {by_hand!r} and not "

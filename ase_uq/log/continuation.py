@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 
 from ase_uq.errors import InputError
+from ase_uq.log.columns import SETTINGS, Column
+from ase_uq.log.observables import mean_the_same
 from ase_uq.log.reader import OpenLog, open_log
-from ase_uq.log.writer import Column
-
-# A continued log must agree in these.
-_SETTINGS = "temperature_K timestep_fs ensemble driver n_members alpha model_hash sigma_baseline energy_offsets bias"
-_SETTINGS += " pressure_GPa numbers"
 
 
 def last_step(path: Path) -> int:
@@ -33,7 +30,7 @@ def logged_interval(path: str | os.PathLike[str]) -> int | None:
 
 def check_same_run(old: OpenLog, columns: Sequence[Column], attributes: Mapping[str, Any]) -> None:
     """Refuse to continue a log whose model, settings or datasets differ."""
-    for name in _SETTINGS.split():
+    for name in (setting.name for setting in SETTINGS):
         before, now = old.attributes.get(name), attributes.get(name)
         if not np.array_equal(np.asarray(before), np.asarray(now)):
             shown = "the elements" if name == "numbers" else f"{name} ({before!r} there, {now!r} here)"
@@ -50,8 +47,7 @@ def check_same_run(old: OpenLog, columns: Sequence[Column], attributes: Mapping[
     for column in columns:
         dataset = old.datasets[column.name]
         wanted = {"unit": column.unit, **column.attributes}
-        same = all(np.array_equal(dataset.attrs.get(name, ""), value) for name, value in wanted.items())
-        if dataset.shape[1:] != column.shape or not same:
+        if dataset.shape[1:] != column.shape or not mean_the_same(dataset.attrs, wanted):
             raise InputError(
                 f"`path` must be a log with the same observables to continue it, {old.path} has {column.name} with "
                 "another shape, unit or axis; log to another file."

@@ -23,11 +23,14 @@ from ase import Atoms, units
 from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.calculators.driven import added_energy, driving_calculator, temperature
 from ase_uq.errors import InputError
+from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, Column
 from ase_uq.log.continuation import check_same_run, last_step, n_to_keep
 from ase_uq.log.ensembles import ENSEMBLES, ensemble_attributes
-from ase_uq.log.observables import ObservableLike, named_observables
+from ase_uq.log.estimator import estimator_attributes
+from ase_uq.log.observables import attributes_of as attributes_of_observable
 from ase_uq.log.reader import VOLUME_TOLERANCE, open_log
-from ase_uq.log.writer import PER_ATOM, UNITS, Column, FrameWriter
+from ase_uq.log.writer import FrameWriter
+from ase_uq.observables.observable import ObservableLike, named_observables
 from ase_uq.reweighting.spread import attributes_of
 from ase_uq.reweighting.thermostat import thermostat_time_fs
 from ase_uq.uncertainty.prediction import Prediction
@@ -52,8 +55,9 @@ class UncertaintyLogger:
     temperature_K
         Target temperature, K.
     observables
-        Name to a function of the atoms that returns a number or an array of always the same shape, or to a pair of that
-        and its unit, as `{"distance": (lambda atoms: atoms.get_distance(0, 1), "Å")}`; see `ase_uq.observables`.
+        Name to a function of the atoms that returns a number or an array of always the same shape, to a pair of that
+        and its unit, as `{"distance": (lambda atoms: atoms.get_distance(0, 1), "Å")}`, or to an `Observable`, as those
+        of `ase_uq.observables`.
     timestep_fs
         Time step, fs; taken from `dyn` when not given.
     ensemble
@@ -124,6 +128,7 @@ class UncertaintyLogger:
         self.atoms = atoms
         self.dyn = dyn
         self.observables = named_observables(observables or {})
+        _check_names(self.observables)
         self.store = tuple(store)
         self._writer: FrameWriter | None = None
         self._closed = False
@@ -260,7 +265,7 @@ class UncertaintyLogger:
             "volume": volume,
             **_predicted(prediction, calc),
             **self._stored(prediction, calc),
-            **{f"observables/{name}": self._observe(name) for name in self.observables},
+            **{OBSERVABLES + name: self._observe(name) for name in self.observables},
         }
         return {name: value for name, value in frame.items() if value is not None}
 
@@ -275,7 +280,7 @@ class UncertaintyLogger:
         return {name: values[name] for name in self.store}
 
     def _observe(self, name: str) -> Any:
-        value = self.observables[name].function(self.atoms)
+        value = self.observables[name](self.atoms)
         try:
             array = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -286,13 +291,11 @@ class UncertaintyLogger:
         return array if array.ndim else float(array)
 
     def _columns(self, frame: Mapping[str, Any]) -> list[Column]:
-        observed = {f"observables/{name}": observable for name, observable in self.observables.items()}
-        units_of = UNITS | {name: observable.unit for name, observable in observed.items()}
-        attributes = {name: observable.attributes for name, observable in observed.items()}
-        dtypes = {"step": "int64", **dict.fromkeys(PER_ATOM, "float32")}
-        return [
-            Column(name, units_of[name], dtypes.get(name, "float64"), np.shape(value), attributes.get(name, {}))
-            for name, value in frame.items()
+        shapes = {name: np.shape(value) for name, value in frame.items()}
+        own = [KINDS[name].column(shape) for name, shape in shapes.items() if name in KINDS]
+        return own + [
+            Column(key, each.unit, shape=shapes[key], attributes=attributes_of_observable(each))
+            for key, each in ((OBSERVABLES + name, each) for name, each in self.observables.items())
         ]
 
     def _attributes(self) -> dict[str, Any]:
@@ -307,7 +310,7 @@ class UncertaintyLogger:
             **attributes_of(calc.prediction),
             "model": calc.parameters.get("model") or "",
             "model_hash": calc.parameters.get("model_hash") or "",
-            "forces_var": calc.parameters.get("forces_var") or "",
+            **estimator_attributes(calc.parameters.get("forces_var")),
             "numbers": self.atoms.numbers.astype(np.uint8),
             "cell": self.atoms.cell.array,
             "pbc": self.atoms.pbc,
@@ -380,6 +383,14 @@ def _predicted(prediction: Prediction, calc: PredictionCalculator) -> dict[str, 
         "weight": results.get("weight"),
         "energy_baseline": results.get("energy_baseline"),
     }
+
+
+def _check_names(names: Collection[str]) -> None:
+    for name in names:
+        if not name or "/" in name or name == "." or name in KINDS:
+            raise InputError(
+                f"`observables` must not use the name {name!r}, which is taken or no name of a dataset; choose another."
+            )
 
 
 def _timestep_fs(dyn: Any, given: float | None) -> float:

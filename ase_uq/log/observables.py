@@ -1,51 +1,57 @@
-"""Observables as they are logged: a function of the atoms, its unit, and what a reader needs to know of an array."""
+"""How an observable stands in a log: attributes of its dataset, written from it and read back.
+
+=================================  ====================================================
+attribute of the dataset           of the observable
+=================================  ====================================================
+`unit`                             `unit`
+`axis`, `axis_name`, `axis_unit`   `axis`
+`is_histogram`                     `is_histogram`
+`members`                          `of_members`
+=================================  ====================================================
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from ase import Atoms
 
-from ase_uq.errors import InputError
-from ase_uq.log.writer import UNITS
+from ase_uq.observables.observable import Observable
+from ase_uq.reweighting.axis import Axis
 
-ObservableLike = Callable[[Atoms], Any] | tuple[Callable[[Atoms], Any], str]
-
-
-class Observable(NamedTuple):
-    """A function of the atoms, one number or an array of always the same shape, and its unit."""
-
-    function: Callable[[Atoms], Any]
-    unit: str
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """What a reader needs to know of an array: its axis, and whether it has one value for each member."""
-        function, centres = self.function, getattr(self.function, "centres", None)
-        attributes: dict[str, Any] = {"members": True} if getattr(function, "members", False) else {}
-        if centres is not None:
-            attributes["axis"] = np.asarray(centres, dtype=np.float64)
-            attributes["axis_name"] = getattr(function, "axis_name", "")
-            attributes["axis_unit"] = getattr(function, "axis_unit", "")
-        if getattr(function, "is_histogram", False):
-            attributes["is_histogram"] = True
-        return attributes
+_NAMES = ("axis", "axis_name", "axis_unit", "is_histogram", "members")
 
 
-def named_observables(given: Mapping[str, ObservableLike]) -> dict[str, Observable]:
-    """Bring observables given as functions, or pairs with a unit, into one form; refuse names that are taken."""
-    observables = {}
-    for name, value in given.items():
-        observable = Observable(*value) if isinstance(value, tuple) and len(value) == 2 else Observable(value, "")
-        if not name or "/" in name or name == "." or name in UNITS:
-            raise InputError(
-                f"`observables` must not use the name {name!r}, which is taken or no name of a dataset; choose another."
-            )
-        if not callable(observable.function) or not isinstance(observable.unit, str):
-            raise InputError(
-                f"`observables[{name!r}]` must be a function of the atoms or (function, unit), got {value!r}."
-            )
-        observables[name] = observable
-    return observables
+def attributes_of(observable: Observable) -> dict[str, Any]:
+    """What a reader needs to know of the values, but for their unit; nothing of a plain number."""
+    attributes: dict[str, Any] = {"members": True} if observable.of_members else {}
+    attributes |= axis_attributes(observable.axis)
+    if observable.is_histogram:
+        attributes["is_histogram"] = True
+    return attributes
+
+
+def axis_attributes(axis: Axis | None) -> dict[str, Any]:
+    """Attributes of an axis, none without one."""
+    if axis is None:
+        return {}
+    return {"axis": np.asarray(axis.centres, dtype=np.float64), "axis_name": axis.name, "axis_unit": axis.unit}
+
+
+def axis_of(attributes: Mapping[str, Any]) -> Axis | None:
+    """Axis of an observable with bins, `None` of any other."""
+    if "axis" not in attributes:
+        return None
+    return Axis(np.asarray(attributes["axis"]), str(attributes["axis_name"]), str(attributes["axis_unit"]))
+
+
+def is_of_members(attributes: Mapping[str, Any]) -> bool:
+    """Whether the values are one for each member."""
+    return bool(attributes.get("members", False))
+
+
+def mean_the_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether the attributes of two datasets say the same; a unit that is not known agrees with any."""
+    units = {str(attributes.get("unit", "")) for attributes in (first, second)} - {""}
+    return len(units) < 2 and all(np.array_equal(first.get(name, ""), second.get(name, "")) for name in _NAMES)

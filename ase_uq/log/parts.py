@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
@@ -13,43 +14,53 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.log.reader import OpenLog, alike, check_spacing, open_log
+from ase_uq.log.columns import OBSERVABLES, SETTINGS, key_of, name_of
+from ase_uq.log.held import log_of
+from ase_uq.log.reader import OpenLog, RunLog, alike, check_spacing, first_frame, open_log
 from ase_uq.reweighting import MIN_FRAMES
 
 Array = NDArray[np.float64]
 Path = str | os.PathLike[str]
+Run = Path | RunLog
 
-OF_THE_FRAME = ("energy", "kinetic_energy", "temperature_K", "volume", "weight", "energy_baseline", "bias_energy")
 _CHUNK = 4096
-_MUST_AGREE = (
-    "temperature_K",
-    "model_hash",
-    "n_members",
-    "alpha",
-    "driver",
-    "ensemble",
-    "numbers",
-    "sigma_baseline",
-    "energy_offsets",
-    "bias",
-    "pressure_GPa",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class LogPart:
-    """One log, from the frame where averages begin."""
+    """Frames of one log that averages are taken over: from `start` to before `stop`, every `step`-th."""
 
     log: OpenLog
     start: int
+    stop: int
+    step: int = 1
+
+    @property
+    def n_frames(self) -> int:
+        """How many."""
+        return len(range(self.start, self.stop, self.step))
+
+    @property
+    def rows(self) -> slice:
+        """All of them at once."""
+        return slice(self.start, self.stop, self.step)
+
+    @property
+    def stretches(self) -> Iterator[slice]:
+        """Some thousands at a time."""
+        reach = _CHUNK * self.step
+        for first in range(self.start, self.stop, reach):
+            yield slice(first, min(first + reach, self.stop), self.step)
 
 
 @contextmanager
-def opened(paths: Path | Sequence[Path], skip_fs: float) -> Iterator[list[LogPart]]:
-    """Open one or several logs of one system and model; without the first `skip_fs` of each, fs."""
+def opened(runs: Run | Sequence[Run], skip_fs: float = 0.0) -> Iterator[list[LogPart]]:
+    """Open one or several runs of one system and model; without the first `skip_fs` of each, fs."""
     with ExitStack() as stack:
-        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        parts = [_part(stack.enter_context(open_log(path)), skip_fs) for path in given]
+        given = [runs] if isinstance(runs, str | os.PathLike | RunLog) else list(runs)
+        _check_once(given)
+        logs = [log_of(run) if isinstance(run, RunLog) else stack.enter_context(open_log(run)) for run in given]
+        parts = [_part(log, skip_fs) for log in logs]
         _check_parts(parts)
         yield parts
 
@@ -57,8 +68,8 @@ def opened(paths: Path | Sequence[Path], skip_fs: float) -> Iterator[list[LogPar
 def stretches(parts: Sequence[LogPart]) -> Iterator[tuple[LogPart, slice]]:
     """All frames, some thousands at a time."""
     for part in parts:
-        for first in range(part.start, part.log.n_frames, _CHUNK):
-            yield part, slice(first, min(first + _CHUNK, part.log.n_frames))
+        for rows in part.stretches:
+            yield part, rows
 
 
 def first_structure(path: Path) -> Atoms:
@@ -72,7 +83,7 @@ def first_structure(path: Path) -> Atoms:
 def observe(path: Path, function: Callable[[Atoms], Any]) -> Array:
     """Values (T, ...) of a function of the atoms in every frame of a log with stored positions."""
     with open_log(path) as log:
-        return np.concatenate([observed(log, rows, function) for _, rows in stretches([LogPart(log, 0)])])
+        return np.concatenate([observed(log, rows, function) for _, rows in stretches([LogPart(log, 0, log.n_frames)])])
 
 
 def observed(log: OpenLog, rows: slice, function: Callable[[Atoms], Any]) -> Array:
@@ -111,13 +122,19 @@ def stored_frames(log: OpenLog, part: slice) -> Iterator[Atoms]:
 def _part(log: OpenLog, skip_fs: float) -> LogPart:
     if log.n_frames == 0:
         raise InputError(f"`{log.path}` must hold at least one complete frame, got none; run longer.")
-    time = log.datasets["time_fs"][: log.n_frames]
-    length = float(time[-1] - time[0])
-    if not 0 <= skip_fs <= length:
-        raise InputError(f"`skip_fs` must lie within the run of {length:g} fs, got {skip_fs:g}; leave out less.")
-    start = int(np.searchsorted(time, time[0] + skip_fs))
+    start = first_frame(log.datasets["time_fs"][: log.n_frames], skip_fs)
     check_spacing(log.datasets["step"][start : log.n_frames], log.path)
-    return LogPart(log, start)
+    return LogPart(log, start, log.n_frames)
+
+
+def _check_once(runs: Sequence[Run]) -> None:
+    places = [id(run) if isinstance(run, RunLog) else FilePath(run).resolve() for run in runs]
+    if not runs:
+        raise InputError("`runs` must hold at least one log or run, got none; pass a path.")
+    for run, place in zip(runs, places, strict=True):
+        if places.count(place) > 1:
+            shown = run.path if isinstance(run, RunLog) else place
+            raise InputError(f"`runs` must be different runs, {shown} was given twice; give each once.")
 
 
 def _check_parts(parts: Sequence[LogPart]) -> None:
@@ -127,29 +144,20 @@ def _check_parts(parts: Sequence[LogPart]) -> None:
             raise InputError(
                 f"{log.path} has no `energy_members`, so nothing can be reweighed; log a model with members."
             )
-        for name in _MUST_AGREE:
+        for name in (setting.name for setting in SETTINGS if setting.of_averages):
             here, there = (np.asarray(each.attributes.get(name, "")) for each in (log, first))
             if not np.array_equal(here, there):
                 shown = f"{name} {here}" if here.ndim == 0 else f"other {name}"
                 raise InputError(
-                    f"`paths` must be logs of one system and model at one temperature, {log.path} has {shown}, unlike "
+                    f"`runs` must be logs of one system and model at one temperature, {log.path} has {shown}, unlike "
                     f"{first.path}; reweigh them apart, or join states with `ase_uq.reweighting.multistate`."
                 )
-    resolved = [part.log.path.resolve() for part in parts]
-    if len(set(resolved)) < len(resolved):
-        twice = next(path for path in resolved if resolved.count(path) > 1)
-        raise InputError(f"`paths` must be different logs, {twice} was given twice; give each once.")
-    n_frames = sum(part.log.n_frames - part.start for part in parts)
+    n_frames = sum(part.n_frames for part in parts)
     if n_frames < MIN_FRAMES:
         raise InputError(
-            f"`paths` must hold at least {MIN_FRAMES} frames after `skip_fs`, got {n_frames} in {first.path}; run "
+            f"`runs` must hold at least {MIN_FRAMES} frames after `skip_fs`, got {n_frames} in {first.path}; run "
             "longer."
         )
-
-
-def key_of(name: str) -> str:
-    """Where the values of a name are in a log."""
-    return name if name in OF_THE_FRAME else f"observables/{name}"
 
 
 def dataset_of(parts: Sequence[LogPart], name: str, argument: str) -> Any:
@@ -157,14 +165,14 @@ def dataset_of(parts: Sequence[LogPart], name: str, argument: str) -> Any:
     found = []
     for log in (part.log for part in parts):
         if key_of(name) not in log.datasets:
-            logged = [key.removeprefix("observables/") for key in log.datasets if key.startswith("observables/")]
+            logged = [name_of(key) for key in log.datasets if key.startswith(OBSERVABLES)]
             raise InputError(
                 f"`{argument}` must be in the log, got {name!r}; {log.path} has: {', '.join(logged) or 'none'}."
             )
         found.append(log.datasets[key_of(name)])
         if not alike(found[0], found[-1]):
             raise InputError(
-                f"`paths` must hold {name!r} with one shape, unit and axis, {log.path} differs from {parts[0].log.path}"
+                f"`runs` must hold {name!r} with one shape, unit and axis, {log.path} differs from {parts[0].log.path}"
                 "; reweigh them apart."
             )
     return found[0]

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,12 @@ from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
+from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, name_of
+from ase_uq.log.estimator import taken_apart
+from ase_uq.log.observables import axis_of, is_of_members, mean_the_same
 from ase_uq.log.superblock import SIGNATURE, VERSION, UnclosedFile
-from ase_uq.log.writer import FORMAT, FORMAT_VERSION, PER_ATOM
+from ase_uq.log.writer import FORMAT, FORMAT_VERSION
+from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.spread import MemberSeries, SpreadLaw
 from ase_uq.reweighting.thermostat import relaxation_frames
 
@@ -30,19 +34,11 @@ Array = NDArray[np.float64]
 logger = logging.getLogger(__name__)
 
 _UNEVEN = 0.05
+_SERIES = (*KINDS, "energy_members")
 # Relative; a volume that changes by more than that is not one of a fixed cell.
 VOLUME_TOLERANCE = 1e-9
 # What h5py raises on a damaged file, whatever is damaged.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """What the entries of a vector stand for: centres (K,) of the bins, with a name and a unit."""
-
-    centres: Array
-    axis_name: str
-    axis_unit: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +51,9 @@ class RunLog:
         The file.
     attributes
         Root attributes: `temperature_K`, `timestep_fs`, `ensemble`, `n_members`, `ddof`, `alpha`, `alpha_forces`,
-        `mean_share`, `dof`, `model` (in words), `model_hash`, `driver`, `forces_var` (its estimator), versions,
-        `numbers`; with a barostat that knows its target also `pressure_GPa`, with a baseline `sigma_baseline`,
-        `energy_offsets` (JSON), with a bias `bias`.
+        `mean_share`, `dof`, `model` (in words), `model_hash`, `driver`, `forces_var` (the name of its estimator, with
+        the options as `forces_var_every` and the like), versions, `numbers`; with a barostat that knows its target
+        also `pressure_GPa`, with a baseline `sigma_baseline`, `energy_offsets` (JSON), with a bias `bias`.
     step
         (T,), int64, steps of the dynamics, increasing.
     time_fs
@@ -83,7 +79,7 @@ class RunLog:
     observables
         Name to (T,), or (T, ...) where one is an array.
     axes
-        Name of an observable with bins to their centres (K,), and the name and unit of that axis.
+        Name of an observable with bins to its `Axis`.
     observables_of_members
         Names of the observables that have one value for each member, (T, M).
     units
@@ -129,6 +125,17 @@ class RunLog:
             return None
         return np.asarray(self.bias_energy / (kB * float(self.attributes["temperature_K"])))
 
+    def frames(self, part: slice) -> RunLog:
+        """Return some of the frames, in everything that has frames."""
+        series = {name: values[part] for name in _SERIES if (values := getattr(self, name)) is not None}
+        observables = {name: values[part] for name, values in self.observables.items()}
+        return replace(self, observables=observables, **series)
+
+    def after(self, skip_fs: float) -> RunLog:
+        """Return the frames from a time on; errors as `first_frame`."""
+        first = first_frame(self.time_fs, skip_fs)
+        return self.frames(slice(first, None)) if first else self
+
 
 def read_log(path: str | os.PathLike[str], *, per_atom: bool = True, members: bool = True) -> RunLog:
     """Read a log, finished, growing or cut off.
@@ -173,13 +180,9 @@ def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunL
         )
     left_out = {*(() if per_atom else PER_ATOM), *(() if members else ("energy_members_minus_energy",))}
     columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name not in left_out}
-    units = {name.removeprefix("observables/"): str(d.attrs["unit"]) for name, d in log.datasets.items()}
-    axes = {
-        name.removeprefix("observables/"): axis for name, d in log.datasets.items() if (axis := axis_of(d)) is not None
-    }
-    own = frozenset(
-        name.removeprefix("observables/") for name, d in log.datasets.items() if d.attrs.get("members", False)
-    )
+    units = {name_of(key): str(d.attrs["unit"]) for key, d in log.datasets.items()}
+    axes = {name_of(key): axis for key, d in log.datasets.items() if (axis := axis_of(d.attrs)) is not None}
+    own = frozenset(name_of(key) for key, d in log.datasets.items() if is_of_members(d.attrs))
     if (differences := columns.get("energy_members_minus_energy")) is not None:
         columns["energy_members_minus_energy"] = differences = MemberSeries(
             differences,
@@ -191,19 +194,13 @@ def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunL
     return RunLog(
         path=log.path,
         attributes=log.attributes,
-        observables={name.removeprefix("observables/"): columns[name] for name in columns if "/" in name},
+        observables={name_of(key): columns[key] for key in columns if key.startswith(OBSERVABLES)},
         units=units,
         axes=axes,
         observables_of_members=own,
         energy_members=None if differences is None else differences + columns["energy"][:, None],
         **fields,
     )
-
-
-def axis_of(dataset: Any) -> Axis | None:
-    """Axis of an observable with bins, `None` of any other."""
-    a = dataset.attrs
-    return Axis(np.asarray(a["axis"]), str(a["axis_name"]), str(a["axis_unit"])) if "axis" in a else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +235,27 @@ def open_log(path: str | os.PathLike[str]) -> Iterator[OpenLog]:
         yield log
 
 
+def first_frame(time_fs: Array, skip_fs: float) -> int:
+    """Return the first frame that averages take when the start of a run is left out as equilibration.
+
+    Parameters
+    ----------
+    time_fs
+        (T,), fs.
+    skip_fs
+        Time from the first frame on, fs.
+
+    Raises
+    ------
+    InputError
+        If the run ends before.
+    """
+    length = float(time_fs[-1] - time_fs[0])
+    if not 0 <= skip_fs <= length:
+        raise InputError(f"`skip_fs` must lie within the run of {length:g} fs, got {skip_fs:g}; leave out less.")
+    return int(np.searchsorted(time_fs, time_fs[0] + skip_fs))
+
+
 def check_spacing(step: NDArray[np.int64], path: Path) -> None:
     """Refuse frames that averages would weigh by how often they were written, and not by the time they stand for.
 
@@ -269,11 +287,7 @@ def bias_by_hand(units: Mapping[str, Any]) -> str | None:
 
 def alike(first: Any, second: Any) -> bool:
     """Whether two datasets of an observable mean the same: shape of a frame, unit, axis, members."""
-    names = ("unit", "axis", "axis_name", "axis_unit", "members", "is_histogram")
-    return bool(
-        first.shape[1:] == second.shape[1:]
-        and all(np.array_equal(first.attrs.get(name, ""), second.attrs.get(name, "")) for name in names)
-    )
+    return first.shape[1:] == second.shape[1:] and mean_the_same(first.attrs, second.attrs)
 
 
 def _head(path: Path) -> bytes:
@@ -287,7 +301,7 @@ def _head(path: Path) -> bytes:
 
 
 def _survey(path: Path, file: Any) -> OpenLog:
-    attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    attributes = taken_apart({name: _plain(value) for name, value in file.attrs.items()})
     if attributes.get("format") != FORMAT:
         raise InputError(
             f"`{path}` must be a log of ase_uq, its format is {attributes.get('format')!r}; check the path."
@@ -298,8 +312,8 @@ def _survey(path: Path, file: Any) -> OpenLog:
             "upgrade ase_uq."
         )
     datasets = {name: file[name] for name in file if isinstance(file[name], h5py.Dataset)}
-    group = file.get("observables", {})
-    datasets |= {f"observables/{name}": group[name] for name in group}
+    group = file.get(OBSERVABLES.rstrip("/"), {})
+    datasets |= {OBSERVABLES + name: group[name] for name in group}
     n_frames = min(_n_whole(dataset) for dataset in datasets.values())
     valid = (datasets["step"][:n_frames] >= 0) & np.isfinite(datasets["energy"][:n_frames])
     return OpenLog(path, attributes, datasets, n_frames if valid.all() else int(np.argmin(valid)))

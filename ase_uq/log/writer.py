@@ -12,7 +12,6 @@ HDF5 File Format Specification, version 3.0; HDF5 User Guide, single-writer mult
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
+from ase_uq.log.columns import Column
 
 FORMAT = "ase_uq"
 FORMAT_VERSION = 1
-
-PER_ATOM = ("positions", "forces", "forces_var", "cell")
-
-UNITS = {
-    "step": "1",
-    "time_fs": "fs",
-    "energy": "eV",
-    "energy_var": "eV^2",
-    "energy_members_minus_energy": "eV",
-    "kinetic_energy": "eV",
-    "temperature_K": "K",
-    "volume": "Å^3",
-    "force_std_max": "eV/Å",
-    "force_std_mean": "eV/Å",
-    "weight": "1",
-    "energy_baseline": "eV",
-    "bias_energy": "eV",
-    "positions": "Å",
-    "forces": "eV/Å",
-    "forces_var": "(eV/Å)^2",
-    "cell": "Å",
-}
 
 # Rows of one chunk: as many as one flush writes, so that a cut costs at most about one flush.
 _CHUNK_ROWS = (16, 256)
 _COPY_ROWS = 1024
 # Every piece of metadata in a sector of its own: what is rewritten in place is rewritten whole or not at all.
 _WHOLE_SECTORS = {"alignment_threshold": 1, "alignment_interval": 512, "meta_block_size": 1}
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One dataset: its path in the file, its unit, the type and shape of one frame's value, and further attributes."""
-
-    name: str
-    unit: str
-    dtype: str
-    shape: tuple[int, ...] = ()
-    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FrameWriter:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -12,13 +10,15 @@ from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
 from ase_uq.observables.elements import Integers, check_element, chosen
+from ase_uq.observables.observable import Observable
 from ase_uq.observables.pairs import Pairs, check_length, find_pairs
+from ase_uq.reweighting.axis import Axis
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class AngleDistribution:
+class AngleDistribution(Observable):
     """Probability density of the angles first-centre-second of one frame, from 0 to 180°.
 
     Parameters
@@ -33,8 +33,8 @@ class AngleDistribution:
 
     Attributes
     ----------
-    unit, axis_name, axis_unit
-        "1/°", "angle", "°".
+    unit, axis
+        "1/°"; middles of the bins, (K,), "angle", "°".
 
     Raises
     ------
@@ -61,9 +61,7 @@ class AngleDistribution:
     cutoff: float = field(kw_only=True)
     n_bins: int = field(default=90, kw_only=True)
 
-    unit: ClassVar[str] = "1/°"
-    axis_name: ClassVar[str] = "angle"
-    axis_unit: ClassVar[str] = "°"
+    unit = "1/°"
 
     def __post_init__(self) -> None:
         for argument in ("first", "centre", "second"):
@@ -71,11 +69,8 @@ class AngleDistribution:
         check_length(self.cutoff, "cutoff")
         if self.n_bins < 1:
             raise InputError(f"`n_bins` must be at least 1, got {self.n_bins}; 90 are 2° wide.")
-
-    @cached_property
-    def centres(self) -> Array:
-        """(K,), middles of the bins, degrees."""
-        return np.asarray((np.arange(self.n_bins) + 0.5) * (180.0 / self.n_bins))
+        centres = np.asarray((np.arange(self.n_bins) + 0.5) * (180.0 / self.n_bins))
+        object.__setattr__(self, "axis", Axis(centres, "angle", "°"))
 
     def __call__(self, atoms: Atoms) -> Array:
         """Return the density at `centres`, (K,), 1/°."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ase import Atoms
 
 from ase_uq.observables.elements import check_element, chosen
+from ase_uq.observables.observable import Observable
 from ase_uq.observables.pairs import check_length, find_pairs
 
 
 @dataclass(frozen=True)
-class CoordinationNumber:
+class CoordinationNumber(Observable):
     """Mean number of atoms of `second` that are closer than `cutoff` to an atom of `first`.
 
     Parameters
@@ -44,7 +44,7 @@ class CoordinationNumber:
     second: str
     cutoff: float
 
-    unit: ClassVar[str] = "1"
+    unit = "1"
 
     def __post_init__(self) -> None:
         check_element(self.first, "first")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.errors import InputError
+from ase_uq.observables.observable import Observable
+from ase_uq.reweighting.axis import Axis
 
 Array = NDArray[np.float64]
 
 
-class Histogram:
+class Histogram(Observable):
     """Indicator of the bin that a function of the atoms falls into.
 
     Its average P_k over frames is the probability of bin k, and -k_B T ln(P_k / width_k) a free-energy profile up to a
@@ -29,12 +30,12 @@ class Histogram:
     unit
         Of the indicator, which is a pure number.
     axis_name, axis_unit
-        Name and unit of what `function` gives; may be set later.
+        Name and unit of what `function` gives.
 
     Attributes
     ----------
-    centres
-        (K,), middles of the bins.
+    axis
+        Middles of the bins, (K,), with that name and unit.
     is_histogram
         `True`.
 
@@ -51,10 +52,6 @@ class Histogram:
     ([1.0, 0.0], [0.75, 1.25])
     """
 
-    __slots__ = ("axis_name", "axis_unit", "centres", "edges", "function", "unit")
-
-    is_histogram: ClassVar[bool] = True
-
     def __init__(
         self,
         function: Callable[[Atoms], float],
@@ -64,16 +61,13 @@ class Histogram:
         axis_name: str = "",
         axis_unit: str = "",
     ) -> None:
-        if not callable(function):
-            raise InputError(f"`function` must be a function of the atoms, got {function!r}; pass a lambda.")
-        self.function = function
         self.edges = _checked(edges)
-        self.centres: Array = 0.5 * (self.edges[1:] + self.edges[:-1])
-        self.unit, self.axis_name, self.axis_unit = unit, axis_name, axis_unit
+        axis = Axis(0.5 * (self.edges[1:] + self.edges[:-1]), axis_name, axis_unit)
+        super().__init__(function, unit, axis=axis, is_histogram=True)
 
     def __call__(self, atoms: Atoms) -> Array:
         """Return 1 for the bin and 0 for the others, (K,); zeros alone for a value outside the edges."""
-        value = self.function(atoms)
+        value = super().__call__(atoms)
         if np.ndim(value) != 0:
             raise InputError(
                 f"`function` must return one number, got shape {np.shape(value)}; pick an entry, as f(atoms)[0]."

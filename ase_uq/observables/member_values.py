@@ -6,7 +6,6 @@ They read the last evaluation of the calculator and never compute.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.errors import InputError
+from ase_uq.observables.observable import Observable
 from ase_uq.observables.scalar import volume
 from ase_uq.uncertainty.prediction import Prediction
 
@@ -21,12 +21,12 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class MemberEnergies:
+class MemberEnergies(Observable):
     """Potential energies of the calibrated members, without that of a bias, (M,), eV.
 
     Attributes
     ----------
-    unit, members
+    unit, of_members
         "eV", `True`: the values are one for each member.
 
     Raises
@@ -47,8 +47,8 @@ class MemberEnergies:
     True
     """
 
-    unit: ClassVar[str] = "eV"
-    members: ClassVar[bool] = True
+    unit = "eV"
+    of_members = True
 
     def __call__(self, atoms: Atoms) -> Array:
         """Return the energies, (M,)."""
@@ -57,12 +57,12 @@ class MemberEnergies:
 
 
 @dataclass(frozen=True)
-class MemberPressures:
+class MemberPressures(Observable):
     """Pressures of the calibrated members, (M,), eV/Å^3: -trace(stress_i) / 3 + 2 K / (3 V), K the kinetic energy.
 
     Attributes
     ----------
-    unit, members
+    unit, of_members
         "eV/Å^3", `True`: the values are one for each member.
 
     Raises
@@ -72,8 +72,8 @@ class MemberPressures:
         has no stress for each member.
     """
 
-    unit: ClassVar[str] = "eV/Å^3"
-    members: ClassVar[bool] = True
+    unit = "eV/Å^3"
+    of_members = True
 
     def __call__(self, atoms: Atoms) -> Array:
         """Return the pressures, (M,)."""

@@ -38,11 +38,9 @@ from ase_uq.observables.angles import AngleDistribution
 from ase_uq.observables.coordination import CoordinationNumber
 from ase_uq.observables.geometric import angle, dihedral, distance, umbrella
 from ase_uq.observables.histogram import Histogram
+from ase_uq.observables.observable import Observable
 from ase_uq.observables.radial import RadialDistribution, default_r_max
-from ase_uq.observables.scalar import Scalar, density, potential_energy, pressure, pressure_gpa, volume
-
-# The function gives a number, or an array (K,) with one for each bin.
-Observable = tuple[Callable[[Atoms], Any], str]
+from ase_uq.observables.scalar import density, potential_energy, pressure, pressure_gpa, volume
 
 _GEOMETRIC: dict[str, tuple[Callable[..., float], int, str]] = {
     "distance": (distance, 2, "Å"),
@@ -50,7 +48,7 @@ _GEOMETRIC: dict[str, tuple[Callable[..., float], int, str]] = {
     "dihedral": (dihedral, 4, "°"),
     "umbrella": (umbrella, 4, "°"),
 }
-_SCALAR: dict[str, Scalar] = {
+_SCALAR: dict[str, Observable] = {
     "density": density,
     "volume": volume,
     "pressure": pressure,
@@ -79,7 +77,7 @@ _KINDS = (*_GEOMETRIC, *_SCALAR, *_OF_ELEMENTS, "histogram")
 
 
 def parse_observables(texts: Sequence[str], atoms: Atoms) -> dict[str, Observable]:
-    """Turn texts such as "distance:0,1" into name -> (function of atoms, unit).
+    """Turn texts such as "distance:0,1" into name -> observable.
 
     Parameters
     ----------
@@ -100,7 +98,7 @@ def parse_observables(texts: Sequence[str], atoms: Atoms) -> dict[str, Observabl
     >>> from ase.build import molecule
     >>> water = molecule("H2O")
     >>> found = parse_observables(["r=distance:0,1", "coordination:O-H,1.25"], water)
-    >>> [(name, float(round(function(water), 3)), unit) for name, (function, unit) in found.items()]
+    >>> [(name, float(round(each(water), 3)), each.unit) for name, each in found.items()]
     [('r', 0.969, 'Å'), ('coordination:O-H,1.25', 2.0, '1')]
     """
     parsed: dict[str, Observable] = {}
@@ -129,7 +127,7 @@ def _parse(definition: str, atoms: Atoms) -> Observable:
         raise InputError(f"`observable` {kind} takes nothing after its name, got {rest!r}; write {kind}.")
     if kind in ("density", "volume"):
         _SCALAR[kind](atoms)
-    return _SCALAR[kind], _SCALAR[kind].unit
+    return _SCALAR[kind]
 
 
 def _geometric(kind: str, numbers: str, n_atoms: int) -> Observable:
@@ -143,7 +141,7 @@ def _geometric(kind: str, numbers: str, n_atoms: int) -> Observable:
             f"`observable` {kind} takes {n_indices} different atom indices from 0 to {n_atoms - 1}, got {numbers!r}; "
             f"write for example {kind}:{','.join(map(str, range(n_indices)))}."
         )
-    return lambda atoms: function(atoms, *indices), unit
+    return Observable(lambda atoms: function(atoms, *indices), unit)
 
 
 def _of_elements(kind: str, text: str, atoms: Atoms) -> Observable:
@@ -157,7 +155,7 @@ def _of_elements(kind: str, text: str, atoms: Atoms) -> Observable:
     if len(elements) != form.n_elements or len(numbers) not in form.n_numbers or len(values) != len(numbers):
         raise InputError(f"`observable` {kind} takes {form.takes}, got {text!r}; write for example {form.example}.")
     bins: dict[str, Any] = {"n_bins": values[1]} if len(values) > 1 else {}
-    observable: CoordinationNumber | RadialDistribution | AngleDistribution
+    observable: Observable
     if kind == "coordination":
         observable = CoordinationNumber(elements[0], elements[1], values[0])
     elif kind == "rdf":
@@ -166,7 +164,7 @@ def _of_elements(kind: str, text: str, atoms: Atoms) -> Observable:
     else:
         observable = AngleDistribution(elements[0], elements[1], elements[2], cutoff=values[0], **bins)
     observable(atoms)
-    return observable, observable.unit
+    return observable
 
 
 def _histogram(text: str, atoms: Atoms) -> Observable:
@@ -181,6 +179,5 @@ def _histogram(text: str, atoms: Atoms) -> Observable:
             "`observable` histogram takes the text of one number, then low < high and a number of bins, got "
             f"{text!r}; write for example histogram:distance:0,1,0.8,1.4,40."
         )
-    function, unit = _parse(definition, atoms)
-    bins = Histogram(function, np.linspace(low, high, n_bins + 1), axis_name=definition, axis_unit=unit)
-    return bins, bins.unit
+    number = _parse(definition, atoms)
+    return Histogram(number, np.linspace(low, high, n_bins + 1), axis_name=definition, axis_unit=number.unit)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import floor, pi
-from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 
 from ase_uq.errors import InputError
 from ase_uq.observables.elements import ANY, check_element, chosen
+from ase_uq.observables.observable import Observable
 from ase_uq.observables.pairs import check_length, find_pairs, widest_cutoff
+from ase_uq.reweighting.axis import Axis
 
 Array = NDArray[np.float64]
 
@@ -22,7 +23,7 @@ _ROOM = 0.95  # of the widest r_max of the start structure, left for a cell that
 
 
 @dataclass(frozen=True)
-class RadialDistribution:
+class RadialDistribution(Observable):
     """Partial radial distribution function g_AB(r) of one frame, normalised by the volume of that frame.
 
     A bin of volume v = 4 pi / 3 (r2^3 - r1^3) that holds n of the pairs (a, b), a of A and b another atom of B, has
@@ -39,8 +40,8 @@ class RadialDistribution:
 
     Attributes
     ----------
-    unit, axis_name, axis_unit
-        "1", "r", "Å".
+    unit, axis
+        "1"; middles of the bins, (K,), "r", "Å".
 
     Raises
     ------
@@ -70,9 +71,7 @@ class RadialDistribution:
     r_max: float = field(kw_only=True)
     n_bins: int = field(default=100, kw_only=True)
 
-    unit: ClassVar[str] = "1"
-    axis_name: ClassVar[str] = "r"
-    axis_unit: ClassVar[str] = "Å"
+    unit = "1"
 
     def __post_init__(self) -> None:
         check_element(self.first, "first")
@@ -80,11 +79,8 @@ class RadialDistribution:
         check_length(self.r_max, "r_max")
         if self.n_bins < 1:
             raise InputError(f"`n_bins` must be at least 1, got {self.n_bins}; 100 suits most liquids.")
-
-    @cached_property
-    def centres(self) -> Array:
-        """(K,), middles of the bins, Å."""
-        return np.asarray((np.arange(self.n_bins) + 0.5) * (self.r_max / self.n_bins))
+        centres = np.asarray((np.arange(self.n_bins) + 0.5) * (self.r_max / self.n_bins))
+        object.__setattr__(self, "axis", Axis(centres, "r", "Å"))
 
     @cached_property
     def shell_volumes(self) -> Array:

@@ -1,36 +1,27 @@
-"""Numbers of a whole frame: density, volume, pressure, potential energy; each function has its `unit`."""
+"""Numbers of a whole frame: density, volume, pressure, potential energy; each is an `Observable`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from functools import update_wrapper
 
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from ase_uq.errors import InputError
+from ase_uq.observables.observable import Observable
 
 _G_PER_CM3 = units.kg / 1e3 / (units.m / 1e2) ** 3
 
 
-class Scalar(Protocol):
-    """A function of the atoms that gives one number, and the unit of it."""
+def _in(unit: str) -> Callable[[Callable[[Atoms], float]], Observable]:
+    def observable(function: Callable[[Atoms], float]) -> Observable:
+        named = Observable(function, unit)
+        update_wrapper(named, function)  # its name and its docstring
+        return named
 
-    unit: str
-
-    def __call__(self, atoms: Atoms) -> float:
-        """Return the number."""
-        ...
-
-
-def _in(unit: str) -> Callable[[Callable[[Atoms], float]], Scalar]:
-    def mark(function: Callable[[Atoms], float]) -> Scalar:
-        marked = cast("Scalar", function)
-        marked.unit = unit
-        return marked
-
-    return mark
+    return observable
 
 
 @_in("Å^3")
@@ -65,7 +56,7 @@ def density(atoms: Atoms) -> float:
     >>> round(density(bulk("Cu", a=3.61)), 2)
     8.97
     """
-    return float(atoms.get_masses().sum()) / volume(atoms) / _G_PER_CM3
+    return float(atoms.get_masses().sum()) / float(volume(atoms)) / _G_PER_CM3
 
 
 @_in("eV/Å^3")
@@ -96,7 +87,7 @@ def pressure(atoms: Atoms) -> float:
 @_in("GPa")
 def pressure_gpa(atoms: Atoms) -> float:
     """Return `pressure` in GPa."""
-    return pressure(atoms) / units.GPa
+    return float(pressure(atoms)) / units.GPa
 
 
 @_in("eV")

@@ -21,10 +21,11 @@ from ase_uq.averages.run_checks import target_temperature
 from ase_uq.averages.text import format_significant
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
+from ase_uq.log.estimator import estimator_of
 from ase_uq.log.parts import first_structure, observe
-from ase_uq.log.reader import Axis, RunLog, recorded
-from ase_uq.observables import Binned, parse_observables
-from ase_uq.report.averages import averages
+from ase_uq.log.reader import RunLog, recorded
+from ase_uq.observables import parse_observables
+from ase_uq.report.averages import Average, averages
 from ase_uq.report.figures import (
     LONGEST_PLAIN_SERIES,
     N_BUCKETS,
@@ -35,6 +36,7 @@ from ase_uq.report.figures import (
 )
 from ase_uq.report.page import count, facts_table, figure, grouped, section, text
 from ase_uq.report.sections import members_section, results_section, running_averages_section
+from ase_uq.reweighting import ReweightResult
 
 Array = NDArray[np.float64]
 
@@ -55,7 +57,7 @@ def write_report(
     observables: Sequence[str] | None = None,
     compute: Sequence[str] = (),
     skip_fs: float = 0.0,
-) -> None:
+) -> dict[str, ReweightResult]:
     """Read a log and write its report; the file appears whole or not at all.
 
     Parameters
@@ -67,6 +69,11 @@ def write_report(
     compute
         Texts of further observables, such as "rdf:O-O", to work out from stored positions.
 
+    Returns
+    -------
+    dict
+        Name to result, of the observables that could be averaged.
+
     Raises
     ------
     InputError
@@ -76,24 +83,20 @@ def write_report(
     if compute:
         run = _with_computed(run, compute)
         observables = None if observables is None else [*observables, *(set(run.observables) - set(observables))]
-    page = build_report(run, title=title, observables=observables, skip_fs=skip_fs)
+    results = _averages(run, observables, skip_fs)
+    page = _page(run, results, title, skip_fs)
     with replacing(out_path) as aside:
         aside.write_text(page, encoding="utf-8")
+    return {average.name: average.result for average in results if average.result is not None}
 
 
 def _with_computed(run: RunLog, texts: Sequence[str]) -> RunLog:
-    functions = parse_observables(texts, first_structure(run.path))
-    values = {name: observe(run.path, function) for name, (function, _) in functions.items()}
-    axes = {
-        name: Axis(f.centres, f.axis_name, f.axis_unit)
-        for name, f in ((name, function) for name, (function, _) in functions.items())
-        if isinstance(f, Binned)
-    }
+    observables = parse_observables(texts, first_structure(run.path))
     return replace(
         run,
-        observables={**run.observables, **values},
-        units={**run.units, **{name: unit for name, (_, unit) in functions.items()}},
-        axes={**run.axes, **axes},
+        observables={**run.observables, **{name: observe(run.path, each) for name, each in observables.items()}},
+        units={**run.units, **{name: each.unit for name, each in observables.items()}},
+        axes={**run.axes, **{name: each.axis for name, each in observables.items() if each.axis is not None}},
     )
 
 
@@ -116,9 +119,16 @@ def build_report(
     InputError
         If the log has no frames, no observable of a name, or ends before `skip_fs`.
     """
+    return _page(run, _averages(run, observables, skip_fs), title, skip_fs)
+
+
+def _averages(run: RunLog, observables: Sequence[str] | None, skip_fs: float) -> list[Average]:
     if run.n_frames == 0:
         raise InputError("`run` must hold at least one frame to report on, got 0; run longer or flush the log.")
-    results = averages(run, observables, skip_fs=skip_fs)
+    return averages(run, observables, skip_fs=skip_fs)
+
+
+def _page(run: RunLog, results: Sequence[Average], title: str | None, skip_fs: float) -> str:
     sections = [
         results_section(run, results, skip_fs=skip_fs),
         _what_was_run(run),
@@ -215,13 +225,21 @@ def _uncertainty_section(run: RunLog) -> str:
         "One standard deviation as the model states it; for a force, the norm over its three components. "
         "A rise that stays marks a region the model was not trained on."
     )
-    estimator = run.attributes.get("forces_var") or "Exact(every=1)"
-    if estimator not in ("Exact(every=1)", "Off()"):
-        caption += f" The forces come from the estimator {estimator}."
-        if estimator.startswith("Stochastic"):
-            caption += " A single one of its values means little; look at averages over time."
+    caption += _estimator(run)
     description = "Standard deviation of energy and forces against time"
     return section("How sure the model was", figure(drawing, name="std", description=description, caption=caption))
+
+
+def _estimator(run: RunLog) -> str:
+    """Say of the variance of forces what it is worth where it is not exact at every step."""
+    options = estimator_of(run.attributes)
+    name = options.pop("name", "off")
+    if name == "off" or (name == "exact" and options.get("every", 1) == 1):
+        return ""
+    said = f" The forces come from the estimator {name} ({', '.join(f'{key}={v}' for key, v in options.items())})."
+    if name == "stochastic":
+        said += " A single one of its values means little; look at averages over time."
+    return said
 
 
 def _weight_section(run: RunLog) -> str:

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ase_uq.averages.running import RunningAverage
 from ase_uq.report.bands import Bands, draw_bands, legend_of
 from ase_uq.report.style import INK, MODEL, MUTED, SAMPLING, STYLE, plain_log_axis
 from ase_uq.report.ticks import short_ticks, with_unit
@@ -42,33 +43,6 @@ class Envelope:
     low: Array
     mean: Array
     high: Array
-
-
-@dataclass(frozen=True, slots=True)
-class RunningAverage:
-    """An average over the first frames of a run with both its bars, for a growing number of frames.
-
-    Attributes
-    ----------
-    time_fs, mean, std_sampling, std_model, std_total
-        (K,) each; the last entry is the whole run.
-    bound
-        (K,), where `std_model` is an upper bound only: the spread of members that cannot be told from sampling noise.
-        `None` for nowhere.
-    """
-
-    time_fs: Array
-    mean: Array
-    std_sampling: Array
-    std_model: Array
-    std_total: Array
-    bound: NDArray[np.bool_] | None = None
-
-    @property
-    def bands(self) -> Bands:
-        """Both errors, to be drawn."""
-        bound = np.zeros(len(self.mean), dtype=np.bool_) if self.bound is None else self.bound
-        return Bands(self.std_sampling, self.std_model, bound)
 
 
 def envelope(x: Array, y: Array, *, n_buckets: int = N_BUCKETS) -> Envelope:
@@ -168,11 +142,11 @@ def average_figure(*, time_fs: Array, values: Array, running: RunningAverage, na
         scale, _ = time_unit(time_fs)
         _series(top, t, values, colour=SAMPLING)
         top.set_title(with_unit(name, unit, short_ticks(top, n=4)))
-        draw_bands(bottom, running.time_fs / scale, running.mean, running.bands)
+        draw_bands(bottom, running.time_fs / scale, running.mean, _bands(running))
         bottom.plot(running.time_fs / scale, running.mean, color=INK, linewidth=1.5)
         bottom.set_ylim(*_average_limits(running))
         bottom.set_title(with_unit("Running average", unit, short_ticks(bottom)), pad=7.0 + 72 * _LEGEND)
-        bottom.legend(handles=legend_of(running.bands), loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=5)
+        bottom.legend(handles=legend_of(_bands(running)), loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=5)
         _final_value(figure, bottom, running)
     return figure
 
@@ -237,10 +211,15 @@ def _draw_widths(ax: Axes, std: Array, *, worst: int, names: list[str]) -> None:
     ax.set_xlabel("sd(h) (units of kT)", labelpad=3)
 
 
+def _bands(running: RunningAverage) -> Bands:
+    bound = np.zeros(len(running.mean), dtype=np.bool_) if running.bound is None else running.bound
+    return Bands(running.std_sampling, running.std_model, bound)
+
+
 def _final_value(figure: Figure, beside: Axes, running: RunningAverage) -> None:
     box = beside.get_position()
     ax = figure.add_axes((box.x1 + 0.26 / _WIDTH, box.y0, 1.34 / _WIDTH, box.height), sharey=beside)
-    mean, is_bound = running.mean[-1], running.bands.bound[-1]
+    mean, is_bound = running.mean[-1], _bands(running).bound[-1]
     bars = ((running.std_sampling, SAMPLING), (running.std_model, MODEL), (running.std_total, INK))
     for x, (bar, colour) in enumerate(bars):
         drawn = ax.errorbar(x, mean, yerr=bar[-1], color=colour, marker="o", markersize=4, capsize=3.5, linewidth=1.6)

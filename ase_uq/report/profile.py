@@ -9,7 +9,6 @@ error that is not resolved is not zero. Bins without an error bar are hollow, an
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 import matplotlib as mpl
 import numpy as np
@@ -24,6 +23,7 @@ from ase_uq.report.bands import Bands, draw_bands, edges_of, legend_of, mark_unk
 from ase_uq.report.style import INK, MUTED, STYLE
 from ase_uq.report.ticks import short_ticks, with_unit
 from ase_uq.reweighting import ReweightResult
+from ase_uq.reweighting.axis import Axis
 
 Array = NDArray[np.float64]
 
@@ -32,18 +32,7 @@ _MOST_MEMBERS = 64  # lines that still make a picture
 _LONGEST_LABEL = 24  # of a vertical axis; longer names are in the heading alone
 
 
-class HasAxis(Protocol):
-    """An axis: of a log, or an observable with bins."""
-
-    @property
-    def centres(self) -> Array: ...  # noqa: D102
-    @property
-    def axis_name(self) -> str: ...  # noqa: D102
-    @property
-    def axis_unit(self) -> str: ...  # noqa: D102
-
-
-def profile_figure(result: ReweightResult, axis: HasAxis, *, name: str, unit: str, symbol: str = "") -> Figure:
+def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str, symbol: str = "") -> Figure:
     """Average (K,) of a vector with its errors, one standard deviation each; `axis` holds the K centres.
 
     Parameters
@@ -71,7 +60,7 @@ def profile_figure(result: ReweightResult, axis: HasAxis, *, name: str, unit: st
         draw_bands(bottom, x, np.zeros_like(mean), bands)
         bottom.axhline(0.0, color=INK, linewidth=0.7)
         bottom.set_title("The errors alone; thin lines: each member minus the average")
-        bottom.set_xlabel(with_unit(axis.axis_name, axis.axis_unit), labelpad=3)
+        bottom.set_xlabel(with_unit(axis.name, axis.unit), labelpad=3)
         _limits(top, bottom, x)
         label = quantity if len(quantity) <= _LONGEST_LABEL else "average"
         top.set_ylabel(with_unit(label, unit, short_ticks(top)))
@@ -87,7 +76,7 @@ def bands_of(result: ReweightResult) -> Bands:
 
 
 def save_profile(
-    path: str | Path, result: ReweightResult, axis: HasAxis, *, name: str, unit: str, symbol: str = ""
+    path: str | Path, result: ReweightResult, axis: Axis, *, name: str, unit: str, symbol: str = ""
 ) -> None:
     """Draw a vector into a file whose ending says the format: .png, .svg or .pdf; the rest as `profile_figure`."""
     ending = Path(path).suffix.lstrip(".").lower()
@@ -124,6 +113,6 @@ def _limits(top: Axes, bottom: Axes, x: Array) -> None:
         ax.margins(y=0.08)
 
 
-def _symbol(name: str, unit: str, axis: HasAxis) -> str:
+def _symbol(name: str, unit: str, axis: Axis) -> str:
     # A number without unit against a distance called r is what `RadialDistribution` gives, whatever name it was given.
-    return "g(r)" if (unit, axis.axis_name, axis.axis_unit) == ("1", "r", "Å") else name
+    return "g(r)" if (unit, axis.name, axis.unit) == ("1", "r", "Å") else name

@@ -61,7 +61,7 @@ _WHAT_MEMBERS_ADD = (
 def results_section(run: RunLog, results: Sequence[Average], *, skip_fs: float) -> str:
     """Return the headline of every observable, after the warnings that touch it."""
     shared = _shared_warnings(results)
-    gates = run_gates(run, skip_fs=skip_fs, unbiased=run.bias_energy is None)
+    gates = run_gates(run.after(skip_fs), unbiased=run.bias_energy is None)
     everywhere = [*sentences(gates), *map(_in_words, shared)]
     parts = [warning_box("Before you use any of these numbers", everywhere)]
     parts += [_card(i, average, said_above=shared) for i, average in enumerate(results)]
@@ -133,7 +133,7 @@ def _card(index: int, average: Average, *, said_above: Sequence[str]) -> str:
 def _profile(index: int, average: Average, result: ReweightResult) -> str:
     assert average.axis is not None
     drawing = profile_figure(result, average.axis, name=average.name, unit=average.unit)
-    description = f"{average.name} against {average.axis.axis_name}, with sampling and model error and the members"
+    description = f"{average.name} against {average.axis.name}, with sampling and model error and the members"
     return figure(drawing, name=f"profile-{index}", description=description)
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ase_uq.errors import InputError
+from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.gates import Gate
 from ase_uq.reweighting.spread import UNCALIBRATED, SpreadLaw
 
@@ -77,6 +78,8 @@ class ReweightResult:
         Largest standard deviation of h_i along the run, kT.
     n_members, n_blocks, law
         M, number of blocks of the jackknife, and how the spread of members is to be read, for intervals.
+    unit, axis
+        Of the average, as far as known: results from a log, and of an observer, know what their observables say.
     source, transform
         Where the result is a function of another one entry by entry (`mapped`): that one, and the function.
     """
@@ -100,8 +103,33 @@ class ReweightResult:
     n_members: int
     n_blocks: int
     law: SpreadLaw = UNCALIBRATED
+    unit: str = ""
+    axis: Axis | None = None
     source: ReweightResult | None = None
     transform: Callable[[Any], Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result in plain numbers, lists and texts, as JSON takes them; a vector with unit and axis.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ase_uq.reweighting import reweight
+        >>> x = np.random.default_rng(0).normal(size=100)
+        >>> members = 0.01 * x[:, None] * np.array([-1.0, 1.0])
+        >>> result = reweight(x, energy_members=members, energy_reference=np.zeros(100), temperature_K=300.0)
+        >>> list(result.to_dict())
+        ['method', 'mean', 'std_sampling', 'std_model', 'std_total', 'ess', 'n_frames', 'warnings']
+        """
+        content: dict[str, Any] = {"method": self.method}
+        content |= {name: np.asarray(getattr(self, name)).tolist() for name in _TOLD}
+        content |= {"n_frames": self.n_frames, "warnings": list(self.warnings)}
+        if np.ndim(self.mean):
+            content["unit"] = self.unit
+        if self.axis is not None:
+            axis = self.axis
+            content["axis"] = {"name": axis.name, "unit": axis.unit, "centres": axis.centres.tolist()}
+        return content
 
     @property
     def alpha(self) -> float:
@@ -192,11 +220,13 @@ class ReweightResult:
             mean=_scalar(mean),
             noise=_scalar(np.square(width(np.sqrt(self.noise)))),
             member_means=np.asarray(members),
+            unit="",
             source=self,
             transform=function,
         )
 
 
+_TOLD = ("mean", "std_sampling", "std_model", "std_total", "ess")
 _WIDTHS = ("std_sampling", "std_model", "std_total", "std_model_naive", "std_potential", "std_observable")
 
 
@@ -210,7 +240,7 @@ def difference(first: ReweightResult, second: ReweightResult) -> ReweightResult:
     InputError
         As `combine`.
     """
-    return combine(lambda a, b: b - a, first, second)
+    return replace(combine(lambda a, b: b - a, first, second), unit=second.unit)
 
 
 def combine(function: Callable[..., Any], *results: ReweightResult) -> ReweightResult:
@@ -264,6 +294,7 @@ def combine(function: Callable[..., Any], *results: ReweightResult) -> ReweightR
         n_frames=sum(result.n_frames for result in results),
         n_blocks=min(result.n_blocks for result in results),
         max_std_h=max(result.max_std_h for result in results),
+        unit="",
         source=None,
         transform=None,
     )

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -250,6 +251,17 @@ def force_variance(choice: str | ForceVariance, *, every: int = 1) -> ForceVaria
     if choice not in NAMES:
         raise InputError(f"`forces_var` must be one of {', '.join(NAMES)}, got {choice!r}; choose one.")
     return Off() if choice == "off" else NAMES[choice](every=every)
+
+
+def settings_of(estimator: ForceVariance) -> dict[str, Any]:
+    """Name and options of an estimator: {"name": "stochastic", "every": 5, "seed": 0}.
+
+    One of another package goes by the name of its class.
+    """
+    kind = type(estimator)
+    name = next((name for name, known in NAMES.items() if known is kind), kind.__name__)
+    options = (option for option in signature(kind).parameters if hasattr(estimator, option))
+    return {"name": name, **{option: getattr(estimator, option) for option in options}}
 
 
 def _std_error(variance: Array, exact: Array) -> float:

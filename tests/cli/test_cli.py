@@ -211,7 +211,7 @@ def test_md_takes_vectors(folder):
     assert result["averages"]["density"]["mean"] == pytest.approx(8.9, abs=0.5)
     run = read_log(folder / "vector.h5")
     assert run.observables["rdf:Cu-Cu,1.8,12"].shape == (31, 12)
-    assert run.axes["rdf:Cu-Cu,1.8,12"].axis_unit == "Å"
+    assert run.axes["rdf:Cu-Cu,1.8,12"].unit == "Å"
     good("md", *common[:5], 40, *common[6:], *observables, "--restart", cwd=folder)
     assert read_log(folder / "vector.h5").n_frames == 41
     text = good("reweight", "vector.h5", "--observable", "rdf:Cu-Cu,1.8,12", cwd=folder).stdout

@@ -242,8 +242,8 @@ def test_heat_capacity_at_constant_energy_is_called_out(tmp_path):
 def test_pressure_in_gpa(tmp_path):
     atoms = argon()
     assert pressure_gpa(atoms) == pytest.approx(pressure(atoms) / units.GPa)
-    function, unit = parse_observables(["pressure_GPa"], atoms)["pressure_GPa"]
-    assert (unit, function(atoms)) == ("GPa", pressure_gpa(atoms))
+    found = parse_observables(["pressure_GPa"], atoms)["pressure_GPa"]
+    assert (found.unit, found(atoms)) == ("GPa", pressure_gpa(atoms))
     dyn = Langevin(atoms, DT, temperature_K=60.0, friction=0.01 / units.fs, fixcm=False)
     record(tmp_path / "run.h5", atoms, dyn, steps=60, observables={"p": (pressure, "eV/Å^3")})
     out = CliRunner().invoke(app, ["reweight", str(tmp_path / "run.h5"), "--observable", "p"]).stdout

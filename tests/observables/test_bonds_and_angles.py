@@ -93,7 +93,7 @@ def test_each_pair_of_arms_counts_once(kinds, pbc):
 def test_a_frame_without_the_angle_is_zero():
     angles = AngleDistribution("H", "O", "H", cutoff=0.5)
     np.testing.assert_array_equal(angles(water(100.0)), np.zeros(90))
-    assert (angles.unit, angles.axis_name, angles.axis_unit) == ("1/°", "angle", "°")
+    assert (angles.unit, angles.axis.name, angles.axis.unit) == ("1/°", "angle", "°")
     assert (angles.centres[0], angles.centres[-1]) == (1.0, 179.0)
 
 

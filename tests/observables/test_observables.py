@@ -66,9 +66,8 @@ def test_dihedral():
 def test_texts_become_functions():
     parsed = parse_observables(["r=distance:0,1", "umbrella:0,1,2,3"], ammonia(70.0))
     assert list(parsed) == ["r", "umbrella:0,1,2,3"]
-    function, unit = parsed["r"]
-    assert (function(ammonia(70.0)), unit) == (pytest.approx(1.02), "Å")
-    assert parsed["umbrella:0,1,2,3"][1] == "°"
+    assert (parsed["r"](ammonia(70.0)), parsed["r"].unit) == (pytest.approx(1.02), "Å")
+    assert parsed["umbrella:0,1,2,3"].unit == "°"
 
 
 def box():
@@ -90,33 +89,33 @@ def box():
     ],
 )
 def test_texts_of_elements_become_observables(text, made):
-    ((name, (function, unit)),) = parse_observables([text], box()).items()
-    assert (name, function, unit) == (text, made, made.unit)
+    ((name, observable),) = parse_observables([text], box()).items()
+    assert (name, observable) == (text, made)
 
 
 def test_the_default_r_max_is_at_most_10():
-    (function, _), *_ = parse_observables(["rdf:Cu-Cu"], bulk("Cu", cubic=True).repeat(7)).values()
-    assert function.r_max == 10.0
+    observable, *_ = parse_observables(["rdf:Cu-Cu"], bulk("Cu", cubic=True).repeat(7)).values()
+    assert observable.r_max == 10.0
 
 
 def test_texts_of_scalars_have_their_units():
     parsed = parse_observables(["density", "V=volume", "pressure", "potential_energy"], box())
-    assert {name: unit for name, (_, unit) in parsed.items()} == {
+    assert {name: observable.unit for name, observable in parsed.items()} == {
         "density": "g/cm^3",
         "V": "Å^3",
         "pressure": "eV/Å^3",
         "potential_energy": "eV",
     }
-    assert parsed["V"][0](box()) == pytest.approx(900.0)
+    assert parsed["V"](box()) == pytest.approx(900.0)
 
 
 def test_texts_of_histograms_end_with_low_high_and_bins():
     parsed = parse_observables(["histogram:distance:0,1,0.8,1.4,40", "h=histogram:density,0,1,2"], box())
-    function, unit = parsed["histogram:distance:0,1,0.8,1.4,40"]
-    assert (unit, function.axis_name, function.axis_unit, function.is_histogram) == ("", "distance:0,1", "Å", True)
-    np.testing.assert_allclose(function.edges, np.linspace(0.8, 1.4, 41))
-    assert function(box()).argmax() == int((distance(box(), 0, 1) - 0.8) / 0.015)
-    assert parsed["h"][0](box()).tolist() == [1.0, 0.0]  # 0.13 g/cm^3
+    bins = parsed["histogram:distance:0,1,0.8,1.4,40"]
+    assert (bins.unit, bins.axis.name, bins.axis.unit, bins.is_histogram) == ("", "distance:0,1", "Å", True)
+    np.testing.assert_allclose(bins.edges, np.linspace(0.8, 1.4, 41))
+    assert bins(box()).argmax() == int((distance(box(), 0, 1) - 0.8) / 0.015)
+    assert parsed["h"](box()).tolist() == [1.0, 0.0]  # 0.13 g/cm^3
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_it_is_a_value():
     g = RadialDistribution("Ar", "Kr", r_max=3.0, n_bins=6)
     again = pickle.loads(pickle.dumps(g))
     assert again == g
-    assert (g.unit, g.axis_name, g.axis_unit) == ("1", "r", "Å")
+    assert (g.unit, g.axis.name, g.axis.unit) == ("1", "r", "Å")
     assert g.centres.dtype == np.float64
     assert g.centres.tolist() == [0.25, 0.75, 1.25, 1.75, 2.25, 2.75]
-    assert not hasattr(g, "members")
+    assert not g.of_members

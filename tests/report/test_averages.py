@@ -5,14 +5,10 @@ import pytest
 from ase.units import kB
 
 from ase_uq.averages.run_checks import target_temperature
+from ase_uq.averages.running import LONGEST_PREFIX_RUN, N_PREFIXES
 from ase_uq.averages.text import model_unresolved
 from ase_uq.errors import InputError
-from ase_uq.report.averages import (
-    LONGEST_PREFIX_RUN,
-    N_PREFIXES,
-    averages,
-    reduced_deviations,
-)
+from ase_uq.report.averages import averages, reduced_deviations
 from ase_uq.reweighting import MIN_FRAMES, reweight
 from tests.made.synthetic_runs import ar1, synthetic_run
 

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ase_uq.averages.running import RunningAverage
 from ase_uq.report.figures import (
     LONGEST_PLAIN_SERIES,
     N_BUCKETS,
-    RunningAverage,
     average_figure,
     energy_figure,
     envelope,

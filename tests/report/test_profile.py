@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from ase_uq.log.reader import Axis
-from ase_uq.observables import RadialDistribution
+from ase_uq.observables import Axis, RadialDistribution
 from ase_uq.report.bands import Bands, draw_bands, edges_of, stretches
 from ase_uq.report.profile import bands_of, profile_figure
 from ase_uq.report.style import MODEL, SAMPLING
@@ -77,7 +76,7 @@ def test_the_legend_names_what_is_there_and_nothing_else():
 
 def test_axes_carry_names_and_units():
     rdf = RadialDistribution("O", "H", r_max=6.0, n_bins=12)
-    top, bottom = profile_figure(vector(), rdf, name="O-H", unit=rdf.unit).axes
+    top, bottom = profile_figure(vector(), rdf.axis, name="O-H", unit=rdf.unit).axes
     assert (top.get_ylabel(), bottom.get_ylabel(), bottom.get_xlabel()) == ("g(r)", "error of g(r)", "r (Å)")
     top, bottom = profile_figure(
         vector(), Axis(np.arange(12.0), "distance", "Å"), name="Free energy", unit="eV", symbol="F"

@@ -1,5 +1,6 @@
 """Logs, read once: the same numbers as from arrays, and everything a log can hold."""
 
+import json
 import shutil
 
 import h5py
@@ -10,16 +11,19 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.md.langevin import Langevin
 
-from ase_uq import combine, reweight, reweight_log
-from ase_uq.averages.logged import free_energy_of_log
+from ase_uq import combine, difference, reweight, reweight_log
+from ase_uq.averages import free_energy_of_run, of_run
+from ase_uq.averages.run_checks import run_gates
 from ase_uq.calculators.baseline import WeightedBaseline
 from ase_uq.calculators.calculator import UQCalculator
 from ase_uq.calculators.committee import CommitteeUncertainty
 from ase_uq.errors import InputError
+from ase_uq.log.columns import KINDS, Column
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.log.reader import read_log
-from ase_uq.log.writer import UNITS, Column, FrameWriter
+from ase_uq.log.writer import FrameWriter
 from ase_uq.observables import Histogram, MemberEnergies, RadialDistribution
+from ase_uq.report.build import build_report
 from ase_uq.reweighting.free_energy import free_energy_profile
 
 KELVIN = 80.0
@@ -53,11 +57,11 @@ def written(path, energy, deviations, *, observables=None, more=None, **attribut
     n, m = deviations.shape
     values = {name: np.zeros(n) for name in ("kinetic_energy", "temperature_K", "volume")}
     values |= {"step": np.arange(n), "time_fs": np.arange(float(n)), "energy": energy, **(more or {})}
-    columns = [Column(name, UNITS[name], "int64" if name == "step" else "float64") for name in values]
-    columns.append(Column("energy_members_minus_energy", "eV", "float64", (m,)))
+    columns = [KINDS[name].column() for name in values]
+    columns.append(KINDS["energy_members_minus_energy"].column((m,)))
     values["energy_members_minus_energy"] = deviations
     for name, (series, unit) in (observables or {}).items():
-        columns.append(Column(f"observables/{name}", unit, "float64"))
+        columns.append(Column(f"observables/{name}", unit))
         values[f"observables/{name}"] = series
     root = {"temperature_K": 300.0, "n_members": m, "alpha": 1.0, "driver": "model", **attributes}
     writer = FrameWriter(path, columns, root, flush_every=256)
@@ -257,7 +261,7 @@ def test_energies_of_the_members_themselves_on_a_baseline(tmp_path):
 
 def test_free_energies_of_several_logs(tmp_path):
     paths = [record(tmp_path / f"{k}.h5", steps=30, seed=k) for k in range(2)]
-    centres, free = free_energy_of_log(paths, "r", bins=5)
+    centres, free = free_energy_of_run(paths, "r", bins=5)
     runs = [read_log(path) for path in paths]
     theirs_at, theirs = free_energy_profile(
         np.concatenate([run.observables["r"] for run in runs]),
@@ -319,3 +323,110 @@ def test_logs_of_different_runs_do_not_go_together(tmp_path, log):
     other = record(tmp_path / "run.h5", steps=30, baseline=True)
     with pytest.raises(InputError, match="has driver weighted_baseline"):
         reweight_log([log, other], ["r"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One road: from a file and from memory, from names and from texts
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def assert_equal(ours, theirs):
+    assert list(ours) == list(theirs)
+    for name in ours:
+        for field in ("mean", "std_sampling", "std_model", "noise", "member_means", "ess", "max_std_h"):
+            np.testing.assert_array_equal(getattr(ours[name], field), getattr(theirs[name], field), err_msg=field)
+        for field in ("warnings", "gates", "unit", "n_frames", "law"):
+            assert getattr(ours[name], field) == getattr(theirs[name], field), field
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"observables": ["r", "g", "bins", "own", "energy", "heat_capacity", "volume"]},
+        {"observables": ["r", "bins"], "method": "gap", "skip_fs": 120.0},
+        {"observables": ["r", "own"], "method": "direct", "skip_fs": 4.0},
+        {"compute": {"g": RadialDistribution("Ar", "Ar", r_max=5.2, n_bins=20), "r": (distance, "nm")}},
+        {},
+    ],
+)
+def test_a_run_in_memory_and_its_file_give_equal_numbers(log, options):
+    run = read_log(log)
+    assert_equal(of_run(run, **options), of_run(log, **options))
+    assert_equal(of_run(run, run_checks=False, **options), of_run(log, run_checks=False, **options))
+
+
+def test_a_baseline_several_runs_and_a_free_energy_from_memory(tmp_path):
+    paths = [record(tmp_path / f"{k}.h5", steps=30, seed=k, baseline=True) for k in range(2)]
+    runs = [read_log(path) for path in paths]
+    for options in ({}, {"target": "model"}, {"bias": False}):
+        assert_equal(of_run(runs, ["r", "energy"], **options), of_run(paths, ["r", "energy"], **options))
+    (at, ours), (there, theirs) = (free_energy_of_run(each, "r", bins=5) for each in (runs, paths))
+    np.testing.assert_array_equal(at, there)
+    np.testing.assert_array_equal(ours.mean, theirs.mean)
+    assert (ours.unit, ours.axis.name, ours.axis.unit) == ("eV", "r", "Å")
+    assert_equal(of_run([runs[0], paths[1]]), of_run(paths))
+    with pytest.raises(InputError, match="was given twice"):
+        of_run([runs[0], runs[0]])
+    with pytest.raises(InputError, match="`runs` must hold at least one"):
+        of_run([])
+
+
+def test_all_that_was_logged_is_averaged_by_default_with_what_it_says_of_itself(log):
+    found = of_run(log)
+    assert list(found) == ["bins", "g", "own", "r"]
+    assert {name: result.unit for name, result in found.items()} == {"bins": "", "g": "1", "own": "eV", "r": "Å"}
+    assert {name: r.axis and (r.axis.name, r.axis.unit) for name, r in found.items()} == {
+        "bins": ("r", "Å"), "g": ("r", "Å"), "own": None, "r": None,
+    }  # fmt: skip
+    capacity = of_run(log, ["heat_capacity"])["heat_capacity"]
+    assert capacity.unit == "eV/K"
+    # A function of an average has a unit of its own.
+    assert of_run(log, ["g"], functions={"g": lambda g: g[8] / g[12]})["g"].unit == ""
+
+
+def test_the_checks_of_the_run_are_told_once_where_they_are_asked_for(log):
+    run = read_log(log)
+    both, alone = of_run(run, ["r"])["r"], of_run(run, ["r"], run_checks=False)["r"]
+    gates = run_gates(run)
+    assert both.gates == (*gates, *alone.gates)
+    later = of_run(run, ["r"], skip_fs=100.0)["r"]
+    assert later.gates[: len(gates)] == run_gates(run.after(100.0))
+
+
+@pytest.mark.parametrize("skip_fs", [601.0, -1.0, np.nan])
+def test_what_is_left_out_has_one_rule_and_one_message(log, skip_fs):
+    run = read_log(log)
+    for ask in (of_run, free_energy_of_run):
+        for source in (log, run):
+            with pytest.raises(InputError, match="`skip_fs` must lie within the run of 600 fs, got"):
+                ask(source, "r" if ask is free_energy_of_run else ["r"], skip_fs=skip_fs)
+    with pytest.raises(InputError, match="`skip_fs` must lie within the run of 600 fs, got"):
+        run.after(skip_fs)
+    with pytest.raises(InputError, match="`skip_fs` must lie within the run of 600 fs, got"):
+        build_report(run, skip_fs=skip_fs)
+
+
+def test_frames_of_a_run_are_cut_in_everything_that_has_frames(log):
+    run = read_log(log)
+    kept = run.after(40.0)
+    assert (kept.n_frames, kept.time_fs[0]) == (run.n_frames - 10, 40.0)
+    lengths = {len(getattr(kept, name)) for name in KINDS if getattr(kept, name) is not None}
+    assert lengths | {len(values) for values in kept.observables.values()} == {kept.n_frames}
+    assert len(kept.energy_members) == kept.n_frames
+    assert run.after(0.0) is run
+    third = run.frames(slice(None, None, 3))
+    assert third.energy_members_minus_energy.relaxation_frames == pytest.approx(RELAXATION_FRAMES / 3)
+
+
+def test_a_result_in_plain_numbers(log):
+    found = of_run(log, ["r", "g"])
+    for result in found.values():
+        told = json.loads(json.dumps(result.to_dict()))
+        assert told["mean"] == np.asarray(result.mean).tolist()
+        assert (told["n_frames"], told["method"], told["warnings"]) == (151, "cea", list(result.warnings))
+    assert "unit" not in found["r"].to_dict()
+    assert found["g"].to_dict()["unit"] == "1"
+    assert found["g"].to_dict()["axis"]["centres"] == found["g"].axis.centres.tolist()
+    assert found["r"].mapped(np.square).unit == ""
+    assert combine(lambda a, b: a - b, found["r"], found["r"]).unit == ""
+    assert difference(found["r"], found["r"]).unit == "Å"

@@ -1,0 +1,277 @@
+"""`of_run`: averages of runs in one pass over their frames, with little memory, for many observables at once.
+
+The one road from a run to its averages, whether it lies in a file or in memory: what the log knows is taken from there,
+that is calibration, the law of the spread, pairing of members, thermostat, bias and baseline.
+
+=========================================  ================================================================
+symbol                                     variable
+=========================================  ================================================================
+h_i = beta (V_i - U)                       `h`; `ase_uq.averages.sources` has V_i - U
+=========================================  ================================================================
+
+References
+----------
+Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 8 to 12 and 20 to 28.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_uq.averages.run_checks import gates_of_runs
+from ase_uq.averages.sources import Settings, Source, computed, differences, number_of, source_of
+from ase_uq.errors import InputError
+from ase_uq.log.bias import Bias, logged_bias
+from ase_uq.log.columns import OBSERVABLES, name_of
+from ase_uq.log.parts import LogPart, Run, finite, opened, stretches
+from ase_uq.log.reader import run_of
+from ase_uq.observables.observable import ObservableLike, named_observables
+from ase_uq.reweighting import inverse_temperature
+from ase_uq.reweighting.axis import Axis
+from ase_uq.reweighting.columns import Columns, check_method, columns_for
+from ase_uq.reweighting.error_bars import average
+from ase_uq.reweighting.frame_blocks import FrameBlocks
+from ase_uq.reweighting.free_energy import ProfileBins
+from ase_uq.reweighting.gates import Gate, sentences
+from ase_uq.reweighting.result import ReweightResult
+from ase_uq.reweighting.spread import SpreadLaw
+from ase_uq.reweighting.thermostat import relaxation_frames
+
+Array = NDArray[np.float64]
+
+TARGETS = ("driven", "model")
+_SAMPLE = 20_000  # frames from which bins are chosen
+
+
+def of_run(
+    runs: Run | Sequence[Run],
+    observables: Sequence[str] | None = None,
+    *,
+    compute: Mapping[str, ObservableLike] | None = None,
+    method: str = "cea",
+    skip_fs: float = 0.0,
+    target: str = "driven",
+    bias: Bias = None,
+    functions: Mapping[str, Callable[[Any], Any]] | None = None,
+    run_checks: bool = True,
+) -> dict[str, ReweightResult]:
+    """Average observables of one or several runs under every member, reading each frame once.
+
+    Parameters
+    ----------
+    runs
+        A log, what `read_log` gives of it, or several of either, of the same model at the same temperature; with 8 or
+        more the sampling error is what runs differ by.
+    observables
+        Names of logged observables, or of what every frame has: "energy" (of member i for member i), "heat_capacity"
+        (of the whole cell and of the configuration alone, eV/K; add kB/2 for every momentum), "kinetic_energy",
+        "temperature_K", "volume". The heat capacity is var(V_i)/(kB T^2) at constant volume and var(V_i + P V)/(kB T^2)
+        in a run at constant pressure P, which must be in the log; a gate says where there was no heat bath. By default
+        all that were logged, or with `compute` none.
+    compute
+        Name to what is worked out from the stored positions: functions, pairs or `Observable`s, as for the logger.
+    method
+        "cea", "direct" or "gap".
+    skip_fs
+        Time at the start of each run to leave out as equilibration, fs.
+    target
+        Of a run on a weighted baseline: "driven" averages under V_b + w (V_i - V_b) with the weight of the frame,
+        "model" under the members V_i themselves, which frames of small weight make unreliable.
+    bias
+        Averages of a biased run are without its bias by default: weights exp(beta B) with the bias energy B that the
+        run recorded. The name of a logged observable, eV, takes that one instead; `False` averages the run as it was.
+    functions
+        Name of an observable to a function of its averages, as in `reweight`.
+    run_checks
+        `False` leaves out the checks of the runs themselves, for who has them already.
+
+    Returns
+    -------
+    dict
+        Name to result, in the order given, with unit and axis as logged; its gates and warnings begin with those of the
+        runs.
+
+    Raises
+    ------
+    InputError
+        For a name that is not in the log, runs that do not belong together, positions or members that were not stored,
+        or fewer than 20 frames.
+
+    References
+    ----------
+    arXiv:2011.08828, Eqs. 8 to 12 (baseline) and 20 to 28.
+    """
+    check_method(method)
+    with opened(runs, skip_fs) as parts:
+        settings = settings_of(parts, method, target, bias)
+        sources = _sources(parts, observables, compute, settings)
+        for name, function in (functions or {}).items():
+            sources[name] = replace(sources[name], function=function, unit="", axis=None)
+        gates = _gates_of_runs(parts, settings) if run_checks else ()
+        # Bins of a histogram are many columns; one observable at a time then keeps memory small.
+        groups = [[name] for name in sources] if method == "gap" else [list(sources)]
+        results: dict[str, ReweightResult] = {}
+        for group in groups:
+            results |= averaged({name: sources[name] for name in group}, parts, settings, gates)
+    return results
+
+
+reweight_log = of_run
+"""`of_run` as a name of the package."""
+
+
+def free_energy_of_run(
+    runs: Run | Sequence[Run],
+    observable: str,
+    *,
+    bins: int = 40,
+    method: str = "gap",
+    skip_fs: float = 0.0,
+    target: str = "driven",
+    bias: Bias = None,
+) -> tuple[Array, ReweightResult]:
+    """Free energy along a logged number, as `free_energy_profile` gives it from arrays.
+
+    Parameters
+    ----------
+    runs, skip_fs, target, bias
+        As for `of_run`.
+    observable
+        Name of a logged number.
+    bins
+        Between its extremes.
+    method
+        "gap" or another one of `reweight`.
+
+    Returns
+    -------
+    centres, result
+        (S,) in the unit of the observable, and the profile in eV; see `free_energy_profile`.
+
+    Raises
+    ------
+    InputError
+        As `of_run`.
+    """
+    check_method(method)
+    with opened(runs, skip_fs) as parts:
+        settings = settings_of(parts, method, target, bias)
+        numbers = number_of(parts, observable)
+        values = np.concatenate([numbers.read(part, rows) for part, rows in stretches(parts)])
+        histogram = ProfileBins.of(finite(observable, values), bins)
+        thermal = 1.0 / settings.beta
+        source = Source(
+            lambda part, rows: histogram.columns(numbers.read(part, rows)),
+            "eV",
+            Axis(histogram.centres, observable, numbers.unit),
+            function=lambda p: histogram.free_energy(p, thermal),
+        )
+        gates = _gates_of_runs(parts, settings)
+        return histogram.centres, averaged({observable: source}, parts, settings, gates)[observable]
+
+
+def settings_of(parts: Sequence[LogPart], method: str = "cea", target: str = "driven", bias: Bias = None) -> Settings:
+    """What holds for all observables of some runs; arguments and errors as for `of_run`."""
+    if target not in TARGETS:
+        raise InputError(f"`target` must be one of {', '.join(map(repr, TARGETS))}, got {target!r}; choose one.")
+    beta = inverse_temperature(float(parts[0].log.attributes.get("temperature_K", np.nan)))
+    return Settings(method, target, logged_bias(parts, bias, target), beta)
+
+
+def averaged(
+    sources: Mapping[str, Source], parts: Sequence[LogPart], settings: Settings, gates: tuple[Gate, ...] = ()
+) -> dict[str, ReweightResult]:
+    """Average all sources in one pass over the parts; `gates` of the runs come before those of each result."""
+    n_members = int(parts[0].log.datasets["energy_members_minus_energy"].shape[1])
+    columns = {name: _columns(source, parts, settings.method, n_members) for name, source in sources.items()}
+    sums, start, results = _sums(sources, columns, parts, settings, n_members), 0, {}
+    for name, each in columns.items():
+        question = replace(
+            each.question,
+            function=sources[name].function,
+            law=SpreadLaw.of_log(parts[0].log.attributes),
+            biased=settings.bias.weights is not None,
+            relaxation_frames=max(_relaxation(part) for part in parts),
+        )
+        result = average(sums.columns(slice(start, start + each.n)), question)
+        results[name] = _told(result, sources[name], (*gates, *sources[name].gates))
+        start += each.n
+    return results
+
+
+def _sources(
+    parts: Sequence[LogPart],
+    observables: Sequence[str] | None,
+    compute: Mapping[str, ObservableLike] | None,
+    settings: Settings,
+) -> dict[str, Source]:
+    functions = named_observables(compute or {}, "compute")
+    if observables is None:
+        logged = [name_of(key) for key in parts[0].log.datasets if key.startswith(OBSERVABLES)]
+        observables = () if functions else logged
+    if not observables and not functions:
+        raise InputError("`observables` must name at least one, got none; the log knows their names.")
+    found = {name: source_of(parts, name, settings) for name in dict.fromkeys(observables) if name not in functions}
+    return found | {name: computed(parts[0].log, each) for name, each in functions.items()}
+
+
+def _sums(
+    sources: Mapping[str, Source],
+    columns: Mapping[str, Columns],
+    parts: Sequence[LogPart],
+    settings: Settings,
+    n_members: int,
+) -> Any:
+    blocks = FrameBlocks(
+        sum(each.n for each in columns.values()),
+        n_members,
+        n_frames=sum(part.n_frames for part in parts),
+        n_runs=len(parts),
+        weighted=settings.method == "direct",
+        centred=settings.method != "gap",
+    )
+    for part in parts:
+        for rows in part.stretches:
+            values = [columns[name].build(finite(name, source.read(part, rows))) for name, source in sources.items()]
+            logs = settings.bias.log_weights(part.log, rows, settings.beta)
+            h = settings.beta * differences(part.log, rows, settings)
+            blocks.add(np.concatenate(values, axis=1), h, logs, part.log.datasets["energy"][rows])
+        blocks.end_run()
+    return blocks.result()
+
+
+def _told(result: ReweightResult, source: Source, gates: tuple[Gate, ...]) -> ReweightResult:
+    axis = source.axis
+    if axis is None and np.ndim(result.mean) == 1:
+        axis = Axis.of_entries(len(result.mean))
+    return replace(
+        result,
+        unit=source.unit,
+        axis=axis if np.ndim(result.mean) == 1 else None,
+        gates=(*gates, *result.gates),
+        warnings=(*sentences(gates), *result.warnings),
+    )
+
+
+def _relaxation(part: LogPart) -> float:
+    return relaxation_frames(part.log.attributes, part.log.datasets["time_fs"][part.rows])
+
+
+def _gates_of_runs(parts: Sequence[LogPart], settings: Settings) -> tuple[Gate, ...]:
+    runs = [run_of(part.log, per_atom=False, members=False).frames(part.rows) for part in parts]
+    return gates_of_runs(runs, unbiased=settings.bias.weights is None)
+
+
+def _columns(source: Source, parts: Sequence[LogPart], method: str, n_members: int) -> Columns:
+    part = parts[0]
+    own = "paired" if source.of_members else None
+    if method != "gap":
+        return columns_for(source.read(part, slice(part.start, part.start + 1)), method, own, n_members)
+    stride = -(-sum(each.n_frames for each in parts) // _SAMPLE)
+    sample = [source.read(each, rows)[::stride] for each, rows in stretches(parts)]
+    return columns_for(np.concatenate(sample), method, own, n_members)
