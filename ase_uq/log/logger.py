@@ -5,35 +5,27 @@ It reads what the calculator has in hand and never computes; `ase_uq.log.reader.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
 import weakref
 from collections.abc import Collection, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import ase
 import numpy as np
 from ase import Atoms, units
 
-from ase_uq.calculators.calculator import PredictionCalculator
-from ase_uq.calculators.driven import added_energy, driving_calculator, temperature
+from ase_uq.calculators.driven import driving_calculator
 from ase_uq.errors import InputError
-from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, Column
+from ase_uq.log.columns import KINDS, PER_ATOM
 from ase_uq.log.continuation import check_same_run, last_step, n_to_keep
 from ase_uq.log.ensembles import ENSEMBLES, ensemble_attributes
-from ase_uq.log.estimator import estimator_attributes
-from ase_uq.log.observables import attributes_of as attributes_of_observable
+from ase_uq.log.frame import attributes_of_run, columns_of, frame_of
 from ase_uq.log.reader import VOLUME_TOLERANCE, open_log
 from ase_uq.log.writer import FrameWriter
 from ase_uq.observables.observable import ObservableLike, named_observables
-from ase_uq.reweighting.spread import attributes_of
-from ase_uq.reweighting.thermostat import thermostat_time_fs
-from ase_uq.uncertainty.prediction import Prediction
 
 _FLUSH_SECONDS = 5.0
 
@@ -237,96 +229,19 @@ class UncertaintyLogger:
         return end is not None and self.dyn.nsteps + self._interval > end
 
     def _frame(self, step: int) -> dict[str, Any]:
-        calc = driving_calculator(self.atoms)
-        changed = calc.check_state(self.atoms)
-        if changed:
-            raise InputError(
-                f"`atoms` must be as the calculator evaluated them, {', '.join(changed)} changed since; attach the log "
-                "before observers that move atoms."
-            )
-        prediction, added = calc.prediction, added_energy(self.atoms)
-        energy = calc.results["energy"] + (0.0 if added is None else added.of_constraints)
-        kinetic = self.atoms.get_kinetic_energy()
-        if not (np.isfinite(energy) and np.isfinite(kinetic)):
-            self.flush()
-            raise InputError(
-                f"`energy` must be finite, step {step} has a potential energy of {energy} eV and a kinetic energy of "
-                f"{kinetic} eV; restart from an earlier frame with a shorter time step."
-            )
-        volume = self.atoms.get_volume() if self.atoms.cell.rank == 3 else np.nan
-        self._check_volume(volume)
-        frame = {
-            "step": step,
-            "time_fs": step * self._settings["timestep_fs"],
-            "energy": energy,
-            "bias_energy": None if added is None else added.total,
-            "kinetic_energy": kinetic,
-            "temperature_K": temperature(self.atoms, kinetic),
-            "volume": volume,
-            **_predicted(prediction, calc),
-            **self._stored(prediction, calc),
-            **{OBSERVABLES + name: self._observe(name) for name in self.observables},
-        }
-        return {name: value for name, value in frame.items() if value is not None}
-
-    def _stored(self, prediction: Prediction, calc: PredictionCalculator) -> dict[str, Any]:
-        missing = np.full((len(self.atoms), 3), np.nan) if calc.intermittent else None
-        values = {
-            "positions": self.atoms.positions,
-            "forces": calc.results["forces"],
-            "forces_var": missing if prediction.forces_var is None else prediction.forces_var,
-            "cell": self.atoms.cell.array,
-        }
-        return {name: values[name] for name in self.store}
-
-    def _observe(self, name: str) -> Any:
-        value = self.observables[name](self.atoms)
         try:
-            array = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"`observables[{name!r}]` must return a number or an array of numbers, got {value!r}; check its "
-                "function."
-            ) from error
-        return array if array.ndim else float(array)
-
-    def _columns(self, frame: Mapping[str, Any]) -> list[Column]:
-        shapes = {name: np.shape(value) for name, value in frame.items()}
-        own = [KINDS[name].column(shape) for name, shape in shapes.items() if name in KINDS]
-        return own + [
-            Column(key, each.unit, shape=shapes[key], attributes=attributes_of_observable(each))
-            for key, each in ((OBSERVABLES + name, each) for name, each in self.observables.items())
-        ]
-
-    def _attributes(self) -> dict[str, Any]:
-        calc = driving_calculator(self.atoms)
-        attributes = {
-            **self._settings,
-            "ase_uq_version": _own_version(),
-            "ase_version": ase.__version__,
-            "driver": getattr(calc, "driver", "model"),
-            "n_members": calc.prediction.n_members or 0,
-            "ddof": 1,
-            **attributes_of(calc.prediction),
-            "model": calc.parameters.get("model") or "",
-            "model_hash": calc.parameters.get("model_hash") or "",
-            **estimator_attributes(calc.parameters.get("forces_var")),
-            "numbers": self.atoms.numbers.astype(np.uint8),
-            "cell": self.atoms.cell.array,
-            "pbc": self.atoms.pbc,
-            "dynamics": "" if self.dyn is None else type(self.dyn).__name__,
-            "thermostat_time_fs": thermostat_time_fs(self.dyn),
-            "constraints": ", ".join(type(constraint).__name__ for constraint in self.atoms.constraints),
-        }
-        if calc.parameters.get("bias"):
-            attributes["bias"] = calc.parameters["bias"]
-        if "sigma_baseline" in calc.results:
-            attributes["sigma_baseline"] = calc.results["sigma_baseline"]
-            attributes["energy_offsets"] = json.dumps(calc.parameters["offsets"] or {})
-        return attributes
+            time_fs = step * self._settings["timestep_fs"]
+            frame = frame_of(self.atoms, step, time_fs, observables=self.observables, store=self.store)
+        except InputError:
+            # What came before is worth keeping.
+            self.flush()
+            raise
+        self._check_volume(frame["volume"])
+        return frame
 
     def _begin(self, frame: Mapping[str, Any]) -> None:
-        columns, attributes = self._columns(frame), self._attributes()
+        columns = columns_of(frame, self.observables)
+        attributes = {**self._settings, **attributes_of_run(self.atoms, self.dyn)}
         writer = FrameWriter(self.path, columns, attributes, flush_every=self._flush_every)
         try:
             if self._append:
@@ -370,21 +285,6 @@ class UncertaintyLogger:
             )
 
 
-def _predicted(prediction: Prediction, calc: PredictionCalculator) -> dict[str, Any]:
-    results = calc.results
-    norm, members = calc.force_std_norm, prediction.energy_members
-    missing = np.nan if calc.intermittent else None
-    return {
-        "energy_var": prediction.energy_var,
-        # What a constraint adds is common to the members and the driving energy.
-        "energy_members_minus_energy": None if members is None else members - results["energy"],
-        "force_std_max": missing if norm is None else norm.max(),
-        "force_std_mean": missing if norm is None else norm.mean(),
-        "weight": results.get("weight"),
-        "energy_baseline": results.get("energy_baseline"),
-    }
-
-
 def _check_names(names: Collection[str]) -> None:
     for name in names:
         if not name or "/" in name or name == "." or name in KINDS:
@@ -403,10 +303,3 @@ def _timestep_fs(dyn: Any, given: float | None) -> float:
     if not (np.isfinite(value) and value > 0):
         raise InputError(f"`timestep_fs` must be a positive number of fs, got {value}; pass the time step.")
     return value
-
-
-def _own_version() -> str:
-    try:
-        return version("ase-uq")
-    except PackageNotFoundError:
-        return "unknown"

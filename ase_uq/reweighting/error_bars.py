@@ -58,6 +58,27 @@ class Spread:
     observable: Array
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderMembers:
+    """Answers under every member: from all frames, without each block of frames in turn, and how far they spread."""
+
+    full: Estimates
+    left_out: Estimates
+    sizes: Array
+    deviations: Array
+    spread: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class _Independent:
+    """How many frames count: inefficiency g and motions `own`, both (P,), T/g, and the effective sample size."""
+
+    g: Array
+    own: Array
+    frames: Array
+    ess: Array
+
+
 def average(sums: FrameSums, question: Question) -> ReweightResult:
     """Answer a question about the frames of a run; with fewer than 20 of them all errors are NaN."""
     q, k = question, sums.blocks.a.shape[-1]
@@ -73,10 +94,53 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
         stratified=q.stratified,
     )
     paced = pace(followed, sampling, relaxation_frames=q.relaxation_frames)
+    members = _under_members(asked, paced.n_blocks, q)
+    mean, spread = _mean(members.full.value, q), members.spread
+    std = _sampling_std(asked, members, np.array([each.std for each in sampling]), q)
     # Fewer than one frame a frame is a gain for the mean, and makes no more frames of them.
     g = np.array([max(1.0, each.g) for each in sampling])
+    counted = _independent(asked, members.deviations, g, paced.own, weight_frames, mean.shape, q)
+    evidence = Evidence(
+        asked=asked,
+        followed=followed,
+        full=members.full,
+        left_out=members.left_out,
+        sizes=members.sizes,
+        deviations=members.deviations,
+        mean=mean,
+        naive=spread.naive,
+        noise=spread.noise,
+        std=np.broadcast_to(std, mean.shape),
+        independent=np.broadcast_to(counted.frames, mean.shape),
+        ess=counted.ess,
+        weight_frames=weight_frames if q.biased else None,
+        own=counted.own,
+        others=paced.others,
+        plateau=all(each.blocking.plateau for each in sampling),
+    )
+    gates, max_std_h = gates_of(evidence, q)
+    return _result(
+        asked,
+        members.full,
+        q,
+        mean=mean,
+        std_sampling=std,
+        std_model=spread.model,
+        std_total=np.hypot(std, spread.model),
+        ess=counted.ess,
+        gates=gates,
+        std_model_naive=spread.naive,
+        noise=spread.noise,
+        std_potential=spread.potential,
+        std_observable=spread.observable,
+        statistical_inefficiency=counted.g,
+        max_std_h=max_std_h,
+        n_blocks=len(members.sizes),
+    )
 
-    blocks = blocks_for_jackknife(asked, paced.n_blocks)
+
+def _under_members(asked: FrameSums, n_blocks: int, q: Question) -> _UnderMembers:
+    blocks = blocks_for_jackknife(asked, n_blocks)
     whole, without = asked.blocks.total(), blocks.left_out()
     full, left_out = (estimate(s, asked.origin_a, q) for s in (whole, without))
     deviations = jackknife_deviations(full.value, left_out.value, blocks.n)
@@ -84,59 +148,34 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
     if q.own_members:
         plain, plain_left = (plain_members(s, asked.origin_a, q) for s in (whole, without))
         spread = _with_own_members(spread, full, plain, jackknife_deviations(plain, plain_left, blocks.n), q)
+    return _UnderMembers(full, left_out, blocks.n, deviations, spread)
 
-    mean, std = _mean(full.value, q), np.array([each.std for each in sampling])
+
+def _sampling_std(asked: FrameSums, members: _UnderMembers, of_series: Array, q: Question) -> Array:
+    """Sampling error of the mean over members; `of_series` where that is an average of one series of frames."""
     if len(asked.run_starts) >= MIN_BLOCKS:
-        std = np.sqrt((_over_members(deviations, q) ** 2).sum(axis=0))
-    elif _needs_jackknife(q):
-        std = _error_from_influence(asked, full, q)
-    own = paced.own
-    if g.shape != mean.shape:
-        g, own = np.full(mean.shape, float(np.quantile(g, USUAL_G))), np.full(mean.shape, float(own.min()))
+        return np.asarray(np.sqrt((_over_members(members.deviations, q) ** 2).sum(axis=0)))
+    return _error_from_influence(asked, members.full, q) if _needs_jackknife(q) else of_series
+
+
+def _independent(
+    asked: FrameSums,
+    deviations: Array,
+    g: Array,
+    own: Array,
+    weight_frames: float,
+    shape: tuple[int, ...],
+    q: Question,
+) -> _Independent:
+    if g.shape != shape:
+        g, own = np.full(shape, float(np.quantile(g, USUAL_G))), np.full(shape, float(own.min()))
     # A weight of its own for every frame leaves fewer of them, correlated or not.
-    independent = np.minimum(sums.n_frames / g, weight_frames)
-    ess = np.asarray(independent)
+    frames = np.asarray(np.minimum(asked.n_frames / g, weight_frames))
+    ess = frames
     if q.method == "direct":
         plain_columns = q.function is None and q.own_members is None
         ess = np.minimum(effective_frames(asked, deviations, g, own_g=plain_columns), weight_frames)
-    evidence = Evidence(
-        asked=asked,
-        followed=followed,
-        full=full,
-        left_out=left_out,
-        sizes=blocks.n,
-        deviations=deviations,
-        mean=mean,
-        naive=spread.naive,
-        noise=spread.noise,
-        std=np.broadcast_to(std, mean.shape),
-        independent=np.broadcast_to(independent, mean.shape),
-        ess=ess,
-        weight_frames=weight_frames if q.biased else None,
-        own=own,
-        others=paced.others,
-        plateau=all(each.blocking.plateau for each in sampling),
-    )
-    gates, max_std_h = gates_of(evidence, q)
-
-    return _result(
-        asked,
-        full,
-        q,
-        mean=mean,
-        std_sampling=std,
-        std_model=spread.model,
-        std_total=np.hypot(std, spread.model),
-        ess=ess,
-        gates=gates,
-        std_model_naive=spread.naive,
-        noise=spread.noise,
-        std_potential=spread.potential,
-        std_observable=spread.observable,
-        statistical_inefficiency=g,
-        max_std_h=max_std_h,
-        n_blocks=len(blocks.n),
-    )
+    return _Independent(g, own, frames, ess)
 
 
 def _needs_jackknife(q: Question) -> bool:
