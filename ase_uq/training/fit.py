@@ -21,66 +21,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ase_uq.errors import InputError, RunError
 from ase_uq.files import replacing
 from ase_uq.training.batches import Batch, Batches
-from ase_uq.training.losses import FollowsEpochs, Objective, SquaredErrors, Weights
+from ase_uq.training.losses import FollowsEpochs, Objective, SquaredErrors
 from ase_uq.training.schedule import learning_rate_factor
-
-SCHEDULES = ("cosine", "plateau", "constant")
-
-
-@dataclass(frozen=True, slots=True)
-class FitSettings:
-    """How to train.
-
-    Attributes
-    ----------
-    epochs, minutes
-        Whichever ends first; `minutes` is a time budget for each member.
-    batch_size
-        Structures a step.
-    learning_rate, amsgrad, schedule
-        Of Adam; the schedule is "cosine", "plateau" or "constant".
-    patience, stop_after
-        Epochs without a better validation loss before "plateau" halves the rate, and before training stops early. Under
-        "cosine" it never does: while the rate is high, a stall says nothing.
-    ema
-        Decay of the moving average of the weights, per step.
-    clip
-        Largest norm of the gradient.
-    energy_weight, forces_weight, stress_weight
-        Weights of the loss terms, see `ase_uq.training.losses`.
-    seed
-        Of the data order.
-    """
-
-    epochs: int = 200
-    minutes: float | None = None
-    batch_size: int = 5
-    learning_rate: float = 0.01
-    amsgrad: bool = True
-    schedule: str = "cosine"
-    patience: int = 25
-    stop_after: int = 100
-    ema: float = 0.99
-    clip: float = 10.0
-    energy_weight: float = 10.0
-    forces_weight: float = 1.0
-    stress_weight: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "patience", "stop_after", "clip", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InputError(f"`{name}` must be positive, got {value}; change it.")
-        if self.schedule not in SCHEDULES:
-            raise InputError(f"`schedule` must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}; choose one.")
-        if not 0.0 <= self.ema < 1.0:
-            raise InputError(f"`ema` must lie in [0, 1), got {self.ema}; 0.99 is usual.")
-
-    @property
-    def weights(self) -> Weights:
-        """The weights of the loss."""
-        return Weights(self.energy_weight, self.forces_weight, self.stress_weight)
+from ase_uq.training.settings import FitSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +129,7 @@ def fit(
         done, best = _load_state(state_path, parts, fixed)
     while not _finished(done, settings):
         began = time.monotonic()
-        rate = settings.learning_rate * learning_rate_factor(
-            settings.schedule, progress=_progress(done, settings), losses=done.losses, patience=settings.patience
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        if isinstance(objective, FollowsEpochs):
-            objective.begin_epoch(done.epoch, progress=_progress(done, settings))
+        rate = _begin_epoch(optimizer, objective, settings, done)
         train_loss, terms = _train_epoch(
             potential, averaged, optimizer, objective, train, settings, done.epoch, on_samples
         )
@@ -208,21 +145,7 @@ def fit(
         if state_path is not None:
             _save_state(state_path, parts, fixed, done, best)
         if on_epoch is not None:
-            on_epoch(
-                EpochRecord(
-                    done.epoch,
-                    settings.epochs,
-                    train_loss,
-                    errors.loss,
-                    errors.energy_rmse,
-                    errors.forces_rmse,
-                    rate,
-                    done.seconds,
-                    min(1.0, _progress(done, settings)),
-                    terms,
-                    errors.stress_rmse,
-                )
-            )
+            on_epoch(_record(done, settings, train_loss, errors, rate, terms))
     potential.load_state_dict(best)
     return done.losses
 
@@ -246,6 +169,38 @@ def validate(potential: Any, data: Batches, objective: Objective) -> Errors:
         math.sqrt(energy / n),
         math.sqrt(forces / n_forces),
         math.sqrt(stress / n_stress) if n_stress else None,
+    )
+
+
+def _begin_epoch(
+    optimizer: torch.optim.Optimizer, objective: Objective, settings: FitSettings, done: _Progress
+) -> float:
+    progress = _progress(done, settings)
+    rate = settings.learning_rate * learning_rate_factor(
+        settings.schedule, progress=progress, losses=done.losses, patience=settings.patience
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    if isinstance(objective, FollowsEpochs):
+        objective.begin_epoch(done.epoch, progress=progress)
+    return rate
+
+
+def _record(
+    done: _Progress, settings: FitSettings, train_loss: float, errors: Errors, rate: float, terms: Mapping[str, float]
+) -> EpochRecord:
+    return EpochRecord(
+        epoch=done.epoch,
+        epochs=settings.epochs,
+        train_loss=train_loss,
+        valid_loss=errors.loss,
+        energy_rmse=errors.energy_rmse,
+        forces_rmse=errors.forces_rmse,
+        learning_rate=rate,
+        seconds=done.seconds,
+        progress=min(1.0, _progress(done, settings)),
+        terms=terms,
+        stress_rmse=errors.stress_rmse,
     )
 
 

@@ -20,9 +20,10 @@ from torch import Tensor
 from ase_uq.potentials import FeaturePotential
 from ase_uq.training.batches import Batches
 from ase_uq.training.constants import refit_constants
-from ase_uq.training.fit import FitSettings, validate
-from ase_uq.training.losses import SquaredErrors, Weights
+from ase_uq.training.fit import validate
+from ase_uq.training.losses import SquaredErrors
 from ase_uq.training.rows import Part, Rows, last_layer_rows
+from ase_uq.training.settings import FitSettings, Weights
 
 # Of the diagonal of the normal equations.
 RIDGES = (1e1, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
