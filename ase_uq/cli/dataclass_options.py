@@ -84,15 +84,8 @@ class Chosen:
                 values[own.name] = value
             elif own is not None and own.known.shell_default is not ...:
                 values[own.name] = own.known.shell_default
-        with self.shell_names():
+        with shell_names(self):
             return self.classes[chosen](**{**usual, **values})
-
-    @contextmanager
-    def shell_names(self) -> Iterator[None]:
-        """Let messages about fields name the options of the shell."""
-        names = {each.name: each.flag for fields in self.flags.values() for each in fields}
-        with renamed({f"`{name}`": f"`--{_dashed(flag)}`" for name, flag in names.items()}):
-            yield
 
     def _parameter(self, flag: str, fields: list[_Field]) -> Parameter:
         kind: Any = next(part for part in parts_of(fields[0].kind) if part is not None)
@@ -144,14 +137,15 @@ def taking(*groups: Chosen, after: str) -> Callable[[Callable[..., None]], Calla
 
 
 @contextmanager
-def renamed(names: Mapping[str, str]) -> Iterator[None]:
-    """Replace words in the messages about mistakes: a user of the shell knows its options by other names."""
+def shell_names(*groups: Chosen, **further: str) -> Iterator[None]:
+    """Let messages about mistakes name the options of the shell: those of fields, and `further`, argument to option."""
+    names = {each.name: flag for group in groups for flag, fields in group.flags.items() for each in fields}
     try:
         yield
     except InputError as e:
         message = str(e)
-        for name, other in names.items():
-            message = message.replace(name, other)
+        for name, flag in {**names, **further}.items():
+            message = message.replace(f"`{name}`", f"`--{_dashed(flag)}`")
         raise InputError(message) from e
 
 

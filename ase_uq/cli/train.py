@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ase_uq.cli.dataclass_options import Chosen, renamed, taking
+from ase_uq.cli.dataclass_options import Chosen, shell_names, taking
 from ase_uq.cli.options import DEVICE, ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, STRESS_KEY, console, print_json
 from ase_uq.errors import InputError
 from ase_uq.training.architectures import ARCHITECTURE_OPTIONS
@@ -59,7 +59,7 @@ def run(
     architecture, config = given["potential"].value, asdict(ARCHITECTURE.made(given))
     keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key, "max_force": max_force}
     train, held_out, notes = _frames(data, valid, valid_fraction, settings.seed, keys)
-    with METHOD.shell_names(), renamed({"`start`": "`--from`", "`architecture`": "`--potential`"}):
+    with shell_names(METHOD, ARCHITECTURE, SETTINGS, start="from", architecture="potential"):
         training = TrainingRun(
             train,
             held_out,
@@ -122,7 +122,10 @@ def _frames(
 def _start(path: Path) -> Any:
     from ase_uq.models.checkpoint import load
 
-    return load(path).potential
+    potential: Any = getattr(load(path), "potential", None)
+    if potential is None:
+        raise InputError(f"`--from` needs a model that is made of a potential, {path} holds none; train a new one.")
+    return potential
 
 
 def _trained(training: TrainingRun, curve: LearningCurve) -> UncertaintyModel:

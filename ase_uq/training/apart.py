@@ -6,7 +6,6 @@ import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
-from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -33,14 +32,9 @@ def train_members(
     *,
     n_members: int,
     settings: FitSettings,
-    config: dict[str, Any] | None = None,
-    start: DeepEnsemble | None = None,
     subsample: float = 1.0,
     jobs: int = 1,
-    device: str = "cpu",
-    state_dir: Path | None = None,
-    resume: bool = False,
-    on_epoch: PartCallback | None = None,
+    **run: Any,
 ) -> DeepEnsemble:
     """Train a deep ensemble: `TrainingRun` with the method `Deep` in one call, without the model around it.
 
@@ -52,12 +46,9 @@ def train_members(
         As for `Deep`.
     settings
         How to train each member.
-    config
-        Arguments of `EquivariantPotential` other than `elements` and `seed`.
-    start
-        Ensemble to fine-tune; its architecture, shifts and scale are kept.
-    device, state_dir, resume, on_epoch
-        As for `TrainingRun`.
+    **run
+        `config`, `start`, `device`, `state_dir`, `resume`, `on_epoch`: as for `TrainingRun`. An ensemble to start from
+        keeps its architecture, shifts and scale.
 
     Raises
     ------
@@ -65,20 +56,9 @@ def train_members(
         For M < 2 or other settings out of range.
     """
     method = Deep(n_members, subsample, jobs)
-    run = TrainingRun(
-        train,
-        valid,
-        method,
-        settings,
-        config=config or {},
-        start=start,
-        device=device,
-        state_dir=state_dir,
-        resume=resume,
-        on_epoch=on_epoch,
-    )
-    ensemble = train_apart(method, run)
-    run.clear()
+    training = TrainingRun(train, valid, method, settings, **run)
+    ensemble = train_apart(method, training)
+    training.clear()
     return ensemble
 
 

@@ -67,7 +67,7 @@ class FitSettings:
     energy_weight: float = option(10.0, "Weight of the energies (per atom) in the loss.", at_least=0)
     forces_weight: float = option(1.0, "Weight of the forces in the loss.", at_least=0)
     stress_weight: float = option(1.0, "Weight of the virials (per atom) in the loss.", at_least=0)
-    seed: int = option(0, "Of weights, data order, split and sub-samples.")
+    seed: int = option(0, "Of weights, data order, split and sub-samples.", at_least=0)
 
     def __post_init__(self) -> None:
         check_options(self)

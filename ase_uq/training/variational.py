@@ -26,11 +26,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ase_uq.errors import InputError
 from ase_uq.potentials import (
@@ -51,7 +49,7 @@ from ase_uq.training.constants import centre_draws
 from ase_uq.training.last_layer import LAST_PART, without_last_steps
 from ase_uq.training.losses import Labels, Objective, Scored, SquaredErrors
 from ase_uq.training.noise import DrawsScore, fit_noise
-from ase_uq.training.run import Data, PartCallback, TrainingRun
+from ase_uq.training.run import Data, TrainingRun
 from ase_uq.training.settings import FitSettings
 from ase_uq.training.surroundings import Surroundings
 
@@ -150,15 +148,10 @@ def train_variational(
     *,
     n_members: int,
     settings: FitSettings,
-    config: dict[str, Any] | None = None,
-    start: nn.Module | None = None,
     kl_weight: float | None = None,
     noise: dict[str, Any] | None = None,
     objective: EvidenceLowerBound | None = None,
-    device: str = "cpu",
-    state_dir: Path | None = None,
-    resume: bool = False,
-    on_epoch: PartCallback | None = None,
+    **run: Any,
 ) -> VariationalEnsemble:
     """Train a variational potential and draw members of it: `TrainingRun` with the method `Blip` in one call.
 
@@ -170,19 +163,16 @@ def train_variational(
         As for `Blip`.
     settings
         How to train.
-    config
-        Arguments of `EquivariantPotential` other than `elements` and `seed`.
-    start
-        What to fine-tune; it is copied. A variational potential (of a foreign module, say) or its draws, whose noise
-        goes on from where it is, or an ensemble or any potential that `make_variational` takes, which starts with
-        hardly any noise. The first potential of a deep ensemble is taken, and gradients are clipped at 0.5 or less. A
-        small learning rate, a tenth of the usual one, keeps what was learned.
     noise
         Options of `make_variational`, where `start` does not bring its own.
     objective
         Another bound than that of squared errors, with a weight of its own instead of `kl_weight`.
-    device, state_dir, resume, on_epoch
-        As for `TrainingRun`.
+    **run
+        `config`, `start`, `device`, `state_dir`, `resume`, `on_epoch`: as for `TrainingRun`. What to fine-tune is
+        copied: a variational potential (of a foreign module, say) or its draws, whose noise goes on from where it is,
+        or an ensemble or any potential that `make_variational` takes, which starts with hardly any noise. The first
+        potential of a deep ensemble is taken, and gradients are clipped at 0.5 or less. A small learning rate, a tenth
+        of the usual one, keeps what was learned.
 
     Raises
     ------
@@ -190,20 +180,9 @@ def train_variational(
         For fewer than 2 draws or other settings out of range.
     """
     method = Blip(n_members, kl_weight)
-    run = TrainingRun(
-        train,
-        valid,
-        method,
-        settings,
-        config=config or {},
-        start=start,
-        device=device,
-        state_dir=state_dir,
-        resume=resume,
-        on_epoch=on_epoch,
-    )
-    ensemble = train_noisy(method, run, noise=noise, objective=objective)
-    run.clear()
+    training = TrainingRun(train, valid, method, settings, **run)
+    ensemble = train_noisy(method, training, noise=noise, objective=objective)
+    training.clear()
     return ensemble
 
 

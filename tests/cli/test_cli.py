@@ -336,6 +336,8 @@ MISTAKES = [
     (["train", "train.xyz", "--method", "blip", "--jobs", "1"], "`--jobs` is an option of --method deep, not of blip"),
     (["train", "train.xyz", "--kl-weight", "-1", "--method", "blip"], "`--kl-weight` must not be negative, got -1.0"),
     (["train", "train.xyz", "--channels", "0"], "`--channels` must be positive, got 0"),
+    (["train", "train.xyz", "--l-max", "0", "--hidden-l-max", "1"], "`--hidden-l-max` must be between 0 and l_max"),
+    (["train", "train.xyz", "--seed", "-1"], "`--seed` must not be negative, got -1"),
     (["train", "train.xyz", "--learning-rate", "nan"], "`--learning-rate` must be positive, got nan"),
     (["train", "train.xyz", "--from", "model.pt", "--members", "5"], "`--members` must be 4 as in the starting model"),
     (["train", "train.xyz", "--out", "nowhere/model.pt"], "does not exist"),
