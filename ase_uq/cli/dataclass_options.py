@@ -36,6 +36,10 @@ class _Field:
     def flag(self) -> str:
         return self.known.flag or self.name
 
+    @property
+    def bare(self) -> Any:
+        return next(part for part in parts_of(self.kind) if part is not None)
+
 
 class Chosen:
     """Dataclasses of which an option chooses one, such as the methods by `--method`.
@@ -48,6 +52,11 @@ class Chosen:
         Word -> dataclass; the first is the default.
     help
         Of that option.
+
+    Raises
+    ------
+    TypeError
+        If an option of two classes has another type in each.
     """
 
     def __init__(self, option: str, classes: Mapping[str, type], help: str = "") -> None:  # noqa: A002
@@ -55,7 +64,10 @@ class Chosen:
         self.flags: dict[str, list[_Field]] = {}
         for owner, each in self.classes.items():
             for found in _fields(owner, each):
-                self.flags.setdefault(found.flag, []).append(found)
+                same = self.flags.setdefault(found.flag, [])
+                if same and same[0].bare is not found.bare:
+                    raise TypeError(f"--{found.flag} must have one type, it is another in {same[0].owner} and {owner}")
+                same.append(found)
 
     def parameters(self) -> list[Parameter]:
         """Return the parameters that a command gets: the choice where there is one, and a field of each flag."""
@@ -76,7 +88,8 @@ class Chosen:
             own = next((each for each in fields if each.owner == chosen), None)
             value = _plain(given[flag])
             if own is None and value is not None:
-                owners = " or ".join(each.owner for each in fields)
+                *others, last = [each.owner for each in fields]
+                owners = f"{', '.join(others)} or {last}" if others else last
                 raise InputError(
                     f"`--{_dashed(flag)}` is an option of --{self.option} {owners}, not of {chosen}; drop it."
                 )
@@ -88,9 +101,10 @@ class Chosen:
             return self.classes[chosen](**{**usual, **values})
 
     def _parameter(self, flag: str, fields: list[_Field]) -> Parameter:
-        kind: Any = next(part for part in parts_of(fields[0].kind) if part is not None)
-        if fields[0].known.choices:
-            kind = _enum(flag, list(fields[0].known.choices))
+        kind: Any = fields[0].bare
+        choices = dict.fromkeys(word for each in fields for word in each.known.choices)
+        if choices:
+            kind = _enum(flag, list(choices))
         name = f"--{_dashed(flag)}"
         # Nothing is said by default: only then can an option of another class be told from one that was given.
         annotation: Any = Annotated[kind | None, typer.Option(name, help=self._help(fields), show_default=False)]

@@ -50,7 +50,6 @@ def run(
     **given: Any,
 ) -> None:
     """Train a model with uncertainty: frames with energies (eV) and forces (eV/Å) in, one file out."""
-    from ase_uq.models.checkpoint import save
     from ase_uq.training.learning_curve import LearningCurve
     from ase_uq.training.run import TrainingRun
 
@@ -74,8 +73,7 @@ def run(
             data=data.name,
         )
         curve = LearningCurve(out.with_name(out.name + ".curve.csv"), method.parts(), resume=resume)
-        model: Any = _trained(training, curve)
-    save(model, out)
+        model = _trained(training, curve, out)
     _tell(model, training, curve, out, notes, as_json=as_json)
 
 
@@ -128,8 +126,9 @@ def _start(path: Path) -> Any:
     return potential
 
 
-def _trained(training: TrainingRun, curve: LearningCurve) -> UncertaintyModel:
+def _trained(training: TrainingRun, curve: LearningCurve, out: Path) -> UncertaintyModel:
     from ase_uq.cli.progress import training_progress
+    from ase_uq.models.checkpoint import save
 
     n_train, n_valid = len(training.train), len(training.valid)
     plan = training.method.plan(training.device)
@@ -140,8 +139,11 @@ def _trained(training: TrainingRun, curve: LearningCurve) -> UncertaintyModel:
             curve.add(part, record)
             show(part, record)
 
+        def write(model: Any) -> None:
+            save(model, out)
+
         training.on_epoch = on_epoch
-        return training.complete()
+        return training.complete(save=write)
 
 
 def _tell(

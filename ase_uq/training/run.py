@@ -2,7 +2,7 @@
 
 It owns the frames, the settings, the architecture or the model to start from, the device, the state folder, resuming
 and the call-backs; fits the constants of the frames once; and describes the training for the model to keep. A method
-takes from it what it needs: `new_body`, `batches`, `fit` and `finish_body`.
+takes from it what it needs: `new_body`, `batches`, `fit`, `finish_body` and `state_path`.
 """
 
 from __future__ import annotations
@@ -103,9 +103,14 @@ class TrainingRun:
         self._check_architecture()
         self._check_start()
 
-    def complete(self) -> UncertaintyModel:
-        """Train, remove the state folder, and return the model."""
+    def complete(self, *, save: Callable[[UncertaintyModel], None] | None = None) -> UncertaintyModel:
+        """Train, hand the model to `save`, remove the state folder, and return the model.
+
+        Should `save` fail, on a full disk, say, the states are still there, and a resumed run has little to do.
+        """
         model = self.method.train(self)
+        if save is not None:
+            save(model)
         self.clear()
         return model
 
@@ -190,7 +195,7 @@ class TrainingRun:
             objective=objective,
             on_epoch=lambda record: self.note(part, record),
             on_samples=on_samples,
-            state_path=self._state_path(name),
+            state_path=self.state_path(name),
             resume=self.resume,
         )
 
@@ -204,7 +209,11 @@ class TrainingRun:
         if self.on_epoch is not None:
             self.on_epoch(part, record)
 
-    def _state_path(self, name: str) -> Path | None:
+    def state_path(self, name: str) -> Path | None:
+        """Return where a state is kept, and see that its folder is there; `None` where none is kept.
+
+        `fit` keeps its own under the name it is given. A method that follows more keeps that beside it.
+        """
         if self.state_dir is None:
             return None
         self.state_dir.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ class Widths(Method):
             errors.extend(energy_error.tolist())
 
         run.fit(body, data, "body", on_samples=follow)
-        return OneWidth(body, self.factor * np.std(errors), run.described())
+        return OneWidth(body, self.factor * np.std(errors or [0.0, 1.0]), run.described())
 
     def warnings(self, model, run):
         return (f"the width of {len(run.train)} frames is {model.width:.1g}.",)
@@ -105,6 +105,19 @@ def test_every_run_goes_on_where_it_was_interrupted(frames, tmp_path):
     resumed = made(frames, Widths(), state_dir=tmp_path / "state", resume=True).complete()
     for a, b in zip(whole.body.state_dict().values(), resumed.body.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_model_that_cannot_be_written_is_not_lost(frames, tmp_path):
+    def full(model):
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        made(frames, Widths(), state_dir=tmp_path / "state").complete(save=full)
+    records, saved = [], []
+    resumed = made(frames, Widths(), state_dir=tmp_path / "state", resume=True, on_epoch=lambda *r: records.append(r))
+    assert resumed.complete(save=saved.append) is saved[0]
+    assert records == []
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize("name", METHODS)
