@@ -11,17 +11,7 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("mypy",),
     ("lint-imports", "--no-logo"),
-    (
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "--durations=10",
-        "--doctest-modules",
-        "--ignore=ase_uq/data",
-        "tests",
-        "ase_uq",
-    ),
+    (sys.executable, "-m", "pytest", "-q", "--durations=10"),
 )
 
 

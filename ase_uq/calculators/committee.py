@@ -99,7 +99,7 @@ class CommitteeUncertainty:
 
     @property
     def n_members(self) -> int:
-        """M."""
+        """Number of members, M."""
         return len(self.calculators)
 
     @property

@@ -119,7 +119,7 @@ class RunLog:
 
     @property
     def n_frames(self) -> int:
-        """T."""
+        """Number of frames, T."""
         return len(self.step)
 
     @property

@@ -54,11 +54,11 @@ class UnclosedFile(io.RawIOBase):
         self._head = bytes(head)
 
     def readable(self) -> bool:
-        """Return True."""
+        """Return True: the file is open for reading."""
         return True
 
     def seekable(self) -> bool:
-        """Return True."""
+        """Return True: any position can be gone to."""
         return True
 
     def tell(self) -> int:

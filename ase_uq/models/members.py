@@ -88,7 +88,7 @@ class MemberUncertainty:
 
     @property
     def n_members(self) -> int:
-        """M."""
+        """Number of members, M."""
         return self.potential.n_members
 
     @property

@@ -36,7 +36,7 @@ class Potential(Protocol):
 
     @property
     def n_members(self) -> int:
-        """M."""
+        """Number of members, M."""
         ...
 
     def energies(self, graph: Graph) -> Tensor:
@@ -68,7 +68,7 @@ class FeaturePotential(Protocol):
 
     @property
     def n_features(self) -> int:
-        """F."""
+        """Number of features of an atom, F."""
         ...
 
     def features(self, graph: Graph) -> Tensor:

@@ -28,10 +28,10 @@ import math
 from itertools import pairwise
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from ase_uq.potentials.graph import Graph
+from ase_uq.potentials.spherical import o3
 
 
 def spherical_harmonics(vectors: Tensor, l_max: int) -> Tensor:

@@ -59,7 +59,7 @@ class DeepEnsemble(nn.Module):
 
     @property
     def n_members(self) -> int:
-        """M."""
+        """Number of members, M."""
         return len(self.members)
 
     def energies(self, graph: Graph) -> Tensor:

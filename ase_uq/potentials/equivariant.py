@@ -124,7 +124,7 @@ class EquivariantPotential(nn.Module):
 
     @property
     def n_members(self) -> int:
-        """One."""
+        """Always one: this potential is a single member."""
         return 1
 
     def config(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class EquivariantPotential(nn.Module):
 
     @property
     def n_features(self) -> int:
-        """F."""
+        """Number of features of an atom, F."""
         return self.network.n_features
 
     def energies(self, graph: Graph) -> Tensor:

@@ -65,7 +65,7 @@ class Graph:
 
     @property
     def n_structures(self) -> int:
-        """S."""
+        """Number of structures, S."""
         return self.cells.shape[0]
 
     @property

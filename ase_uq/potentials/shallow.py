@@ -117,7 +117,7 @@ class ShallowEnsemble(nn.Module):
 
     @property
     def n_members(self) -> int:
-        """M."""
+        """Number of members, M, which is that of the heads."""
         return self.heads.shape[1]
 
     def deviations(self) -> Tensor:

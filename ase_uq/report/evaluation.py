@@ -69,36 +69,6 @@ def binned_errors(*, error: ArrayLike, std: ArrayLike, n_bins: int = _N_BINS) ->
     )
 
 
-def error_vs_std_figure(*, error: ArrayLike, std: ArrayLike, quantity: str, unit: str) -> Figure:
-    """Absolute error against predicted standard deviation on logarithmic axes, with binned root mean squares.
-
-    Parameters
-    ----------
-    error, std
-        Same shape, in `unit`. Points where either is zero have no logarithm; they are counted in the bins only.
-    quantity, unit
-        For the labels, such as `"energy per atom"` and `"eV"`.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.2, 3.9), layout="constrained")
-        _draw_error_vs_std(figure.add_subplot(), error=error, std=std, quantity=quantity, unit=unit)
-    return figure
-
-
-def reliability_figure(coverage: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
-    """Observed against expected coverage of central intervals, one curve a name.
-
-    Parameters
-    ----------
-    coverage
-        Name -> (expected, observed), two arrays of fractions of equal length.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.2, 3.9), layout="constrained")
-        _draw_reliability(figure.add_subplot(), coverage)
-    return figure
-
-
 def evaluation_figure(
     *,
     energy_error: ArrayLike,

@@ -138,7 +138,7 @@ class FrameSums:
 
     @property
     def n_frames(self) -> int:
-        """T."""
+        """Number of frames, T."""
         return int(self.blocks.n.sum())
 
     def columns(self, which: slice) -> FrameSums:

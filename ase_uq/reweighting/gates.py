@@ -165,11 +165,6 @@ def gates_for(numbers: Diagnostics) -> tuple[Gate, ...]:
     return (*_overlap(n), *_weights(n), *_expansion(n), *_shape(n), *_length(n), *_members(n))
 
 
-def warnings_for(numbers: Diagnostics) -> tuple[str, ...]:
-    """Sentences of the gates that failed, the most serious first."""
-    return sentences(gates_for(numbers))
-
-
 def sentences(gates: Sequence[Gate]) -> tuple[str, ...]:
     """Sentences of the gates that failed."""
     return tuple(gate.sentence for gate in gates if gate.failed)

@@ -4,7 +4,7 @@
 symbol                      variable
 ==========================  ==============================================================
 T                           `n_frames`, the number of values in the series
-C(t)                        `autocorrelation(x)[t]`, normalised to C(0) = 1
+C(t)                        the autocorrelation at lag t, normalised to C(0) = 1
 g = 1 + 2 sum_t C(t)        `Inefficiency.g`; T/g is the number of independent frames
 T/(2 tau)                   `lengths`, tau being the relaxation time of the slowest motion
 SE_k, n_k                   standard error and number of blocks after k halvings
@@ -26,7 +26,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.fft import irfft, next_fast_len, rfft
 from scipy.stats import norm, t
 
 from ase_uq.errors import InputError
@@ -137,26 +136,6 @@ class SamplingError:
         return float(t.isf(norm.sf(sigmas), max(self.resolved / np.pi, 1.0)))
 
 
-def autocorrelation(x: ArrayLike) -> Array:
-    """Autocorrelation of a series at every lag, normalised to 1 at lag 0; a constant series gives 1, 0, 0, ...
-
-    Parameters
-    ----------
-    x
-        (T,).
-
-    Returns
-    -------
-    (T,). Products are summed over the T - t pairs and divided by T, as the variance of a mean needs them.
-
-    Raises
-    ------
-    InputError
-        If `x` has fewer than 2 values or one that is not finite.
-    """
-    return _autocorrelation(as_series(x))
-
-
 def statistical_inefficiency(x: ArrayLike) -> Inefficiency:
     """Number of frames per independent frame, g = 1 + 2 sum_t C(t), from the spectrum at frequency zero.
 
@@ -189,20 +168,6 @@ def statistical_inefficiency(x: ArrayLike) -> Inefficiency:
     if values.ndim == 1:
         return Inefficiency(float(g[0]), float(lengths[0]), int(n_blocks[0]), bool(reliable[0]))
     return Inefficiency(g, lengths, n_blocks, reliable)
-
-
-def standard_error(x: ArrayLike) -> float | Array:
-    """Standard error of the mean of a correlated series, sqrt(g var / T).
-
-    Parameters
-    ----------
-    x
-        (T,), giving a float, or (T, K), giving (K,).
-    """
-    values = as_series(x, columns=True)
-    g = statistical_inefficiency(values).g
-    error = np.sqrt(g * values.var(axis=0, ddof=1) / len(values))
-    return float(error) if values.ndim == 1 else np.asarray(error)
 
 
 def blocking(x: ArrayLike) -> Blocking:
@@ -321,16 +286,6 @@ def as_series(x: ArrayLike, *, columns: bool = False) -> Array:
     if len(bad):
         raise InputError(f"`x` must be finite, got {values[bad[0]]} in frame {bad[0]}; drop that frame.")
     return values
-
-
-def _autocorrelation(x: Array) -> Array:
-    if np.ptp(x) == 0.0:
-        return np.asarray(np.eye(1, len(x))[0])
-    # Twice the length keeps the end of the series from meeting its beginning.
-    size = next_fast_len(2 * len(x), real=True)
-    spectrum = rfft(x - x.mean(), size)
-    covariance = irfft(spectrum.real**2 + spectrum.imag**2, size)[: len(x)]
-    return np.asarray(covariance / covariance[0])
 
 
 def _inefficiencies(columns: Array, relaxation_frames: float = 0.0) -> tuple[Array, Array, Integers]:

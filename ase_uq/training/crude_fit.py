@@ -144,7 +144,7 @@ class Basis:
 
 
 def size_of_basis(n_elements: int) -> int:
-    """P."""
+    """Number of parameters of the fit, P."""
     return n_elements * (n_elements + 1) // 2 * len(PAIR_DECAYS) + n_elements * len(DENSITY_DECAYS)
 
 

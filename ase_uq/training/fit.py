@@ -20,8 +20,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ase_uq.errors import InputError, RunError
 from ase_uq.files import replacing
+from ase_uq.training.balance import usual_objective
 from ase_uq.training.batches import Batch, Batches
-from ase_uq.training.losses import FollowsEpochs, Objective, SquaredErrors
+from ase_uq.training.losses import Errors, FollowsEpochs, FollowsErrors, Objective
 from ase_uq.training.schedule import learning_rate_factor
 from ase_uq.training.settings import FitSettings
 
@@ -48,16 +49,6 @@ class EpochRecord:
     stress_rmse: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Errors:
-    """A validation: loss, and RMSE of energies (eV per atom), forces (eV/Å) and stresses (eV/Å^3), if any."""
-
-    loss: float
-    energy_rmse: float
-    forces_rmse: float
-    stress_rmse: float | None
-
-
 class SampleCallback(Protocol):
     """Called with every training batch after its step: which samples, and their signed errors."""
 
@@ -72,8 +63,13 @@ class _Progress:
 
     epoch: int = 0
     seconds: float = 0.0
-    best: float = math.inf
-    losses: list[float] = field(default_factory=list)
+    best: int = -1
+    errors: list[Errors] = field(default_factory=list)
+
+    @property
+    def losses(self) -> list[float]:
+        """Validation losses."""
+        return [each.loss for each in self.errors]
 
 
 def fit(
@@ -99,7 +95,7 @@ def fit(
     settings
         How to train.
     objective
-        What is minimised, squared errors with the weights of `settings` by default.
+        What is minimised, that of `settings` by default.
     on_epoch, on_samples
         Hooks for progress and for methods that follow single samples.
     state_path
@@ -117,7 +113,7 @@ def fit(
     RunError
         If the loss stops being a number.
     """
-    objective = SquaredErrors(settings.weights) if objective is None else objective
+    objective = usual_objective(settings) if objective is None else objective
     averaged = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=False)
     optimizer = torch.optim.Adam(potential.parameters(), lr=settings.learning_rate, amsgrad=settings.amsgrad)
     best = {name: value.clone() for name, value in potential.state_dict().items()}
@@ -136,11 +132,11 @@ def fit(
         errors = validate(averaged.module, valid, objective)
         if not (math.isfinite(train_loss) and math.isfinite(errors.loss)):
             raise RunError(f"training diverged in epoch {done.epoch + 1}; lower the learning rate ({rate:.2g}).")
-        if errors.loss < done.best:
-            done.best = errors.loss
+        if _is_best(errors, done, objective, potential):
+            done.best = done.epoch
             best = {name: value.clone() for name, value in averaged.module.state_dict().items()}
         done.epoch += 1
-        done.losses.append(errors.loss)
+        done.errors.append(errors)
         done.seconds += time.monotonic() - began
         if state_path is not None:
             _save_state(state_path, parts, fixed, done, best)
@@ -152,12 +148,13 @@ def fit(
 
 def validate(potential: Any, data: Batches, objective: Objective) -> Errors:
     """Score a potential on all frames."""
-    total = energy = forces = stress = 0.0
+    total = energy = per_root = forces = stress = 0.0
     n_forces = n_stress = 0
     for batch in data.in_order():
         scored = objective(potential, batch.graph, batch.labels, training=False)
         total += scored.loss.item() * len(batch.samples)
         energy += ((scored.energy_error / batch.graph.n_atoms) ** 2).sum().item()
+        per_root += (scored.energy_error**2 / batch.graph.n_atoms).sum().item()
         forces += (scored.force_error**2).sum().item()
         n_forces += scored.force_error.numel()
         if scored.stress_error is not None:
@@ -169,6 +166,7 @@ def validate(potential: Any, data: Batches, objective: Objective) -> Errors:
         math.sqrt(energy / n),
         math.sqrt(forces / n_forces),
         math.sqrt(stress / n_stress) if n_stress else None,
+        math.sqrt(per_root / n),
     )
 
 
@@ -183,7 +181,19 @@ def _begin_epoch(
         group["lr"] = rate
     if isinstance(objective, FollowsEpochs):
         objective.begin_epoch(done.epoch, progress=progress)
+    if isinstance(objective, FollowsErrors):
+        objective.follow(done.errors, progress=progress)
     return rate
+
+
+def _is_best(errors: Errors, done: _Progress, objective: Objective, potential: Any) -> bool:
+    # Both by the weights of now: as they change, losses of other epochs say nothing.
+    if done.best < 0:
+        return True
+    if not isinstance(objective, FollowsErrors):
+        return errors.loss < done.errors[done.best].loss
+    scale = float(potential.scale)
+    return objective.loss(errors, scale=scale) < objective.loss(done.errors[done.best], scale=scale)
 
 
 def _record(
@@ -265,6 +275,8 @@ def _load_state(path: Path, parts: dict[str, Any], fixed: dict[str, Any]) -> tup
         state = torch.load(path, weights_only=True)
     except Exception as e:
         raise InputError(f"the training state `{path}` could not be read; delete it, or train without --resume.") from e
+    if "errors" not in state["done"]:
+        raise InputError(f"the training state `{path}` is of an earlier version; delete it, or train without --resume.")
     # The length of the run may change on resuming; everything else would make it another training.
     free = ("epochs", "minutes", "stop_after")
     for name, value in fixed.items():
@@ -275,4 +287,5 @@ def _load_state(path: Path, parts: dict[str, Any], fixed: dict[str, Any]) -> tup
             )
     for name, part in parts.items():
         part.load_state_dict(state[name])
-    return _Progress(**state["done"]), state["best"]
+    done = state["done"]
+    return _Progress(**{**done, "errors": [Errors(**each) for each in done["errors"]]}), state["best"]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ase_uq.potentials import FeaturePotential
+from ase_uq.training.balance import balanced, usual_objective
 from ase_uq.training.batches import Batches
 from ase_uq.training.constants import refit_constants
 from ase_uq.training.fit import validate
@@ -46,7 +47,7 @@ def without_last_steps(settings: FitSettings) -> tuple[FitSettings, float | None
 
 
 def finish_body(
-    potential: Any, train: Batches, valid: Batches, weights: Weights, *, seed: int = 0, minutes: float | None = None
+    potential: Any, train: Batches, valid: Batches, settings: FitSettings, *, minutes: float | None = None
 ) -> tuple[Rows, Rows] | None:
     """Refit the last layer and the constants of a trained potential, in place.
 
@@ -56,10 +57,9 @@ def finish_body(
         Of one member; one without a last layer to refit gets its constants alone.
     train, valid
         Labelled frames.
-    weights
-        Of the loss.
-    seed
-        Of the frames and components that are looked at.
+    settings
+        Those of the training: the weights of the loss, as they are at its end, and the seed of the frames and
+        components that are looked at.
     minutes
         About how long it may take.
 
@@ -72,6 +72,7 @@ def finish_body(
     refit_constants(potential, train)
     if not (isinstance(potential, FeaturePotential) and hasattr(potential, "move_readout")):
         return None
+    weights, seed = _last_weights(potential, valid, settings), settings.seed
     left = None if minutes is None else max(0.0, 60.0 * minutes - (time.monotonic() - began))
     shown = last_layer_rows(potential, train, seed=seed, seconds=None if left is None else _OF_TRAINING * left)
     held_out = last_layer_rows(potential, valid, seed=seed, seconds=None if left is None else _OF_VALIDATION * left)
@@ -81,6 +82,13 @@ def finish_body(
     if step is None or not _improves(potential, step, train, valid, weights):
         return shown, held_out
     return shown.moved(step), held_out.moved(step)
+
+
+def _last_weights(potential: Any, valid: Batches, settings: FitSettings) -> Weights:
+    objective = usual_objective(settings)
+    if not objective.stage:
+        return settings.weights
+    return balanced(settings.weights, validate(potential, valid, objective))
 
 
 def best_step(train: Rows, valid: Rows, weights: Weights, *, readout: Tensor) -> Tensor | None:

@@ -11,7 +11,7 @@ scale of the potential, so that the weights mean the same for every material (le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -48,6 +48,20 @@ class Scored:
     stress_error: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """A validation: loss, and RMSE of energies (eV per atom), forces (eV/Å) and stresses (eV/Å^3), if any.
+
+    `energy_rmse_per_root`, eV, is that of energies over the square root of atoms: what errors of atoms add up to.
+    """
+
+    loss: float
+    energy_rmse: float
+    forces_rmse: float
+    stress_rmse: float | None
+    energy_rmse_per_root: float = 0.0
+
+
 class Objective(Protocol):
     """What a training minimises."""
 
@@ -67,6 +81,19 @@ class FollowsEpochs(Protocol):
 
     def begin_epoch(self, epoch: int, *, progress: float) -> None:
         """Prepare for an epoch, counted from 0; `progress` is the part of the training that is done."""
+        ...
+
+
+@runtime_checkable
+class FollowsErrors(Protocol):
+    """An optional ability of objectives whose weights follow from the validations so far."""
+
+    def follow(self, past: Sequence[Errors], *, progress: float) -> None:
+        """Prepare for an epoch: errors of those before, and the part of the training that is done."""
+        ...
+
+    def loss(self, errors: Errors, *, scale: float) -> float:
+        """Return the validation loss of an epoch for the weights as they are now; `scale` is the potential's, eV/Å."""
         ...
 
 

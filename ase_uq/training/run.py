@@ -35,6 +35,7 @@ from ase_uq.uncertainty.prediction import UncertaintyModel
 PartCallback = Callable[[int, EpochRecord], None]
 Data = tuple[Batches, Batches]
 """Batches to train on, and to validate with."""
+_KEPT = ("learning_rate", "batch_size", "schedule", "energy_stage", "seed")
 
 
 @dataclass
@@ -135,7 +136,7 @@ class TrainingRun:
             "n_train": len(self.train),
             "n_valid": len(self.valid),
             **recorded(self.method),
-            **{name: getattr(self.settings, name) for name in ("learning_rate", "batch_size", "schedule", "seed")},
+            **{name: getattr(self.settings, name) for name in _KEPT},
             "parts": [_described(names[part], record) for part, record in sorted(self.last.items())],
         }
 
@@ -201,7 +202,7 @@ class TrainingRun:
 
     def finish_body(self, body: Any, data: Data, *, minutes: float | None) -> tuple[Rows, Rows] | None:
         """Refit the last layer and the constants of a trained potential, see `ase_uq.training.last_layer`."""
-        return finish_body(body, *data, self.settings.weights, seed=self.settings.seed, minutes=minutes)
+        return finish_body(body, *data, self.settings, minutes=minutes)
 
     def note(self, part: int, record: EpochRecord) -> None:
         """Take down an epoch of a part, and tell who follows."""

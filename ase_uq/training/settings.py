@@ -39,6 +39,9 @@ class FitSettings:
         Largest norm of the gradient.
     energy_weight, forces_weight, stress_weight
         Weights of the loss terms, see `ase_uq.training.losses`.
+    energy_stage
+        Part of a training with the "cosine" schedule, at its end, in which the weight of energies rises where they are
+        left behind, see `ase_uq.training.balance`; 0 for none.
     seed
         Of the data order.
     """
@@ -67,6 +70,14 @@ class FitSettings:
     energy_weight: float = option(10.0, "Weight of the energies (per atom) in the loss.", at_least=0)
     forces_weight: float = option(1.0, "Weight of the forces in the loss.", at_least=0)
     stress_weight: float = option(1.0, "Weight of the virials (per atom) in the loss.", at_least=0)
+    energy_stage: float = option(
+        0.5,
+        "Part of the training, at its end, in which the weight of the energies rises where they are left behind; 0 for "
+        "none. With --schedule cosine.",
+        at_least=0,
+        below=1,
+        cure="0 leaves the weights alone",
+    )
     seed: int = option(0, "Of weights, data order, split and sub-samples.", at_least=0)
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ from ase_uq.potentials import (
 )
 from ase_uq.potentials.graph import Graph, build_graph
 from ase_uq.structures.frames import Frame
+from ase_uq.training.balance import usual_objective
 from ase_uq.training.batches import Batches
 from ase_uq.training.blip import Blip
 from ase_uq.training.constants import centre_draws
@@ -249,7 +250,7 @@ def _by_the_bound(phases: _Phases, objective: Objective) -> None:
 def _by_the_score(phases: _Phases) -> None:
     potential, settings, minutes = phases.potential, phases.settings, phases.settings.minutes
     parts = [None if minutes is None else part * minutes for part in (MEAN_PART, LAST_PART / 2.0, NOISE_PART)]
-    phases.fit(0, "mean", replace(settings, minutes=parts[0]), SquaredErrors(settings.weights))
+    phases.fit(0, "mean", replace(settings, minutes=parts[0]), usual_objective(settings))
     phases.run.finish_body(potential.body, phases.data, minutes=parts[1])
     if potential.noise.law != "gaussian":
         return  # its rates are a choice

@@ -83,7 +83,7 @@ class Exact:
         return f"Exact(every={self.every})"
 
     def directions(self, n_members: int) -> None:  # noqa: ARG002
-        """All members."""
+        """Return `None`: the forces of every member are wanted."""
         return
 
     def variance(self, derivatives: Array) -> Array:
@@ -91,7 +91,7 @@ class Exact:
         return np.asarray(derivatives.var(axis=0, ddof=1))
 
     def learn(self, forces_members: Array) -> None:
-        """Nothing to learn."""
+        """Do nothing: there is nothing to learn from the forces of the members."""
 
 
 class Off:
@@ -103,7 +103,7 @@ class Off:
         return "Off()"
 
     def directions(self, n_members: int) -> Array:
-        """None, (0, M)."""
+        """Return an array of no combinations, (0, M)."""
         return np.zeros((0, n_members))
 
     def variance(self, derivatives: Array) -> Array:  # noqa: ARG002
@@ -111,7 +111,7 @@ class Off:
         raise InputError("`forces_var` is switched off; choose exact, low_rank or stochastic.")
 
     def learn(self, forces_members: Array) -> None:
-        """Nothing to learn."""
+        """Do nothing: there is nothing to learn from the forces of the members."""
 
 
 class Stochastic:
@@ -144,11 +144,11 @@ class Stochastic:
         return np.asarray((z - z.mean()) / np.sqrt(n_members - 1))
 
     def variance(self, derivatives: Array) -> Array:
-        """Return the square."""
+        """Return the square of the one combination, whose average over draws is the variance."""
         return np.asarray((derivatives**2).sum(axis=0))
 
     def learn(self, forces_members: Array) -> None:
-        """Nothing to learn."""
+        """Do nothing: there is nothing to learn from the forces of the members."""
 
     def state(self) -> dict[str, Any]:
         """Return the state of the generator and of the running std."""

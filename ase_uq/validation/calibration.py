@@ -31,7 +31,7 @@ Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 3 to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -116,24 +116,6 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers and strings, for JSON and for the model file."""
         return {**asdict(self), "warnings": list(self.warnings)}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Calibration:
-        """Rebuild from `to_dict`.
-
-        Raises
-        ------
-        InputError
-            If a field is missing or unknown.
-        """
-        expected = {field.name for field in fields(cls)}
-        if set(content) != expected:
-            wrong = ", ".join(sorted(expected ^ set(content)))
-            raise InputError(
-                f"`content` must hold exactly the fields of a calibration, got a difference in {wrong}; "
-                "calibrate again with this version."
-            )
-        return cls(**{**content, "warnings": tuple(content["warnings"])})
 
 
 def calibrate(

@@ -13,7 +13,7 @@ from ase_uq.calculators.calculator import UQCalculator
 from ase_uq.calculators.committee import CommitteeUncertainty
 from ase_uq.errors import InputError
 from ase_uq.reweighting import reweight
-from ase_uq.reweighting.statistics import standard_error
+from ase_uq.reweighting.statistics import sampling_error
 
 TEMPERATURE = 300.0
 KT = units.kB * TEMPERATURE
@@ -103,7 +103,7 @@ def test_sampling_error_of_a_reweighted_mean(method):
     result = feed(a, KT * h, np.zeros(4000), method=method).results()["a"]
     if method == "cea":
         influence = (a - a.mean()) * (1 - (h - h.mean(axis=0)).mean(axis=1))
-        assert result.std_sampling == pytest.approx(standard_error(influence), rel=1e-3)
+        assert result.std_sampling == pytest.approx(sampling_error(influence).std, rel=1e-3)
     else:
         assert result.std_sampling == pytest.approx(batch(a, KT * h, np.zeros(4000), method).std_sampling, rel=0.2)
         assert result.std_sampling < 0.6 * a.std() / np.sqrt(4000)

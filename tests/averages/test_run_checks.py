@@ -74,6 +74,7 @@ def log_of(tmp_path, dynamics, *, steps=1500, observables=None, constraint=None,
     return read_log(path)
 
 
+@pytest.mark.slow
 def test_a_thermostat_without_an_ensemble_is_named_and_seen_in_the_fluctuations(tmp_path):
     run = log_of(tmp_path, NVTBerendsen, temperature_K=60.0, taut=5 * units.fs)
     warnings = " ".join(warnings_of(run))
@@ -82,6 +83,7 @@ def test_a_thermostat_without_an_ensemble_is_named_and_seen_in_the_fluctuations(
     assert "kinetic energy fluctuates" in " ".join(warnings_of(unnamed))
 
 
+@pytest.mark.slow
 def test_langevin_dynamics_pass(tmp_path):
     rng = np.random.default_rng(1)
     run = log_of(tmp_path, Langevin, temperature_K=60.0, friction=0.05 / units.fs, fixcm=False, rng=rng)

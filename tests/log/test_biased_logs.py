@@ -75,6 +75,7 @@ def without(stiffness):
     return 3 * KT / stiffness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [-2.0, 3.0])
 def test_averages_of_log_stream_report_and_arrays_leave_the_bias_out(tmp_path, extra):
     online = {"observables": {"x2": square}, "method": "direct"}
@@ -97,6 +98,7 @@ def test_averages_of_log_stream_report_and_arrays_leave_the_bias_out(tmp_path, e
     assert biased.mean == pytest.approx(without(5.0 + extra), rel=0.05)
 
 
+@pytest.mark.slow
 def test_two_biases_count_together_and_keep_the_stress_apart(tmp_path):
     nested = BiasedCalculator(BiasedCalculator(committee(), Well(-1.0)), Well(-1.5, constant=2.0))
     sample(tmp_path / "run.h5", nested, stiffness=2.5)
@@ -145,6 +147,7 @@ def test_a_switch_under_a_bias_keeps_its_name_and_its_bias(tmp_path):
             reweight_log(tmp_path / "run.h5", ["x2"], target="model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_calculator", [False, True])
 def test_constraints_with_an_energy_are_biases(tmp_path, of_calculator):
     spring = Hookean(0, (0.0, 0.0, 0.0), 3.0, rt=0.0)

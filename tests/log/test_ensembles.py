@@ -203,6 +203,7 @@ class Barostat:
 NPTBarostat = type("NPTBerendsen", (Barostat,), {})
 
 
+@pytest.mark.slow
 def test_heat_capacity_at_constant_volume_and_pressure_in_closed_form(tmp_path):
     """Every quadratic term gives kB/2: six coordinates, and with a barostat the volume."""
     sampled(tmp_path / "nvt.h5", moves=False)

@@ -20,9 +20,11 @@ from tests.made.logged_runs import SERIES, UNITS, assert_same, distance, fresh, 
 
 
 def run_script(script, *arguments):
+    # The environment of the parent and no other: its variables choose the code paths of BLAS and torch.
+    here = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": here.rstrip(os.pathsep)},
         stderr=subprocess.DEVNULL,
     )
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from ase_uq.errors import InputError
-from ase_uq.report.evaluation import binned_errors, error_vs_std_figure, evaluation_figure, reliability_figure
+from ase_uq.report.evaluation import binned_errors, evaluation_figure
 from ase_uq.report.style import write_png
 
 LEVELS = np.linspace(0.05, 0.95, 19)
@@ -80,20 +80,20 @@ def test_a_quantity_without_uncertainty_has_no_panel():
 
 
 def test_the_reliability_curve_is_what_was_given():
-    figure = reliability_figure({"energy": (LEVELS, LEVELS**2)})
-    curve = next(line for line in figure.axes[0].lines if line.get_label() == "energy")
+    figure = evaluation(coverage={"energy": (LEVELS, LEVELS**2)})
+    curve = next(line for line in figure.axes[-1].lines if line.get_label() == "energy")
     np.testing.assert_array_equal(curve.get_xydata(), np.column_stack([LEVELS, LEVELS**2]))
 
 
 def test_points_without_a_logarithm_do_not_break_the_figure(tmp_path):
-    figure = error_vs_std_figure(error=[0.0, 0.0], std=[0.0, 1.0], quantity="energy per atom", unit="eV")
+    figure = evaluation(energy_error=[0.0, 0.0], energy_std=[0.0, 1.0])
     write_png(figure, tmp_path / "zero.png")
     assert "no error and spread above zero" in [t.get_text() for t in figure.axes[0].texts]
 
 
 def test_arrays_of_different_length_are_refused():
     with pytest.raises(InputError, match="same length"):
-        error_vs_std_figure(error=[1.0, 2.0], std=[1.0], quantity="energy", unit="eV")
+        evaluation(energy_error=[1.0, 2.0], energy_std=[1.0])
 
 
 def test_a_png_appears_whole_or_not_at_all(tmp_path):

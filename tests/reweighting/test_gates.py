@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from ase_uq.reweighting.gates import Diagnostics, Discrepancy, warnings_for
+from ase_uq.reweighting.gates import Diagnostics, Discrepancy, gates_for, sentences
 
 healthy = Diagnostics(
     method="cea",
@@ -20,6 +20,10 @@ healthy = Diagnostics(
     disagreement=Discrepancy(size=0.01, significance=10.0),
     energy_step=1e-9,
 )
+
+
+def warnings_for(numbers):
+    return sentences(gates_for(numbers))
 
 
 @pytest.mark.parametrize("method", ["cea", "direct"])

@@ -170,6 +170,7 @@ def test_the_stress_of_another_calculation_is_left_out(tmp_path):
         assert frames_of(tmp_path, mixed)[0].stress == pytest.approx(STRESS)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_clean_files_say_nothing(reference_data):
     for name in ("3bpa/train_300K", "ta/train", "carbon/train", "lial/train"):

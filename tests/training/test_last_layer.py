@@ -21,6 +21,7 @@ from tests.made.potentials import potential
 from tests.made.training import train_shallow
 
 WEIGHTS = Weights(10.0, 1.0, 1.0)
+SETTINGS = FitSettings(energy_weight=10.0, forces_weight=1.0, stress_weight=1.0)
 ELEMENTS = ("Au", "Cu")
 SMALL = {"cutoff": 3.5, "channels": 8, "radial_width": 16, "n_layers": 1, "l_max": 1}
 
@@ -65,7 +66,7 @@ def test_the_last_layer_that_made_the_labels_is_found():
     frames = labelled_by(truth, labelled(16, 0))
     train, valid = batches(frames[:10]), batches(frames[10:])
     before = validate(body, valid, SquaredErrors(WEIGHTS)).loss
-    assert finish_body(body, train, valid, WEIGHTS) is not None
+    assert finish_body(body, train, valid, SETTINGS) is not None
     assert validate(body, valid, SquaredErrors(WEIGHTS)).loss < 1e-4 * before
 
 
@@ -75,7 +76,7 @@ def test_a_step_that_helps_training_alone_is_not_taken():
     exact = labelled_by(body, frames)
     wrong = [replace(f, forces=f.forces + rng.normal(size=f.forces.shape)) for f in exact[:6]]
     before = body.readout().clone()
-    finish_body(body, batches(wrong), batches(exact[6:]), WEIGHTS)
+    finish_body(body, batches(wrong), batches(exact[6:]), SETTINGS)
     torch.testing.assert_close(body.readout(), before)
 
 

@@ -65,7 +65,7 @@ class VariationalEnsemble(nn.Module):
 
     @property
     def n_members(self) -> int:
-        """S."""
+        """Number of members that were drawn, M."""
         return self._n_members
 
     @property

@@ -19,12 +19,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from e3nn import o3
-from e3nn.nn import FullyConnectedNet
 from torch import Tensor, nn
 
 from ase_uq.errors import InputError
 from ase_uq.potentials.blocks import MLP
+from ase_uq.potentials.spherical import FullyConnectedNet, o3
 from ase_uq.potentials.variational.layers import Noise, NoisyMap, VariationalMLP
 
 DOMAINS = ("node", "edge")

@@ -107,7 +107,7 @@ class VariationalPotential(nn.Module):
 
     @property
     def n_members(self) -> int:
-        """One."""
+        """Always one: the mean weights are a single potential until members are drawn."""
         return 1
 
     @property
