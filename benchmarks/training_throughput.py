@@ -30,8 +30,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ase_uq.potentials import EquivariantPotential
 from ase_uq.structures.frames import Frame, read_frames
 from ase_uq.training.batches import Batches
-from ase_uq.training.losses import Objective, SquaredErrors, Weights
+from ase_uq.training.losses import Objective, SquaredErrors
 from ase_uq.training.reference import fit_reference
+from ase_uq.training.settings import Weights
 
 BATCH_SIZE = 5
 PEER_MINUTES = 0.5

@@ -62,15 +62,12 @@ LONG_FILES = {"log/logger.py"}
 LONG_FUNCTIONS = {
     "cli/md.py:run",
     "cli/reweight.py:run",
-    "cli/train.py:run",
     "reweighting/error_bars.py:average",
     "reweighting/trajectory.py:reweight",
-    "training/fit.py:fit",
     "validation/calibration.py:calibrate",
 }
 MANY_ARGUMENTS = {
     "reweighting/trajectory.py:reweight",
-    "training/variational.py:train_variational",
     "validation/calibration.py:calibrate",
 }
 

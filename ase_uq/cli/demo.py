@@ -64,35 +64,26 @@ def run(
 
 
 def _train(data: Path, path: Path, *, members: int, epochs: int, seed: int) -> MemberUncertainty:
-    import torch
-
     from ase_uq.cli.progress import training_progress
     from ase_uq.models.checkpoint import save
-    from ase_uq.models.members import MemberUncertainty
-    from ase_uq.training import FitSettings, read_frames, train_members
+    from ase_uq.training import Deep, FitSettings, TrainingRun, read_frames
     from ase_uq.validation.residuals import residuals, with_factors
 
     train, valid = read_frames(data / "train.xyz"), read_frames(data / "valid.xyz")
     # Half of the held-out frames choose the best weights; the other half stays new to every member and calibrates.
     stopping, calibrating = valid[::2], valid[1::2]
+    method = Deep(n_members=members, subsample=0.8, jobs=None)
     settings = FitSettings(epochs=epochs, batch_size=10, learning_rate=0.02, seed=seed)
     console.print(f"[bold]1 train[/bold]  {members} members on {len(train)} DFT frames of ammonia")
-    with training_progress([f"member {m}" for m in range(members)]) as (on_epoch, _):
-        ensemble = train_members(
-            train,
-            stopping,
-            n_members=members,
-            settings=settings,
-            config=ARCHITECTURE,
-            subsample=0.8,
-            jobs=min(members, torch.get_num_threads()),
-            on_epoch=on_epoch,
-        )
-    raw = MemberUncertainty(ensemble, training={"method": "deep", "data": "ammonia (bundled)", "epochs": epochs})
+    training = TrainingRun(train, stopping, method, settings, config=ARCHITECTURE, data="ammonia (bundled)")
+    with training_progress(method.parts()) as training.on_epoch:
+        raw: Any = training.complete()
+    for warning in training.warnings(raw):
+        console.print(f"warning: {warning}", soft_wrap=True)
     fitted = residuals(raw, calibrating).factors()
     factors = f"alpha = {fitted['energy'].alpha:.2f}, of forces {fitted['forces'].alpha:.2f}"
     console.print(f"[bold]2 calibrate[/bold]  {factors}, from {len(calibrating)} frames")
-    model = with_factors(raw, fitted, data="ammonia/valid.xyz (bundled)")
+    model: MemberUncertainty = with_factors(raw, fitted, data="ammonia/valid.xyz (bundled)")
     save(model, path)
     return model
 

@@ -20,24 +20,20 @@ LINES = 5
 
 
 @contextmanager
-def training_progress(
-    parts: Sequence[str],
-) -> Iterator[tuple[Callable[[int, EpochRecord], None], dict[int, EpochRecord]]]:
-    """Yield a callback for a training of several parts, and the last record of every part."""
-    last: dict[int, EpochRecord] = {}
+def training_progress(parts: Sequence[str]) -> Iterator[Callable[[int, EpochRecord], None]]:
+    """Yield a callback for a training of several parts."""
     with bar() as progress:
         tasks = [progress.add_task(part, total=1.0, note="") for part in parts]
         printed = [0] * len(parts)
 
         def on_epoch(part: int, record: EpochRecord) -> None:
-            last[part] = record
             note = epoch_note(record)
             progress.update(tasks[part], completed=record.progress, note=note)
             if not console.is_terminal and int(record.progress * LINES) > printed[part]:
                 printed[part] = int(record.progress * LINES)
                 console.print(f"{parts[part]}: {note}", soft_wrap=True)
 
-        yield on_epoch, last
+        yield on_epoch
         for task in tasks:
             progress.update(task, completed=1.0)
 

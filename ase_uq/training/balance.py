@@ -36,7 +36,8 @@ from typing import Any
 import torch
 
 from ase_uq.potentials.graph import Graph
-from ase_uq.training.losses import Errors, Labels, Scored, SquaredErrors, Weights
+from ase_uq.training.losses import Errors, Labels, Scored, SquaredErrors
+from ase_uq.training.settings import FitSettings, Weights
 
 # Epochs that are averaged.
 _LAST = 3
@@ -114,3 +115,8 @@ class BalancedErrors(SquaredErrors):
     def loss(self, errors: Errors, *, scale: float) -> float:
         """Return the validation loss of an epoch for the weights as they are now."""
         return errors.loss + (self.factor - 1.0) * self.first.energy * (errors.energy_rmse / scale) ** 2
+
+
+def usual_objective(settings: FitSettings) -> BalancedErrors:
+    """Return what a training minimises by default: squared errors, with the last stage where there is one."""
+    return BalancedErrors(settings.weights, stage=settings.energy_stage if settings.schedule == "cosine" else 0.0)

@@ -20,79 +20,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ase_uq.errors import InputError, RunError
 from ase_uq.files import replacing
-from ase_uq.training.balance import BalancedErrors
+from ase_uq.training.balance import usual_objective
 from ase_uq.training.batches import Batch, Batches
-from ase_uq.training.losses import Errors, FollowsEpochs, FollowsErrors, Objective, Weights
+from ase_uq.training.losses import Errors, FollowsEpochs, FollowsErrors, Objective
 from ase_uq.training.schedule import learning_rate_factor
-
-SCHEDULES = ("cosine", "plateau", "constant")
-
-
-@dataclass(frozen=True, slots=True)
-class FitSettings:
-    """How to train.
-
-    Attributes
-    ----------
-    epochs, minutes
-        Whichever ends first; `minutes` is a time budget for each member.
-    batch_size
-        Structures a step.
-    learning_rate, amsgrad, schedule
-        Of Adam; the schedule is "cosine", "plateau" or "constant".
-    patience, stop_after
-        Epochs without a better validation loss before "plateau" halves the rate, and before training stops early. Under
-        "cosine" it never does: while the rate is high, a stall says nothing.
-    ema
-        Decay of the moving average of the weights, per step.
-    clip
-        Largest norm of the gradient.
-    energy_weight, forces_weight, stress_weight
-        Weights of the loss terms, see `ase_uq.training.losses`.
-    energy_stage
-        Part of a training with the "cosine" schedule, at its end, in which the weight of energies rises where they are
-        left behind, see `ase_uq.training.balance`; 0 for none.
-    seed
-        Of the data order.
-    """
-
-    epochs: int = 200
-    minutes: float | None = None
-    batch_size: int = 5
-    learning_rate: float = 0.01
-    amsgrad: bool = True
-    schedule: str = "cosine"
-    patience: int = 25
-    stop_after: int = 100
-    ema: float = 0.99
-    clip: float = 10.0
-    energy_weight: float = 10.0
-    forces_weight: float = 1.0
-    stress_weight: float = 1.0
-    energy_stage: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "patience", "stop_after", "clip", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InputError(f"`{name}` must be positive, got {value}; change it.")
-        if self.schedule not in SCHEDULES:
-            raise InputError(f"`schedule` must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}; choose one.")
-        if not 0.0 <= self.ema < 1.0:
-            raise InputError(f"`ema` must lie in [0, 1), got {self.ema}; 0.99 is usual.")
-        if not 0.0 <= self.energy_stage < 1.0:
-            raise InputError(f"`energy_stage` must lie in [0, 1), got {self.energy_stage}; 0 leaves the weights alone.")
-
-    @property
-    def weights(self) -> Weights:
-        """The weights of the loss."""
-        return Weights(self.energy_weight, self.forces_weight, self.stress_weight)
-
-    @property
-    def objective(self) -> BalancedErrors:
-        """What is minimised by default: squared errors, with the last stage where there is one."""
-        return BalancedErrors(self.weights, stage=self.energy_stage if self.schedule == "cosine" else 0.0)
+from ase_uq.training.settings import FitSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +113,7 @@ def fit(
     RunError
         If the loss stops being a number.
     """
-    objective = settings.objective if objective is None else objective
+    objective = usual_objective(settings) if objective is None else objective
     averaged = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=False)
     optimizer = torch.optim.Adam(potential.parameters(), lr=settings.learning_rate, amsgrad=settings.amsgrad)
     best = {name: value.clone() for name, value in potential.state_dict().items()}
@@ -209,21 +141,7 @@ def fit(
         if state_path is not None:
             _save_state(state_path, parts, fixed, done, best)
         if on_epoch is not None:
-            on_epoch(
-                EpochRecord(
-                    done.epoch,
-                    settings.epochs,
-                    train_loss,
-                    errors.loss,
-                    errors.energy_rmse,
-                    errors.forces_rmse,
-                    rate,
-                    done.seconds,
-                    min(1.0, _progress(done, settings)),
-                    terms,
-                    errors.stress_rmse,
-                )
-            )
+            on_epoch(_record(done, settings, train_loss, errors, rate, terms))
     potential.load_state_dict(best)
     return done.losses
 
@@ -276,6 +194,24 @@ def _is_best(errors: Errors, done: _Progress, objective: Objective, potential: A
         return errors.loss < done.errors[done.best].loss
     scale = float(potential.scale)
     return objective.loss(errors, scale=scale) < objective.loss(done.errors[done.best], scale=scale)
+
+
+def _record(
+    done: _Progress, settings: FitSettings, train_loss: float, errors: Errors, rate: float, terms: Mapping[str, float]
+) -> EpochRecord:
+    return EpochRecord(
+        epoch=done.epoch,
+        epochs=settings.epochs,
+        train_loss=train_loss,
+        valid_loss=errors.loss,
+        energy_rmse=errors.energy_rmse,
+        forces_rmse=errors.forces_rmse,
+        learning_rate=rate,
+        seconds=done.seconds,
+        progress=min(1.0, _progress(done, settings)),
+        terms=terms,
+        stress_rmse=errors.stress_rmse,
+    )
 
 
 def _train_epoch(

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from ase_uq.potentials.abilities import RefitsReadout
-from ase_uq.training.balance import balanced
+from ase_uq.training.balance import balanced, usual_objective
 from ase_uq.training.batches import Batches
 from ase_uq.training.constants import refit_constants
-from ase_uq.training.fit import FitSettings, validate
-from ase_uq.training.losses import SquaredErrors, Weights
+from ase_uq.training.fit import validate
+from ase_uq.training.losses import SquaredErrors
 from ase_uq.training.rows import Part, Rows, last_layer_rows
+from ase_uq.training.settings import FitSettings, Weights
 
 # Of the diagonal of the normal equations.
 RIDGES = (1e1, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
@@ -84,7 +85,7 @@ def finish_body(
 
 
 def _last_weights(potential: Any, valid: Batches, settings: FitSettings) -> Weights:
-    objective = settings.objective
+    objective = usual_objective(settings)
     if not objective.stage:
         return settings.weights
     return balanced(settings.weights, validate(potential, valid, objective))

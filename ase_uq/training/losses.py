@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ase_uq.potentials.base import Evaluation, evaluate
 from ase_uq.potentials.graph import Graph
+from ase_uq.training.settings import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,6 @@ class Labels:
     forces: Tensor
     stresses: Tensor
     has_stress: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Weights of the three terms."""
-
-    energy: float
-    forces: float
-    stress: float
 
 
 @dataclass(frozen=True, slots=True)

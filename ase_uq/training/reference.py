@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ase_uq.errors import InputError
-from ase_uq.potentials import ARCHITECTURES, TrainablePotential
 from ase_uq.potentials.graph import build_graph
 from ase_uq.structures.frames import Frame
 from ase_uq.structures.offsets import fit_offsets, offset_energy
@@ -61,40 +59,3 @@ def fit_reference(frames: Sequence[Frame], *, cutoff: float) -> Reference:
     neighbours = sum(len(graph.senders) for graph in graphs) / sum(len(graph.positions) for graph in graphs)
     elements = tuple(sorted(shifts))
     return Reference(elements, tuple(shifts[e] for e in elements), scale, max(neighbours, 1.0))
-
-
-def new_potential(
-    frames: Sequence[Frame],
-    *,
-    seed: int,
-    config: Mapping[str, Any] | None = None,
-    architecture: type[TrainablePotential] = ARCHITECTURES["equivariant"],
-) -> Any:
-    """Return an untrained potential of the elements of the frames, with their constants.
-
-    Parameters
-    ----------
-    frames
-        Training frames.
-    seed
-        Of the weights.
-    config
-        Arguments of the architecture other than `elements` and `seed`.
-    architecture
-        What is built, see `ase_uq.potentials.architectures`.
-    """
-    elements = sorted({symbol for frame in frames for symbol in frame.atoms.symbols})
-    potential = architecture.from_config({**(config or {}), "elements": elements, "seed": seed})
-    give_reference(potential, frames)
-    return potential
-
-
-def give_reference(potential: TrainablePotential, frames: Sequence[Frame]) -> None:
-    """Set the constants of a potential, which may know elements that the frames do not have."""
-    reference = fit_reference(frames, cutoff=potential.cutoff)
-    shifts = dict(zip(reference.elements, reference.shifts, strict=True))
-    potential.set_reference(
-        shifts=[shifts.get(symbol, 0.0) for symbol in potential.elements],
-        scale=reference.scale,
-        mean_neighbours=reference.mean_neighbours,
-    )

@@ -1,4 +1,4 @@
-"""`train_shallow`: one body and M heads, one after the other.
+"""`Shallow`: one body and M heads, one after the other.
 
 1. The body by squared errors, as one potential, and at the end its last layer and its constants by least squares.
 2. The heads by the CRPS of forces and energies, with the body as it is: see `heads`.
@@ -10,91 +10,76 @@ Kellner & Ceriotti, arXiv:2402.16621; Schaefer et al., arXiv:2602.15747.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ase_uq.errors import InputError
-from ase_uq.potentials import ShallowEnsemble
-from ase_uq.potentials.device import checked_device
-from ase_uq.structures.frames import Frame
-from ase_uq.training.batches import Batches
-from ase_uq.training.constants import centre_heads
-from ase_uq.training.fit import EpochRecord, FitSettings, fit
-from ase_uq.training.heads import fit_heads
-from ase_uq.training.last_layer import finish_body, without_last_steps
-from ase_uq.training.reference import new_potential
+from ase_uq.training.method import Method
+from ase_uq.training.options import option
+
+if TYPE_CHECKING:
+    from ase_uq.training.run import TrainingRun
+    from ase_uq.uncertainty.prediction import UncertaintyModel
 
 
-def train_shallow(
-    train: Sequence[Frame],
-    valid: Sequence[Frame],
-    *,
-    n_members: int,
-    settings: FitSettings,
-    config: dict[str, Any] | None = None,
-    start: ShallowEnsemble | None = None,
-    device: str = "cpu",
-    state_dir: Path | None = None,
-    resume: bool = False,
-    on_epoch: Callable[[int, EpochRecord], None] | None = None,
-) -> ShallowEnsemble:
-    """Train a shallow ensemble.
+@dataclass(frozen=True)
+class Shallow(Method):
+    """A shallow ensemble; `minutes` of the settings are those of body and heads together.
 
-    Parameters
+    An ensemble to fine-tune is changed: its body goes on, and gets new heads.
+
+    Attributes
     ----------
-    train, valid
-        Labelled frames.
     n_members
-        M, at least 2.
-    settings
-        How to train; `minutes` are those of body and heads together.
-    config
-        Arguments of `EquivariantPotential` other than `elements` and `seed`.
-    start
-        Ensemble to fine-tune: its body goes on, and gets new heads. It is changed.
-    state_dir
-        Folder for the states of an interrupted training; removed at the end.
-    resume
-        Go on from `state_dir`.
-    on_epoch
-        Called with (0, record) after every epoch of the body.
-
-    Raises
-    ------
-    InputError
-        For M < 2 or other settings out of range.
+        M.
     """
-    checked_device(device)
-    if start is not None and start.n_members != n_members:
-        raise InputError(f"`n_members` must be {start.n_members} as in the starting model, got {n_members}.")
-    if n_members < 2:
-        raise InputError(f"`n_members` must be at least 2 to have a variance, got {n_members}; 8 or more is usual.")
-    if start is None:
-        body: Any = new_potential(train, seed=settings.seed, config=config)
-    else:
-        body = start.potential
-    body.requires_grad_(True).to(device)
-    first, last = without_last_steps(settings)
-    if state_dir is not None:
-        state_dir.mkdir(parents=True, exist_ok=True)
-    shown, held_out = (
-        Batches(frames, cutoff=body.cutoff, batch_size=settings.batch_size, device=device) for frames in (train, valid)
+
+    name = "shallow"
+    says = "one body, M last layers"
+    starts = ("ShallowEnsemble",)
+
+    n_members: int = option(
+        8,
+        "M, at least 2; 4 or more to calibrate.",
+        flag="members",
+        at_least=2,
+        cure="a variance takes two, and 8 or more is usual",
     )
-    fit(
-        body,
-        shown,
-        held_out,
-        first,
-        on_epoch=None if on_epoch is None else lambda record: on_epoch(0, record),
-        state_path=None if state_dir is None else state_dir / "body.pt",
-        resume=resume,
-    )
-    rows = finish_body(body, shown, held_out, settings, minutes=last)
-    deviations = None if rows is None else fit_heads(*rows, n_members, seed=settings.seed)
-    ensemble = ShallowEnsemble(body.cpu(), n_members, seed=settings.seed, deviations=deviations)
-    centre_heads(ensemble, shown)
-    if state_dir is not None:
-        shutil.rmtree(state_dir)
-    return ensemble
+
+    def train(self, run: TrainingRun) -> UncertaintyModel:
+        """Train the body, then its heads."""
+        from ase_uq.models.members import MemberUncertainty
+        from ase_uq.potentials import FeaturePotential, ShallowEnsemble
+        from ase_uq.training.constants import centre_heads
+        from ase_uq.training.heads import fit_heads
+        from ase_uq.training.last_layer import without_last_steps
+
+        if run.start is not None and run.start.n_members != self.n_members:
+            raise InputError(
+                f"`n_members` must be {run.start.n_members} as in the starting model, got {self.n_members}; set it so."
+            )
+        body: Any = run.new_body() if run.start is None else run.start.potential
+        has_features: bool = isinstance(body, FeaturePotential)
+        if not has_features:
+            raise InputError(
+                f"`architecture` must have last-layer features for the method shallow, {run.architecture} has none; "
+                "choose another one, or the method deep."
+            )
+        body.requires_grad_(True).to(run.device)
+        data = run.batches(body.cutoff)
+        settings, last = without_last_steps(run.settings)
+        run.fit(body, data, "body", settings=settings)
+        rows = run.finish_body(body, data, minutes=last)
+        seed = run.settings.seed
+        deviations = None if rows is None else fit_heads(*rows, self.n_members, seed=seed)
+        ensemble = ShallowEnsemble(body.cpu(), self.n_members, seed=seed, deviations=deviations)
+        centre_heads(ensemble, data[0])
+        return MemberUncertainty(ensemble, training=run.described())
+
+    def parts(self) -> list[str]:
+        """Return the one phase with epochs, that of the body."""
+        return ["mean"]
+
+    def plan(self, device: str) -> str:  # noqa: ARG002
+        """Return the number of members."""
+        return f"{self.n_members} members"

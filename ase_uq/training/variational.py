@@ -22,16 +22,13 @@ arXiv:2605.19939 (the score).
 from __future__ import annotations
 
 import copy
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ase_uq.errors import InputError
 from ase_uq.potentials import (
@@ -43,16 +40,17 @@ from ase_uq.potentials import (
     sample_members,
 )
 from ase_uq.potentials.abilities import representative
-from ase_uq.potentials.device import checked_device
 from ase_uq.potentials.graph import Graph, build_graph
 from ase_uq.structures.frames import Frame
+from ase_uq.training.balance import usual_objective
 from ase_uq.training.batches import Batches
+from ase_uq.training.blip import Blip
 from ase_uq.training.constants import centre_draws
-from ase_uq.training.fit import EpochRecord, FitSettings, fit
-from ase_uq.training.last_layer import LAST_PART, finish_body, without_last_steps
+from ase_uq.training.last_layer import LAST_PART, without_last_steps
 from ase_uq.training.losses import Labels, Objective, Scored, SquaredErrors
 from ase_uq.training.noise import DrawsScore, fit_noise
-from ase_uq.training.reference import give_reference, new_potential
+from ase_uq.training.run import Data, TrainingRun
+from ase_uq.training.settings import FitSettings
 from ase_uq.training.surroundings import Surroundings
 
 KL_WEIGHT = 1e-4
@@ -150,130 +148,114 @@ def train_variational(
     *,
     n_members: int,
     settings: FitSettings,
-    config: dict[str, Any] | None = None,
-    start: nn.Module | None = None,
     kl_weight: float | None = None,
     noise: dict[str, Any] | None = None,
     objective: EvidenceLowerBound | None = None,
-    device: str = "cpu",
-    state_dir: Path | None = None,
-    resume: bool = False,
-    on_epoch: Callable[[int, EpochRecord], None] | None = None,
+    **run: Any,
 ) -> VariationalEnsemble:
-    """Train a variational potential and draw members of it.
+    """Train a variational potential and draw members of it: `TrainingRun` with the method `Blip` in one call.
 
     Parameters
     ----------
     train, valid
         Labelled frames; the best weights are those whose mean potential has the smallest squared errors on `valid`.
-    n_members
-        Draws, at least 2; they cost no training.
+    n_members, kl_weight
+        As for `Blip`.
     settings
         How to train.
-    config
-        Arguments of `EquivariantPotential` other than `elements` and `seed`.
-    start
-        What to fine-tune; it is copied. A variational potential (of a foreign module, say) or its draws, whose noise
-        goes on from where it is, or an ensemble or any potential that `make_variational` takes, which starts with
-        hardly any noise. The first potential of a deep ensemble is taken, and gradients are clipped at 0.5 or less. A
-        small learning rate, a tenth of the usual one, keeps what was learned.
-    kl_weight
-        Weight of the divergence from the prior, for a training by the evidence lower bound; by the score of draws where
-        it is not given.
     noise
         Options of `make_variational`, where `start` does not bring its own.
     objective
         Another bound than that of squared errors, with a weight of its own instead of `kl_weight`.
-    device, state_dir, resume, on_epoch
-        As for the other methods.
+    **run
+        `config`, `start`, `device`, `state_dir`, `resume`, `on_epoch`: as for `TrainingRun`. What to fine-tune is
+        copied: a variational potential (of a foreign module, say) or its draws, whose noise goes on from where it is,
+        or an ensemble or any potential that `make_variational` takes, which starts with hardly any noise. The first
+        potential of a deep ensemble is taken, and gradients are clipped at 0.5 or less. A small learning rate, a tenth
+        of the usual one, keeps what was learned.
 
     Raises
     ------
     InputError
         For fewer than 2 draws or other settings out of range.
     """
-    checked_device(device)
-    if kl_weight is not None and not kl_weight >= 0.0:
-        raise InputError(f"`kl_weight` must not be negative, got {kl_weight}; {KL_WEIGHT:g} is usual.")
-    noise = dict(noise or {})
-    if start is None:
-        body = new_potential(train, seed=settings.seed, config=config)
-        potential = make_variational(body, **{"seed": settings.seed, **noise})
+    method = Blip(n_members, kl_weight)
+    training = TrainingRun(train, valid, method, settings, **run)
+    ensemble = train_noisy(method, training, noise=noise, objective=objective)
+    training.clear()
+    return ensemble
+
+
+def train_noisy(
+    method: Blip,
+    run: TrainingRun,
+    *,
+    noise: dict[str, Any] | None = None,
+    objective: EvidenceLowerBound | None = None,
+) -> VariationalEnsemble:
+    """Train the mean and the noise of a variational potential, see `train_variational`, and draw members of it."""
+    settings, noise = run.settings, dict(noise or {})
+    if run.start is None:
+        potential = make_variational(run.new_body(), **{"seed": settings.seed, **noise})
     else:
-        potential = _from(start, noise)
+        potential = _from(run.start, noise)
         settings = replace(settings, clip=min(settings.clip, FINE_TUNING_CLIP))
         if _is_new(potential.body):
-            give_reference(potential.body, train)
-    ensemble = sample_members(potential, n_members, seed=settings.seed)  # before training: it checks the number
-    potential.to(device)
-    if state_dir is not None:
-        state_dir.mkdir(parents=True, exist_ok=True)
-    shown, held_out = (
-        Batches(frames, cutoff=potential.cutoff, batch_size=settings.batch_size, device=device)
-        for frames in (train, valid)
-    )
-    graphs = [batch.graph for batch in shown.in_order()]
+            run.give_reference(potential.body)
+    ensemble = sample_members(potential, method.n_members, seed=settings.seed)
+    potential.to(run.device)
+    data = run.batches(potential.cutoff)
+    graphs = [batch.graph for batch in data[0].in_order()]
     potential.learn(graphs)
-    run = _Run(potential, shown, held_out, settings, state_dir=state_dir, resume=resume, on_epoch=on_epoch)
-    if objective is None and kl_weight is not None:
-        around = Surroundings(train, cutoff=potential.cutoff, n_copies=settings.batch_size, device=device)
-        squares = SquaredErrors(settings.weights)
-        objective = EvidenceLowerBound(
-            squares, kl_weight=kl_weight, warm_up=WARM_UP, surroundings=around, seed=settings.seed
-        )
+    phases = _Phases(run, potential, data, settings)
+    if objective is None and method.kl_weight is not None:
+        objective = _usual_bound(phases, method.kl_weight)
     if objective is not None:
-        _by_the_bound(run, objective)
+        _by_the_bound(phases, objective)
     else:
-        _by_the_score(run)
+        _by_the_score(phases)
     potential.learn(graphs)  # the centres, for the best weights
     if objective is None:
-        _size(run, held_out)
-    centre_draws(ensemble.to(device), shown)
-    if state_dir is not None:
-        shutil.rmtree(state_dir)
+        _size(phases, data[1])
+    centre_draws(ensemble.to(run.device), data[0])
     return ensemble.cpu()
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _Phases:
     """What the phases of a training have in common."""
 
+    run: TrainingRun
     potential: VariationalPotential
-    train: Batches
-    valid: Batches
+    data: Data
     settings: FitSettings
-    state_dir: Path | None
-    resume: bool
-    on_epoch: Callable[[int, EpochRecord], None] | None
 
     def fit(self, part: int, name: str, settings: FitSettings, objective: Objective) -> None:
-        on_epoch = self.on_epoch
-        fit(
-            self.potential,
-            self.train,
-            self.valid,
-            settings,
-            objective=objective,
-            on_epoch=None if on_epoch is None else lambda record: on_epoch(part, record),
-            state_path=None if self.state_dir is None else self.state_dir / f"{name}.pt",
-            resume=self.resume,
-        )
+        self.run.fit(self.potential, self.data, name, part=part, settings=settings, objective=objective)
 
 
-def _by_the_bound(run: _Run, objective: Objective) -> None:
-    settings, _ = without_last_steps(run.settings)
-    run.fit(0, "variational", settings, objective)
+def _usual_bound(phases: _Phases, kl_weight: float) -> EvidenceLowerBound:
+    run, settings = phases.run, phases.settings
+    around = Surroundings(run.train, cutoff=phases.potential.cutoff, n_copies=settings.batch_size, device=run.device)
+    squares = SquaredErrors(settings.weights)
+    return EvidenceLowerBound(squares, kl_weight=kl_weight, warm_up=WARM_UP, surroundings=around, seed=settings.seed)
 
 
-def _by_the_score(run: _Run) -> None:
-    potential, settings, minutes = run.potential, run.settings, run.settings.minutes
+def _by_the_bound(phases: _Phases, objective: Objective) -> None:
+    settings, _ = without_last_steps(phases.settings)
+    phases.fit(0, "variational", settings, objective)
+
+
+def _by_the_score(phases: _Phases) -> None:
+    potential, settings, minutes = phases.potential, phases.settings, phases.settings.minutes
     parts = [None if minutes is None else part * minutes for part in (MEAN_PART, LAST_PART / 2.0, NOISE_PART)]
-    run.fit(0, "mean", replace(settings, minutes=parts[0]), settings.objective)
-    finish_body(potential.body, run.train, run.valid, settings, minutes=parts[1])
+    phases.fit(0, "mean", replace(settings, minutes=parts[0]), usual_objective(settings))
+    phases.run.finish_body(potential.body, phases.data, minutes=parts[1])
     if potential.noise.law != "gaussian":
         return  # its rates are a choice
-    potential.learn([batch.graph for batch in run.train.in_order()])
-    _size(run, run.train)
+    train = phases.data[0]
+    potential.learn([batch.graph for batch in train.in_order()])
+    _size(phases, train)
     potential.body.requires_grad_(False)
     noisy = replace(
         settings,
@@ -281,15 +263,15 @@ def _by_the_score(run: _Run) -> None:
         minutes=parts[2],
         learning_rate=NOISE_RATE * settings.learning_rate,
     )
-    run.fit(1, "noise", noisy, DrawsScore(seed=settings.seed))
+    phases.fit(1, "noise", noisy, DrawsScore(seed=settings.seed))
     potential.body.requires_grad_(True)
 
 
-def _size(run: _Run, data: Batches) -> None:
-    if run.potential.noise.law == "gaussian":
+def _size(phases: _Phases, data: Batches) -> None:
+    if phases.potential.noise.law == "gaussian":
         n_batches = max(1, _SIZED_FRAMES // data.batch_size)
-        some = list(islice(data.shuffled(seed=run.settings.seed, epoch=0), n_batches))
-        fit_noise(run.potential, some, seed=run.settings.seed)
+        some = list(islice(data.shuffled(seed=phases.settings.seed, epoch=0), n_batches))
+        fit_noise(phases.potential, some, seed=phases.settings.seed)
 
 
 def noise_warnings(

@@ -323,7 +323,7 @@ def test_training_resumes_and_fine_tunes(folder):
 
 # Command, and what its one line must say.
 MISTAKES = [
-    (["train", "train.xyz", "--members", 1], "at least 2"),
+    (["train", "train.xyz", "--members", 1], "`--members` must be at least 2"),
     (["train", "missing.xyz"], "missing.xyz"),
     (["train", "train.xyz", "--energy-key", "REF_enrgy"], "did you mean 'REF_energy'"),
     (["train", "train.xyz", "--method", "shallow", "--subsample", "0.5"],
@@ -333,9 +333,13 @@ MISTAKES = [
     (["train", "train.xyz", "--method", "shallow", "--from", "model.pt"], "`--from` needs a ShallowEnsemble"),
     (["md", "model.pt", "start.xyz", "--temperature", "300", "--steps", "2", "--log", "x.h5", "--forces-var", "all"],
      "`forces_var` must be one of exact, low_rank, stochastic, off, got 'all'"),
-    (["train", "train.xyz", "--method", "ltau"], "--method ltau comes with a later version"),
-    (["train", "train.xyz", "--potential", "spline"], "--potential spline comes with a later version"),
-    (["train", "train.xyz", "--method", "magic"], "`method` must be deep"),
+    (["train", "train.xyz", "--method", "blip", "--jobs", "1"], "`--jobs` is an option of --method deep, not of blip"),
+    (["train", "train.xyz", "--kl-weight", "-1", "--method", "blip"], "`--kl-weight` must not be negative, got -1.0"),
+    (["train", "train.xyz", "--channels", "0"], "`--channels` must be positive, got 0"),
+    (["train", "train.xyz", "--l-max", "0", "--hidden-l-max", "1"], "`--hidden-l-max` must be between 0 and l_max"),
+    (["train", "train.xyz", "--seed", "-1"], "`--seed` must not be negative, got -1"),
+    (["train", "train.xyz", "--learning-rate", "nan"], "`--learning-rate` must be positive, got nan"),
+    (["train", "train.xyz", "--from", "model.pt", "--members", "5"], "`--members` must be 4 as in the starting model"),
     (["train", "train.xyz", "--out", "nowhere/model.pt"], "does not exist"),
     (["train", "one.xyz"], "at least 2 frames, got 1"),
     (["train", "nan.xyz"], "must be finite"),
@@ -424,6 +428,36 @@ def test_bad_usage_is_exit_code_2(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("method", ("deep", "shallow", "blip")), ("potential", ("equivariant",)), ("schedule", ("cosine", "plateau"))],
+)
+def test_a_word_that_is_no_choice_is_told_the_choices(tmp_path, option, words):
+    done = ase_uq("train", "train.xyz", f"--{option}", "magic", cwd=tmp_path)
+    assert done.returncode == 2
+    told = done.stderr[done.stderr.index(f"--{option}") :]
+    assert "magic" in told
+    for word in words:
+        assert word in told
+
+
+def test_help_of_training_has_the_options_of_every_method_and_says_whose_they_are(tmp_path):
+    text = " ".join(good("train", "--help", cwd=tmp_path).stdout.split())
+    for flag, said in (
+        ("--method", "deep (independent members)"),
+        ("--members", "[deep 4, shallow 8, blip 16]"),
+        ("--subsample", "deep: part of the data each member sees, without replacement [1.0]"),
+        ("--kl-weight", "[by the score of the draws]"),
+        ("--cutoff", "Neighbour cut-off, Å [5.0]"),
+        ("--epochs", "[200; with --minutes, no limit]"),
+        ("--learning-rate", "[0.01; 0.001 with --from]"),
+        ("--device", "cpu, cuda, cuda:0"),
+    ):
+        assert said in text[text.index(f" {flag} ") :], flag
+    for hidden in ("--ema", "--clip", "--amsgrad", "--patience"):
+        assert hidden not in text
+
+
 def test_the_installed_command_leaves_with_the_same_codes(folder):
     command = [sys.executable, "-m", "ase_uq", "reweight", "run.h5", "--observable"]
     good, bad = (subprocess.run([*command, name], cwd=folder, capture_output=True, text=True) for name in ("r", "q"))
@@ -436,3 +470,17 @@ def test_importing_the_package_or_asking_for_help_does_not_import_torch():
     script = "import sys, ase_uq, ase_uq.cli; print('torch' in sys.modules, hasattr(ase_uq, 'UQCalculator'))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+    script = """
+import sys
+from unittest import mock
+from ase_uq.cli import main
+for arguments in (["--help"], ["train", "--help"], ["train", "x.xyz", "--method", "magic"]):
+    with mock.patch.object(sys, "argv", ["ase-uq", *arguments]):
+        try:
+            main()
+        except SystemExit:
+            pass
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"

@@ -11,10 +11,10 @@ from ase_uq.structures.offsets import fit_offsets
 from ase_uq.training import FitSettings, train_members
 from ase_uq.training.batches import Batches
 from ase_uq.training.constants import centre_draws, centre_heads, composition_constants, refit_constants
-from ase_uq.training.shallow import train_shallow
 from ase_uq.training.variational import train_variational
 from tests.made.alloys import labelled
 from tests.made.potentials import potential
+from tests.made.training import train_shallow
 
 CONFIG = {"cutoff": 3.5, "channels": 8, "n_layers": 1, "radial_width": 16, "l_max": 1}
 

@@ -12,12 +12,13 @@ from ase_uq.training import FitSettings, train_members
 from ase_uq.training.batches import Batches
 from ase_uq.training.fit import validate
 from ase_uq.training.last_layer import best_step, finish_body, without_last_steps
-from ase_uq.training.losses import SquaredErrors, Weights
+from ase_uq.training.losses import SquaredErrors
 from ase_uq.training.rows import last_layer_rows
-from ase_uq.training.shallow import train_shallow
+from ase_uq.training.settings import Weights
 from ase_uq.training.variational import train_variational
 from tests.made.alloys import labelled
 from tests.made.potentials import potential
+from tests.made.training import train_shallow
 
 WEIGHTS = Weights(10.0, 1.0, 1.0)
 SETTINGS = FitSettings(energy_weight=10.0, forces_weight=1.0, stress_weight=1.0)

@@ -11,9 +11,9 @@ from ase_uq.potentials.graph import build_graph
 from ase_uq.training import FitSettings, Frame
 from ase_uq.training.heads import fit_heads
 from ase_uq.training.rows import Part, Rows
-from ase_uq.training.shallow import train_shallow
 from ase_uq.validation.residuals import residuals
 from tests.made.alloys import SMALL, labelled
+from tests.made.training import train_shallow
 
 
 @pytest.fixture(scope="module")

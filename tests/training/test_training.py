@@ -15,12 +15,14 @@ from ase_uq.errors import InputError, RunError
 from ase_uq.models.members import MemberUncertainty
 from ase_uq.potentials import EquivariantPotential, evaluate
 from ase_uq.potentials.graph import build_graph
-from ase_uq.training import FitSettings, Frame, fit, read_frames, split_frames, train_members
+from ase_uq.training import FitSettings, Frame, read_frames, split_frames, train_members
+from ase_uq.training.apart import subsample
 from ase_uq.training.batches import Batches
-from ase_uq.training.deep import _subsample
-from ase_uq.training.losses import Labels, SquaredErrors, Weights
+from ase_uq.training.fit import fit
+from ase_uq.training.losses import Labels, SquaredErrors
 from ase_uq.training.reference import fit_reference
 from ase_uq.training.schedule import learning_rate_factor
+from ase_uq.training.settings import Weights
 from ase_uq.validation.residuals import residuals
 from tests.made.alloys import SMALL, emt_frames
 
@@ -382,7 +384,7 @@ def test_fine_tuning_starts_from_the_members(alloy):
 
 
 def test_subsamples_are_without_replacement_and_differ(alloy):
-    one, two = _subsample(alloy, 0.5, 0), _subsample(alloy, 0.5, 1)
+    one, two = subsample(alloy, 0.5, 0), subsample(alloy, 0.5, 1)
     assert len({id(frame) for frame in one}) == 12
     assert {id(frame) for frame in one} != {id(frame) for frame in two}
 
