@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -38,3 +40,41 @@ def checked_variance(name: str, value: ArrayLike | None, shape: tuple[int, ...] 
     if (array < 0.0).any():
         raise InputError(f"`{name}` must not be negative, got {array.min()}; return variances, squared widths.")
     return array
+
+
+def checked_members(energies: ArrayLike, forces: ArrayLike, stresses: ArrayLike | None) -> tuple[Array, Array, Any]:
+    """Return members (M,), (M, N, 3) and (M, 6) or `None`; refuse fewer than two, and one that is not finite."""
+    e, f = checked_energies(energies), np.array(forces, dtype=np.float64)
+    if not (np.isfinite(e).all() and np.isfinite(f).all()):
+        bad = np.flatnonzero(~(np.isfinite(e) & np.isfinite(f).all(axis=(1, 2))))
+        raise InputError(
+            f"member {bad[0]} returned an energy or force that is not finite (energy {e[bad[0]]} eV); "
+            "look for overlapping atoms or a broken member."
+        )
+    s = None if stresses is None else np.array(stresses, dtype=np.float64)
+    if s is not None and not np.isfinite(s).all():
+        bad = np.flatnonzero(~np.isfinite(s).all(axis=1))
+        raise InputError(f"member {bad[0]} returned a stress that is not finite; look for a broken member.")
+    return e, f, s
+
+
+def checked_combination(energies: ArrayLike, forces: Array, stress: Array | None) -> Array:
+    """Return member energies (M,); refuse them, or the forces and stress of a combination, if they are not finite."""
+    e = checked_energies(energies)
+    if not (np.isfinite(e).all() and np.isfinite(forces).all()):
+        raise InputError(
+            f"the model returned an energy or force that is not finite (energies {e}); look for overlapping atoms."
+        )
+    if stress is not None and not np.isfinite(stress).all():
+        raise InputError(f"the model returned a stress that is not finite ({stress}); look for a broken member.")
+    return e
+
+
+def checked_energies(energies: ArrayLike) -> Array:
+    """Return member energies (M,); refuse fewer than two."""
+    e = np.array(energies, dtype=np.float64)
+    if e.ndim != 1 or len(e) < 2:
+        raise InputError(
+            f"`energies` must hold at least 2 members to have a variance, got shape {e.shape}; add members."
+        )
+    return e

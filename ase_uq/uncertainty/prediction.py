@@ -31,7 +31,13 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.errors import InputError
-from ase_uq.uncertainty.checks import checked_factor, checked_values, checked_variance
+from ase_uq.uncertainty.checks import (
+    checked_combination,
+    checked_factor,
+    checked_members,
+    checked_values,
+    checked_variance,
+)
 
 Array = NDArray[np.float64]
 
@@ -140,18 +146,7 @@ class Prediction:
         >>> p.energy, p.energy_var, p.energy_members.tolist()
         (2.0, 8.0, [0.0, 4.0])
         """
-        e = _checked_energies(energies)
-        f = np.array(forces, dtype=np.float64)
-        if not (np.isfinite(e).all() and np.isfinite(f).all()):
-            bad = np.flatnonzero(~(np.isfinite(e) & np.isfinite(f).all(axis=(1, 2))))
-            raise InputError(
-                f"member {bad[0]} returned an energy or force that is not finite (energy {e[bad[0]]} eV); "
-                "look for overlapping atoms or a broken member."
-            )
-        s = None if stresses is None else np.array(stresses, dtype=np.float64)
-        if s is not None and not np.isfinite(s).all():
-            bad = np.flatnonzero(~np.isfinite(s).all(axis=1))
-            raise InputError(f"member {bad[0]} returned a stress that is not finite; look for a broken member.")
+        e, f, s = checked_members(energies, forces, stresses)
         of_forces = alpha if alpha_forces is None else alpha_forces
         of_stress = of_forces if alpha_stress is None else alpha_stress
         e_mean, e_members, e_var = _moments(e, alpha, alpha)
@@ -215,13 +210,7 @@ class Prediction:
             If there are fewer than two members, an energy, force or stress is not finite, or a noise variance has
             another shape, is not finite or negative.
         """
-        e = _checked_energies(energies)
-        if not (np.isfinite(e).all() and np.isfinite(forces).all()):
-            raise InputError(
-                f"the model returned an energy or force that is not finite (energies {e}); look for overlapping atoms."
-            )
-        if stress is not None and not np.isfinite(stress).all():
-            raise InputError(f"the model returned a stress that is not finite ({stress}); look for a broken member.")
+        e = checked_combination(energies, forces, stress)
         of_forces = alpha if alpha_forces is None else alpha_forces
         of_stress = of_forces if alpha_stress is None else alpha_stress
         mean, members, variance = _moments(e, alpha, alpha)
@@ -380,15 +369,6 @@ class UncertaintyModel(Protocol):
     def predict(self, atoms: Atoms, properties: Collection[str]) -> Prediction:
         """Predict `atoms`; `properties` names the result keys that were asked for, as a hint."""
         ...
-
-
-def _checked_energies(energies: ArrayLike) -> Array:
-    e = np.array(energies, dtype=np.float64)
-    if e.ndim != 1 or len(e) < 2:
-        raise InputError(
-            f"`energies` must hold at least 2 members to have a variance, got shape {e.shape}; add members."
-        )
-    return e
 
 
 def _aleatoric(
