@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ase_uq.training.methods import Method
 
 NAME = "train"
-DEFAULT_EPOCHS, UNLIMITED, DEFAULT_RATE, DEFAULT_STAGE = 200, 1_000_000, 0.01, 0.5
+DEFAULT_EPOCHS, UNLIMITED, DEFAULT_RATE, DEFAULT_STAGE = 200, 1_000_000, 0.01, 0.0
 CHOICES = {"method": ("deep", "shallow", "blip"), "potential": ("equivariant",)}
 LATER = {"method": ("coherent", "ltau"), "potential": ("spline",)}
 
@@ -51,7 +51,7 @@ def run(
         float,
         typer.Option(
             help="Part of the training, at its end, in which the weight of the energies rises where they are left "
-            "behind; 0 for none. With --schedule cosine."
+            "behind, at the cost of forces (0.5, say); 0 for none. With --schedule cosine."
         ),
     ] = DEFAULT_STAGE,
     subsample: Annotated[

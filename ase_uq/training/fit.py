@@ -51,7 +51,7 @@ class FitSettings:
         Weights of the loss terms, see `ase_uq.training.losses`.
     energy_stage
         Part of a training with the "cosine" schedule, at its end, in which the weight of energies rises where they are
-        left behind, see `ase_uq.training.balance`; 0 for none.
+        left behind, at the cost of forces, see `ase_uq.training.balance`; 0, as by default, for none.
     seed
         Of the data order.
     """
@@ -69,7 +69,7 @@ class FitSettings:
     energy_weight: float = 10.0
     forces_weight: float = 1.0
     stress_weight: float = 1.0
-    energy_stage: float = 0.5
+    energy_stage: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
