@@ -41,7 +41,7 @@ class FitSettings:
         Weights of the loss terms, see `ase_uq.training.losses`.
     energy_stage
         Part of a training with the "cosine" schedule, at its end, in which the weight of energies rises where they are
-        left behind, see `ase_uq.training.balance`; 0 for none.
+        left behind, at the cost of forces, see `ase_uq.training.balance`; 0, as by default, for none.
     seed
         Of the data order.
     """
@@ -71,9 +71,9 @@ class FitSettings:
     forces_weight: float = option(1.0, "Weight of the forces in the loss.", at_least=0)
     stress_weight: float = option(1.0, "Weight of the virials (per atom) in the loss.", at_least=0)
     energy_stage: float = option(
-        0.5,
-        "Part of the training, at its end, in which the weight of the energies rises where they are left behind; 0 for "
-        "none. With --schedule cosine.",
+        0.0,
+        "Part of the training, at its end, in which the weight of the energies rises where they are left behind, at the "
+        "cost of forces (0.5, say). With --schedule cosine.",
         at_least=0,
         below=1,
         cure="0 leaves the weights alone",

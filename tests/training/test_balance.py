@@ -144,8 +144,9 @@ def test_a_state_of_an_earlier_version_is_refused_in_words(tmp_path):
 
 @pytest.mark.parametrize("schedule", ["plateau", "constant"])
 def test_other_schedules_have_no_stage(schedule):
-    assert usual_objective(FitSettings(schedule=schedule)).stage == 0.0
-    assert usual_objective(FitSettings()).stage > 0.0
+    assert usual_objective(FitSettings(schedule=schedule, energy_stage=0.5)).stage == 0.0
+    assert usual_objective(FitSettings(energy_stage=0.5)).stage == 0.5
+    assert usual_objective(FitSettings()).stage == 0.0  # an option: it costs forces
 
 
 @pytest.mark.parametrize("stage", [-0.1, 1.0, math.nan])
