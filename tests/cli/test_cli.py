@@ -286,7 +286,15 @@ def test_reweight_finds_free_energies_energies_and_heat_capacities(crystal):
 
 
 def test_report_draws_a_radial_distribution(crystal):
-    good("report", "run.h5", "--rdf", "Ar-Ar,5,25", "--out", "report.html", cwd=crystal)
+    told = json.loads(
+        good("report", "run.h5", "--rdf", "Ar-Ar,5,25", "--out", "report.html", "--json", cwd=crystal).stdout
+    )
+    assert told["report"] == "report.html"
+    assert set(told["averages"]) == {"r", "rdf:Ar-Ar,5,25"}
+    # The same words as `reweight` has for a result.
+    alone = json.loads(good("reweight", "run.h5", "--observable", "r", "--json", cwd=crystal).stdout)
+    assert told["averages"]["r"].keys() == alone.keys() - {"observable"}
+    assert told["averages"]["r"]["mean"] == pytest.approx(alone["mean"])
     page = (crystal / "report.html").read_text()
     assert "profile-1" in page
     assert "Checks of this average" in page
