@@ -34,8 +34,8 @@ from ase_uq.training.rows import RESOLUTION
 DRAWS, ENERGY_WEIGHT = 2, 3.0
 _EPOCHS_OF_A_SEED = 1_000_003  # further apart than any training is long
 # To find the size of the noise: draws, rounds, and by how much one round may change it.
-_SIZE_DRAWS, _SIZE_ROUNDS, _LARGEST_FACTOR, _HALVINGS = 16, 4, 100.0, 40
-_SMALL = 0.02
+_SIZE_DRAWS, _SIZE_ROUNDS, _LARGEST_FACTOR, _HALVINGS = 16, 12, 100.0, 40
+_SMALL, _CLOSE, _MOST_SHIFT = 0.02, 0.05, 20.0
 _WITHIN_ONE = math.erf(0.5**0.5)
 # Of the scale: frames with smaller forces do not count for more.
 _CALMEST = 0.1
@@ -117,18 +117,38 @@ def fit_noise(potential: VariationalPotential, batches: Sequence[Batch], *, seed
     seed
         Of the draws.
     """
+    low, high, stretch, before = -math.inf, math.inf, 1.0, 0.0
+    shift = 0.0  # from where the logits began
     for _ in range(_SIZE_ROUNDS):
-        generator = torch.Generator().manual_seed(seed)
-        found = [_errors_in_spreads(potential, batch, generator) for batch in batches]
-        of_forces, of_energies = (torch.cat(parts) for parts in zip(*found, strict=True))
-        kinds = [each for each in (of_forces, of_forces, of_energies) if len(each)]
-        if not kinds:
+        factor = _missing(potential, batches, seed)
+        if factor is None or abs(math.log(factor)) < _CLOSE:
             return
-        factor = size_of_errors(kinds)
-        potential.rates.shift_logits(2.0 * math.log(factor))
-        # Noise goes with the root of alpha, and that with p while it is small: then one round has done it.
-        if max(1.0, factor**2) * _largest_rate(potential) < _SMALL:
+        step = 2.0 * math.log(factor)
+        # Noise goes with the root of alpha, and that with p while it is small: then one round has done it. Near the cap
+        # of p a shift does less, or nothing for a while.
+        if factor < 0.9 * _LARGEST_FACTOR and max(1.0, factor**2) * _largest_rate(potential) < _SMALL:
+            potential.rates.shift_logits(step)
             return
+        low, high = (shift, high) if step > 0.0 else (low, shift)
+        stretch = 2.0 * stretch if step * before > 0.0 else 1.0
+        target = shift + stretch * step
+        if not low < target < high:
+            target = 0.5 * (low + high)
+        if target > _MOST_SHIFT:
+            return  # more noise than there can be
+        potential.rates.shift_logits(target - shift)
+        shift, before = target, step
+
+
+def _missing(potential: VariationalPotential, batches: Sequence[Batch], seed: int) -> float | None:
+    """Return the factor that the noise lacks, or `None` where no error says anything."""
+    generator = torch.Generator().manual_seed(seed)
+    squares = torch.cat([batch.labels.forces.flatten().square() for batch in batches])
+    smallest = RESOLUTION * float(squares.mean().sqrt())
+    found = [_errors_in_spreads(potential, batch, generator, smallest) for batch in batches]
+    of_forces, of_energies = (torch.cat(parts) for parts in zip(*found, strict=True))
+    kinds = [each for each in (of_forces, of_forces, of_energies) if len(each)]
+    return size_of_errors(kinds) if kinds else None
 
 
 def size_of_errors(kinds: Sequence[Tensor]) -> float:
@@ -152,10 +172,10 @@ def _largest_rate(potential: VariationalPotential) -> float:
 
 
 def _errors_in_spreads(
-    potential: VariationalPotential, batch: Batch, generator: torch.Generator
+    potential: VariationalPotential, batch: Batch, generator: torch.Generator, smallest: float
 ) -> tuple[Tensor, Tensor]:
     labels = batch.labels.forces.flatten()
-    known = labels.abs() > RESOLUTION * float(labels.square().mean().sqrt())
+    known = labels.abs() > smallest
     mean = evaluate(potential, batch.graph)
     draws = evaluate_draws(potential, batch.graph, _SIZE_DRAWS, generator)
     counts = element_counts(batch.graph, potential.elements)

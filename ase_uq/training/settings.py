@@ -72,8 +72,8 @@ class FitSettings:
     stress_weight: float = option(1.0, "Weight of the virials (per atom) in the loss.", at_least=0)
     energy_stage: float = option(
         0.0,
-        "Part of the training, at its end, in which the weight of energies rises where they are left behind, at the cost "
-        "of forces (0.5, say). With --schedule cosine.",
+        "Part of the training, at its end, in which the weight of energies rises where they are left behind, at the "
+        "cost of forces (0.5, say). With --schedule cosine.",
         at_least=0,
         below=1,
         cure="0 leaves the weights alone",

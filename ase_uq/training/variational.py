@@ -22,6 +22,7 @@ arXiv:2605.19939 (the score).
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ from ase_uq.training.balance import usual_objective
 from ase_uq.training.batches import Batches
 from ase_uq.training.blip import Blip
 from ase_uq.training.constants import centre_draws
+from ase_uq.training.fit import validate
 from ase_uq.training.last_layer import LAST_PART, without_last_steps
 from ase_uq.training.losses import Labels, Objective, Scored, SquaredErrors
 from ase_uq.training.noise import DrawsScore, fit_noise
@@ -230,8 +232,9 @@ class _Phases:
     data: Data
     settings: FitSettings
 
-    def fit(self, part: int, name: str, settings: FitSettings, objective: Objective) -> None:
-        self.run.fit(self.potential, self.data, name, part=part, settings=settings, objective=objective)
+    def fit(self, part: int, name: str, settings: FitSettings, objective: Objective) -> list[float]:
+        """Return the validation losses of the epochs."""
+        return self.run.fit(self.potential, self.data, name, part=part, settings=settings, objective=objective)
 
 
 def _usual_bound(phases: _Phases, kl_weight: float) -> EvidenceLowerBound:
@@ -263,7 +266,11 @@ def _by_the_score(phases: _Phases) -> None:
         minutes=parts[2],
         learning_rate=NOISE_RATE * settings.learning_rate,
     )
-    phases.fit(1, "noise", noisy, DrawsScore(seed=settings.seed))
+    score = DrawsScore(seed=settings.seed)
+    score.begin_epoch(0, progress=0.0)
+    begun, untrained = copy.deepcopy(potential.state_dict()), validate(potential, phases.data[1], score).loss
+    if not min(phases.fit(1, "noise", noisy, score), default=math.inf) < untrained:
+        potential.load_state_dict(begun)  # a few large steps can be worse than none
     potential.body.requires_grad_(True)
 
 

@@ -79,7 +79,7 @@ def noisy():
     return made, mine
 
 
-@pytest.mark.parametrize("start", [-12.0, 0.0, 12.0])
+@pytest.mark.parametrize("start", [-12.0, 0.0, 12.0, 40.0])
 def test_noise_gets_the_size_of_the_errors(noisy, start):
     made, batches = copy.deepcopy(noisy[0]), noisy[1]
     made.rates.shift_logits(start)

@@ -14,10 +14,11 @@ from ase_uq.potentials.graph import build_graph
 from ase_uq.training import FitSettings, train_members
 from ase_uq.training.batches import Batches
 from ase_uq.training.losses import SquaredErrors
+from ase_uq.training.run import TrainingRun
 from ase_uq.training.surroundings import Surroundings
 from ase_uq.training.variational import AROUND, KL_WEIGHT, EvidenceLowerBound, noise_warnings, train_variational
 from ase_uq.validation.residuals import residuals
-from tests.made.alloys import labelled
+from tests.made.alloys import SMALL, labelled
 
 TERMS = {"errors", "divergence", "divergence_around", "dropout", "dropout_around"}
 CONFIG = {"cutoff": 3.5, "channels": 8, "n_layers": 1, "radial_width": 16}
@@ -301,3 +302,25 @@ def test_bad_input(data, options, words):
     arguments = {"n_members": 4, "settings": settings(1), "config": CONFIG} | options
     with pytest.raises(InputError, match=words):
         train_variational(train, valid, **arguments)
+
+
+def test_noise_that_training_makes_worse_is_given_up(monkeypatch):
+    """Large steps on few frames may leave the noise worse than it began: then what it began with is kept."""
+    fit, frames = TrainingRun.fit, labelled(12, 0)
+
+    def trained(harm):
+        def harmful(run, potential, data, name, **options):
+            if name != "noise":
+                return fit(run, potential, data, name, **options)
+            with torch.no_grad():
+                for value in potential.rates.parameters():
+                    value.add_(harm)
+            return [1e9]
+
+        monkeypatch.setattr(TrainingRun, "fit", harmful)
+        settings = FitSettings(epochs=2, batch_size=4)
+        return train_variational(frames[:8], frames[8:], n_members=2, settings=settings, config=SMALL).state_dict()
+
+    left_alone, harmed = trained(0.0), trained(1.0)
+    for name, value in left_alone.items():
+        torch.testing.assert_close(harmed[name], value, rtol=0.0, atol=0.0)
