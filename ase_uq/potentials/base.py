@@ -107,7 +107,7 @@ class TrainablePotential(Protocol):
 
     @property
     def n_members(self) -> int:
-        """One."""
+        """A single member."""
         ...
 
     @property

@@ -194,7 +194,7 @@ class EquivariantPotential(nn.Module):
         return self.architecture(), float(self.mean_neighbours), cells
 
     def values_per_edge(self) -> int:
-        """C."""
+        """Number of channels, C: what a member keeps of an edge."""
         return int(self._config["channels"])
 
     @classmethod

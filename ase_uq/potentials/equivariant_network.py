@@ -99,7 +99,7 @@ class Network(nn.Module):
 
     @property
     def n_features(self) -> int:
-        """F."""
+        """Number of features of an atom, F."""
         return self.last_weights().shape[1]
 
     def last_weights(self) -> Tensor:

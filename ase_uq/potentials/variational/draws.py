@@ -33,7 +33,7 @@ class SharingDraws:
 
     @property
     def n_members(self) -> int:
-        """K."""
+        """Number of draws, K."""
         return len(self.draws[0])
 
     def energies(self, graph: Graph) -> Tensor:
@@ -62,12 +62,12 @@ class SeparateDraws:
 
     @property
     def n_members(self) -> int:
-        """One."""
+        """A single member, which tells copies apart."""
         return 1
 
     @property
     def n_copies(self) -> int:
-        """K."""
+        """Number of copies, K, one a draw."""
         return len(self.draws[0])
 
     def energies(self, graph: Graph) -> Tensor:
