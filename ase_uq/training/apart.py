@@ -122,7 +122,8 @@ def _arrays(state: dict[str, torch.Tensor]) -> State:
 
 
 def _train(job: _Job, on_epoch: PartCallback) -> State:
-    run = replace(job.run, on_epoch=on_epoch)
+    run = job.run
+    run.on_epoch = on_epoch
     potential: Any = job.body.to(run.device)
     data = run.batches(potential.cutoff)
     settings, last = without_last_steps(run.settings)

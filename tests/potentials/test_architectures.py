@@ -10,10 +10,7 @@ from ase_uq.potentials import ARCHITECTURES, DeepEnsemble, FeaturePotential, Sha
 from ase_uq.potentials.abilities import RefitsReadout, RefitsReference
 from ase_uq.potentials.graph import build_graph
 from ase_uq.testing import assert_potential, assert_uncertainty_model
-from ase_uq.training.deep import train_members
-from ase_uq.training.fit import FitSettings
-from ase_uq.training.reference import new_potential
-from ase_uq.training.shallow import train_shallow
+from ase_uq.training import Deep, FitSettings, Shallow, TrainingRun, train_members
 from ase_uq.training.verdict import training_warnings
 from tests.made.alloys import labelled
 from tests.made.potentials import potential
@@ -32,6 +29,10 @@ def frames():
     return labelled(16, 0)
 
 
+def body_of(frames, name, seed=0):
+    return TrainingRun(frames, frames[:4], Deep(n_members=2), architecture=name).new_body(seed=seed)
+
+
 def assert_kept(model, atoms, path):
     assert_uncertainty_model(model, atoms)
     save(model, path)
@@ -45,7 +46,7 @@ def assert_kept(model, atoms, path):
 
 @pytest.mark.parametrize("name", ["equivariant", "toy"])
 def test_it_is_what_the_protocols_say(name, frames):
-    made = new_potential(frames, seed=3, architecture=ARCHITECTURES[name])
+    made = body_of(frames, name, seed=3)
     for protocol in (TrainablePotential, FeaturePotential, RefitsReference, RefitsReadout):
         assert isinstance(made, protocol)
     assert made.has_reference
@@ -59,7 +60,7 @@ def test_it_is_what_the_protocols_say(name, frames):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_deep_ensemble_is_trained_stored_and_fine_tuned(frames, tmp_path, jobs):
     options = {"n_members": 2, "settings": SETTINGS, "jobs": jobs}
-    made = train_members(frames[:12], frames[12:], config={"n_radial": 5}, architecture=ToyPotential, **options)
+    made = train_members(frames[:12], frames[12:], config={"n_radial": 5}, architecture="toy", **options)
     assert {type(member) for member in made.members} == {ToyPotential}
     assert made.members[0].n_radial == 5
     assert training_warnings(made, frames[:12], frames[12:])  # two epochs are not enough
@@ -69,9 +70,9 @@ def test_a_deep_ensemble_is_trained_stored_and_fine_tuned(frames, tmp_path, jobs
 
 
 def test_it_is_the_body_of_heads(frames, tmp_path):
-    body = new_potential(frames, seed=0, architecture=ToyPotential)
+    body = body_of(frames, "toy")
     start = ShallowEnsemble(body, 4)
-    made = train_shallow(frames[:12], frames[12:], n_members=4, settings=SETTINGS, start=start)
+    made = TrainingRun(frames[:12], frames[12:], Shallow(n_members=4), SETTINGS, start=start).complete().potential
     assert type(made.potential) is ToyPotential
     assert made.centre.abs().max() > 0.0
     assert_kept(MemberUncertainty(made), frames[0].atoms, tmp_path / "model.pt")
@@ -86,7 +87,7 @@ def test_architectures_can_be_mixed(frames, tmp_path):
 
 
 def test_without_machine_code_it_is_evaluated_as_it_is(frames, caplog):
-    made = DeepEnsemble([new_potential(frames, seed=seed, architecture=ToyPotential) for seed in range(2)])
+    made = DeepEnsemble([body_of(frames, "toy", seed) for seed in range(2)])
     model = MemberUncertainty(made, compile="auto")
     assert "no machine code for DeepEnsemble" in caplog.text
     assert model.predict(frames[0].atoms).energy == MemberUncertainty(made).predict(frames[0].atoms).energy

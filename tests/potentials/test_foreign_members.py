@@ -17,7 +17,7 @@ from ase_uq.potentials import DeepEnsemble, MACEPotential, ShallowEnsemble, abil
 from ase_uq.potentials.graph import build_graph
 from ase_uq.structures.frames import Frame
 from ase_uq.testing import assert_potential, assert_uncertainty_model
-from ase_uq.training.deep import train_members
+from ase_uq.training import train_members
 from ase_uq.training.fit import FitSettings
 from ase_uq.training.verdict import training_warnings
 from ase_uq.uncertainty.force_variance import Off, Stochastic
