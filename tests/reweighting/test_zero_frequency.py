@@ -88,6 +88,21 @@ def test_blocks_are_as_long_as_the_slow_motion_wants_them():
     assert np.median(zero_frequency(slow).n_blocks) == pytest.approx(4000 / (5 * 40), abs=6)
 
 
+@pytest.mark.parametrize(("period", "life", "n_frames"), [(70, 250, 1000), (110, 300, 1600), (45, 150, 600)])
+def test_a_vibration_does_not_hide_a_slow_motion(period, life, n_frames):
+    """Bars of a run of some fifteen periods are half of what they should be, or right by chance: all are warned of."""
+    rng = np.random.default_rng(period)
+    x, exact = mixed(rng, period=period, life=life, share=0.05, time=2 * period, n_runs=100, n_frames=n_frames)
+    assert np.median(standard_errors(x)) < 0.9 * exact
+    assert np.mean(statistical_inefficiency(x).reliable) < 0.1
+
+
+@pytest.mark.parametrize(("time", "n_frames"), [(0, 200), (0, 1500), (3, 1500), (15, 9000)])
+def test_what_is_long_enough_is_not_warned_of(time, n_frames):
+    x, _ = relaxing(np.random.default_rng(time + n_frames), time, 500, n_frames)
+    assert np.mean(statistical_inefficiency(x).reliable) > 0.9
+
+
 def test_a_short_run_of_a_vibration_is_warned_of():
     """The amplitude is seen in the product of observable and energy, where the observable itself shows none of it."""
     rng = np.random.default_rng(5)
