@@ -11,7 +11,7 @@ symbol                       variable
 n                            `len(x)`, values of a series, often averages over blocks of frames
 I_j                          `periodogram[:, j - 1]`, ordinate at frequency j/n
 S(j/n)                       `spectrum[:, j]`, sum over all lags of the autocovariance at j = 0
-S_AR                         `resonance`, of an autoregression of order 0, 2 or 6
+S_AR                         `resonance`, of an autoregression of order 0, 2, 6 or 24
 c (1 + q/(1 + (j/j_c)^2))    level, strength and half width of the slow motion, `_Shapes`
 j_half                       frequency at which S has fallen to half of S(0)
 pi j_half = T/(2 tau)        `ZeroFrequency.lengths`; tau is the relaxation time of the slow motion
@@ -41,7 +41,7 @@ Integers = NDArray[np.int64]
 
 MOST_ORDINATES = 64
 _FEW_ORDINATES = 24  # short series use half of all frequencies instead of a third
-_ORDERS = (0, 2, 6)
+_ORDERS = (0, 2, 6, 24)  # a vibration by itself needs 2; under noise, it needs many
 _NEEDED_GAIN = 1.5  # in log likelihood, for two more parameters
 _GAIN_PER_OCTAVE = 0.35  # more, for motions seen in fewer ordinates than
 _MANY_ORDINATES = 16.0

@@ -88,6 +88,16 @@ def test_blocks_are_as_long_as_the_slow_motion_wants_them():
     assert np.median(zero_frequency(slow).n_blocks) == pytest.approx(4000 / (5 * 40), abs=6)
 
 
+@pytest.mark.parametrize(("period", "n_frames"), [(31.0, 1900), (115.0, 2000), (280.0, 9000)])
+@pytest.mark.parametrize("wander", [0.0, 0.03])
+def test_an_endless_vibration_under_noise(period, n_frames, wander):
+    """Of periods that low ordinates see, with a phase that stays or wanders: what is left of the mean is noise."""
+    rng = np.random.default_rng(int(period))
+    phase = rng.uniform(0.0, 2.0 * np.pi, 200) + wander * rng.normal(size=(n_frames, 200)).cumsum(axis=0)
+    x = np.cos(2.0 * np.pi * np.arange(n_frames)[:, None] / period + phase) + 0.7 * rng.normal(size=phase.shape)
+    assert_right(x, x.mean(axis=0).std(), within=0.15)
+
+
 @pytest.mark.parametrize(("period", "life", "n_frames"), [(70, 250, 1000), (110, 300, 1600), (45, 150, 600)])
 def test_a_vibration_does_not_hide_a_slow_motion(period, life, n_frames):
     """Bars of a run of some fifteen periods are half of what they should be, or right by chance: all are warned of."""
