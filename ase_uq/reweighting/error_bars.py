@@ -90,8 +90,9 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
         std = np.sqrt((_over_members(deviations, q) ** 2).sum(axis=0))
     elif _needs_jackknife(q):
         std = _error_from_influence(asked, full, q)
-    own = paced.own
+    own, rare = paced.own, paced.rare
     if g.shape != mean.shape:
+        rare = np.full(mean.shape, float(rare.max()))
         g, own = np.full(mean.shape, float(np.quantile(g, USUAL_G))), np.full(mean.shape, float(own.min()))
     # A weight of its own for every frame leaves fewer of them, correlated or not.
     independent = np.minimum(sums.n_frames / g, weight_frames)
@@ -115,6 +116,7 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
         weight_frames=weight_frames if q.biased else None,
         own=own,
         others=paced.others,
+        rare=rare,
         plateau=all(each.blocking.plateau for each in sampling),
     )
     gates, max_std_h = gates_of(evidence, q)

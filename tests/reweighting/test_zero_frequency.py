@@ -198,3 +198,14 @@ def test_every_kind_of_average_has_the_bar_of_a_vibration():
 def test_blocks_are_longer_than_the_period_of_a_vibration():
     x, _ = vibrating(np.random.default_rng(11), 20, 40, 100, 1000)
     assert np.median(zero_frequency(x).n_blocks) <= 16
+
+
+def test_an_average_of_rare_events_is_warned_of():
+    rng = np.random.default_rng(12)
+    x = np.exp(1.5 * relaxing(rng, 25, 20, 6000)[0])
+    warned = 0
+    for series in x.T:
+        h = 0.05 * KT * rng.normal(size=(6000, 1)) * np.array([-1.0, -0.5, 0.5, 1.0])
+        result = reweight(series, energy_members=h, energy_reference=np.zeros(6000), temperature_K=300.0)
+        warned += any("rare events" in w for w in result.warnings)
+    assert warned > 18
