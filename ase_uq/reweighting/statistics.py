@@ -316,9 +316,10 @@ def _skewness(means: Array, independent: Array) -> Array:
     """
     d = means - means.mean(axis=0)
     scale = np.abs(d).max(axis=0)
-    d = d / np.where(scale > 0, scale, 1.0)
+    moves = scale > 1e-12 * np.abs(means).max(axis=0)  # what moves less is the rounding of a constant
+    d = d / np.where(moves, scale, 1.0)
     variance = (d**2).mean(axis=0)
-    found = np.divide(np.abs((d**3).mean(axis=0)), variance**1.5, out=np.zeros_like(variance), where=variance > 0)
+    found = np.divide(np.abs((d**3).mean(axis=0)), variance**1.5, out=np.zeros_like(variance), where=moves)
     return np.where(found > _SKEWNESS_OF_MEAN * np.sqrt(independent), found, 0.0)
 
 

@@ -170,6 +170,12 @@ def test_blocks_of_a_constant_have_no_error():
     assert (ours.std, ours.g, ours.blocking.plateau) == (0.0, 1.0, True)
 
 
+def test_rounding_of_a_constant_is_no_rare_event():
+    means = np.full((400, 1), 0.1)
+    means[7] = np.nextafter(0.1, 1.0)
+    assert sampling_errors_of_blocks(means, length=3, n_frames=1200, variance=0.0)[0].skewness == 0.0
+
+
 @pytest.mark.parametrize("function", [statistical_inefficiency, blocking, sampling_error])
 @pytest.mark.parametrize(
     ("x", "words"),
