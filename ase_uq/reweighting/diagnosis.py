@@ -53,6 +53,8 @@ class Evidence:
         Effective frames of the weights of a biased run, else `None`.
     own, others
         Length of the run over twice the slowest relaxation time, in each observable (P,) and in what moves beside it.
+    rare
+        Skewness of the observable, of many the usual one, where it makes the sampling error uncertain.
     plateau
         Whether blocking found one for every entry.
     """
@@ -72,6 +74,7 @@ class Evidence:
     weight_frames: float | None
     own: Array
     others: float
+    rare: Array
     plateau: bool
 
 
@@ -93,6 +96,7 @@ def gates_of(e: Evidence, q: Question) -> tuple[tuple[Gate, ...], float]:
             **shared,
             independent=float(e.independent[p]),
             own=float(e.own[p]),
+            rare=float(e.rare[p]),
             sampling=float(e.std[p]),
             spread=float(e.naive[p] ** 2),
             noise=float(e.noise[p]),

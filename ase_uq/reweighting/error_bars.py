@@ -116,6 +116,7 @@ def average(sums: FrameSums, question: Question) -> ReweightResult:
         weight_frames=weight_frames if q.biased else None,
         own=counted.own,
         others=paced.others,
+        rare=paced.rare if paced.rare.shape == mean.shape else np.full(mean.shape, float(paced.rare.max())),
         plateau=all(each.blocking.plateau for each in sampling),
     )
     gates, max_std_h = gates_of(evidence, q)

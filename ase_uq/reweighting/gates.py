@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ase_uq.reweighting.pareto import limit as pareto_limit
+from ase_uq.reweighting.statistics import MOST_SKEWED
 
 DIRECT_STD_H = 1.0  # exp(-1): a third of the frames is left
 CEA_STD_H = (1.0, 2.0)
@@ -112,6 +113,8 @@ class Diagnostics:
         Largest standard deviation of h_i along the run ("gap": inside bins), and that of the mean over members; kT.
     spread, noise, sampling
         Spread of the members' means (variance), the part of it that is sampling noise, and the sampling error.
+    rare
+        Skewness of the observable where it makes the sampling error uncertain.
     mean_shift
         Reported mean minus the plain average, where the two are the same quantity.
     ess
@@ -144,6 +147,7 @@ class Diagnostics:
     own: float = np.inf
     others: float = np.inf
     sampling: float = 0.0
+    rare: float = 0.0
     mean_shift: float | None = None
     ess: float | None = None
     second_order: Discrepancy | None = None
@@ -332,6 +336,11 @@ def _length(n: Diagnostics) -> Iterator[Gate]:
         f"lengths long (fewer than {OTHER_LENGTHS:g}): what follows them is missing from `std_sampling`; run longer."
     )
     yield _at_least("length of the run for the slowest energy", n.others, OTHER_LENGTHS, "", sentence)
+    sentence = (
+        f"a few rare events carry most of the variance (skewness {n.rare:.2g} of averages over short blocks, limit "
+        f"{MOST_SKEWED:g}): `std_sampling` knows nothing of those that have not happened yet; run longer."
+    )
+    yield _at_most("skewness of the observable", n.rare, MOST_SKEWED, "", sentence)
     sentence = (
         f"blocking finds no plateau in {n.n_frames} frames: blocks are still correlated, and `std_sampling` is a "
         "lower bound; run longer."

@@ -46,12 +46,15 @@ class Pace:
         with the energy difference of the member that moves most; infinite where none is seen.
     others
         The same of what else is at hand: the energy of the run, energy differences of members, the thermostat.
+    rare
+        (K,), skewness of each column; of many columns the median, since some are always seldom visited.
     n_blocks
         As many blocks as are independent of each other, for the jackknife.
     """
 
     own: Array
     others: float
+    rare: Array
     n_blocks: int
 
 
@@ -114,13 +117,15 @@ def pace(sums: FrameSums, sampling: Sequence[SamplingError], *, relaxation_frame
     n_blocks = np.stack([[each.n_blocks for each in sampling], product.n_blocks])
     few = len(sampling) <= _FEW_ENTRIES
     own = lengths.min(axis=0) if few else np.full(len(sampling), _slowest(lengths))
+    rare = np.array([each.skewness for each in sampling])
+    rare = rare if few else np.full(len(sampling), float(np.median(rare)))
     usual = int(n_blocks.min() if few else _slowest(n_blocks))
     beside = _of_blocks(sums, np.column_stack([sums.blocks.h, sums.energy]))
     others = [_slowest(beside.lengths[:-1]), float(beside.lengths[-1])]
     if relaxation_frames > 0:
         others.append(sums.n_frames / (2.0 * relaxation_frames))
         usual = min(usual, jackknife_blocks(sums.n_frames, 2.0 * relaxation_frames))
-    return Pace(own, min(others), usual)
+    return Pace(own, min(others), rare, usual)
 
 
 def blocks_for_jackknife(sums: FrameSums, n_blocks: int) -> Sums:

@@ -36,6 +36,8 @@ Integers = NDArray[np.int64]
 
 RELIABLE_LENGTH = 50.0  # in units of g: below this g itself is not known
 PLATEAU_BLOCKS = 4  # a plateau seen in fewer blocks than this is an accident
+MOST_SKEWED = 3.5  # beyond that of the square of a Gaussian, a few events carry the variance
+_SKEWNESS_OF_MEAN = 0.2  # below this it moves no error bar
 RELIABLE_BLOCKS = 16  # SE_k is known to 18 % or better
 _MOST_BLOCKS = 1024  # shorter ones would only resolve what the mean does not see
 
@@ -55,7 +57,7 @@ class Inefficiency:
     n_blocks
         The largest number of blocks, at most 100, that are as good as independent; int, or (K,).
     reliable
-        Whether the series is at least 50 g, and 50 such lengths, long; bool, or (K,).
+        Whether the series is at least 50 g, and 50 such lengths, long, and not carried by a few events; bool, or (K,).
     """
 
     g: float | Array
@@ -106,6 +108,8 @@ class SamplingError:
         Length of the run over twice the relaxation time of the slowest motion in the series.
     n_blocks
         The largest number of blocks, at most 100, that are as good as independent.
+    skewness
+        Size of the skewness of averages over short blocks; 0 where the mean of so many has none left.
     blocking
         The blocking analysis.
     """
@@ -115,6 +119,7 @@ class SamplingError:
     n_frames: int
     lengths: float
     n_blocks: int
+    skewness: float
     blocking: Blocking
 
     @property
@@ -124,8 +129,8 @@ class SamplingError:
 
     @property
     def reliable(self) -> bool:
-        """Whether the run is 50 correlation lengths long, by g and by its slowest motion."""
-        return self.resolved >= RELIABLE_LENGTH
+        """Whether the run is 50 correlation lengths long, by g and by its slowest motion, and not a few events."""
+        return self.resolved >= RELIABLE_LENGTH and self.skewness <= MOST_SKEWED
 
     def as_rare_as(self, sigmas: float) -> float:
         """Standard errors that are exceeded as rarely as so many of a normal number.
@@ -163,8 +168,8 @@ def statistical_inefficiency(x: ArrayLike) -> Inefficiency:
     """
     values = as_series(x, columns=True)
     columns = values[:, None] if values.ndim == 1 else values
-    g, lengths, n_blocks = _inefficiencies(columns)
-    reliable = np.minimum(len(columns) / g, lengths) >= RELIABLE_LENGTH
+    g, lengths, n_blocks, skewness = _inefficiencies(columns)
+    reliable = (np.minimum(len(columns) / g, lengths) >= RELIABLE_LENGTH) & (skewness <= MOST_SKEWED)
     if values.ndim == 1:
         return Inefficiency(float(g[0]), float(lengths[0]), int(n_blocks[0]), bool(reliable[0]))
     return Inefficiency(g, lengths, n_blocks, reliable)
@@ -213,7 +218,7 @@ def sampling_error(x: ArrayLike, *, relaxation_frames: float = 0.0) -> SamplingE
         As `blocking`.
     """
     values = as_series(x)
-    g, lengths, n_blocks = (entry[0] for entry in _inefficiencies(values[:, None], relaxation_frames))
+    g, lengths, n_blocks, skewness = (entry[0] for entry in _inefficiencies(values[:, None], relaxation_frames))
     if relaxation_frames > 0:
         lengths = min(lengths, len(values) / (2.0 * relaxation_frames))
     variance = float(values.var(ddof=1))
@@ -223,6 +228,7 @@ def sampling_error(x: ArrayLike, *, relaxation_frames: float = 0.0) -> SamplingE
         n_frames=len(values),
         lengths=float(lengths),
         n_blocks=int(n_blocks),
+        skewness=float(skewness),
         blocking=blocking(values),
     )
 
@@ -263,6 +269,7 @@ def sampling_errors_of_blocks(
     # Whatever cancels inside of the run, its two ends do not.
     spectrum = np.maximum(spectrum, var / n_frames)
     g = np.divide(spectrum, var, out=np.ones_like(spectrum), where=var > 0)
+    skewness = _skewness(values, n_frames / g)
     return [
         SamplingError(
             std=float(np.sqrt(spectrum[k] / n_frames)),
@@ -270,6 +277,7 @@ def sampling_errors_of_blocks(
             n_frames=n_frames,
             lengths=float(found.lengths[k]),
             n_blocks=int(found.n_blocks[k]),
+            skewness=float(skewness[k]),
             blocking=_blocking_of_blocks(values[:, k], length, n_frames, float(var[k])),
         )
         for k in range(values.shape[1])
@@ -288,8 +296,8 @@ def as_series(x: ArrayLike, *, columns: bool = False) -> Array:
     return values
 
 
-def _inefficiencies(columns: Array, relaxation_frames: float = 0.0) -> tuple[Array, Array, Integers]:
-    """Inefficiency, lengths and number of independent blocks, (K,) each, of series (T, K)."""
+def _inefficiencies(columns: Array, relaxation_frames: float = 0.0) -> tuple[Array, Array, Integers, Array]:
+    """Inefficiency, lengths, number of independent blocks and skewness, (K,) each, of series (T, K)."""
     length = -(-len(columns) // _MOST_BLOCKS)
     n = len(columns) // length
     means = columns[: n * length].reshape(n, length, -1).mean(axis=1)
@@ -298,7 +306,21 @@ def _inefficiencies(columns: Array, relaxation_frames: float = 0.0) -> tuple[Arr
     moves = np.ptp(columns, axis=0) > 0
     spectrum = np.maximum(not_resolved_below(length * found.value, variance, n), variance / len(columns))
     g = np.divide(spectrum, variance, out=np.ones_like(variance), where=moves)
-    return g, np.where(moves, found.lengths, np.inf), found.n_blocks
+    return g, np.where(moves, found.lengths, np.inf), found.n_blocks, _skewness(means, len(columns) / g)
+
+
+def _skewness(means: Array, independent: Array) -> Array:
+    """Size of the skewness (K,) of averages (B, K), 0 where that of a mean of so many independent ones is small.
+
+    What waits for rare events has seen few of them, and misses the variance of those it has not seen.
+    """
+    d = means - means.mean(axis=0)
+    scale = np.abs(d).max(axis=0)
+    moves = scale > 1e-12 * np.abs(means).max(axis=0)  # what moves less is the rounding of a constant
+    d = d / np.where(moves, scale, 1.0)
+    variance = (d**2).mean(axis=0)
+    found = np.divide(np.abs((d**3).mean(axis=0)), variance**1.5, out=np.zeros_like(variance), where=moves)
+    return np.where(found > _SKEWNESS_OF_MEAN * np.sqrt(independent), found, 0.0)
 
 
 def _blocking_of_blocks(means: Array, length: int, n_frames: int, variance: float) -> Blocking:

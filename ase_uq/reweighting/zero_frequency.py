@@ -11,7 +11,7 @@ symbol                       variable
 n                            `len(x)`, values of a series, often averages over blocks of frames
 I_j                          `periodogram[:, j - 1]`, ordinate at frequency j/n
 S(j/n)                       `spectrum[:, j]`, sum over all lags of the autocovariance at j = 0
-S_AR                         `resonance`, of an autoregression of order 0, 2 or 6
+S_AR                         `resonance`, of an autoregression of order 0, 2, 6 or 24
 c (1 + q/(1 + (j/j_c)^2))    level, strength and half width of the slow motion, `_Shapes`
 j_half                       frequency at which S has fallen to half of S(0)
 pi j_half = T/(2 tau)        `ZeroFrequency.lengths`; tau is the relaxation time of the slow motion
@@ -41,12 +41,13 @@ Integers = NDArray[np.int64]
 
 MOST_ORDINATES = 64
 _FEW_ORDINATES = 24  # short series use half of all frequencies instead of a third
-_ORDERS = (0, 2, 6)
+_ORDERS = (0, 2, 6, 24)  # a vibration by itself needs 2; under noise, it needs many
 _NEEDED_GAIN = 1.5  # in log likelihood, for two more parameters
 _GAIN_PER_OCTAVE = 0.35  # more, for motions seen in fewer ordinates than
 _MANY_ORDINATES = 16.0
 _KNOWN_TO = 0.3  # of its logarithm: how well a relaxation time known from elsewhere is that of the series
 _GAIN_PER_ORDER = 0.5
+_DOUBTFUL_GAIN = 1.0  # of a slow motion that is not counted, but may be there
 _DIP_COST = 1.0  # a gain from anticorrelation takes more evidence than a loss
 _FLAT = 0.1  # of the variance: how much blocks may miss or add
 _BLOCK_NUMBERS = (100, 80, 64, 50, 40, 32, 25, 20, 16, 13, 10, 8)
@@ -62,7 +63,8 @@ class ZeroFrequency:
         (K,), S(0): the variance of the mean times the number of values.
     lengths
         (K,), length of the series in units of twice the relaxation time of its slowest motion; infinite where none is
-        seen. For an autoregression of order 1 this is T/g.
+        seen. For an autoregression of order 1 this is T/g. Of a motion that is in doubt, a bound from above: no longer
+        run is as likely.
     n_blocks
         (K,), the largest number of blocks, at most 100, that behave as if they were independent.
     """
@@ -100,9 +102,9 @@ def zero_frequency(x: Array, *, relaxation: float = 0.0) -> ZeroFrequency:
     ordinates = np.where(moves[:, None], (amplitudes.real**2 + amplitudes.imag**2) / n, 1.0)
     periodogram, beyond = ordinates[:, :m], ordinates[:, m:]
     known = n / (2.0 * np.pi * relaxation) if relaxation > 0 else 0.0
-    spectrum, likelier = _best_spectrum(d, periodogram, known)
+    spectrum, likelier, widest = _best_spectrum(d, periodogram, known)
     value = np.where(moves, spectrum[:, 0] * scale**2, 0.0)
-    lengths = np.where(moves, np.pi * _half_width(spectrum), np.inf)
+    lengths = np.where(moves, np.pi * np.minimum(_half_width(spectrum), widest), np.inf)
     return ZeroFrequency(value, lengths, np.where(moves, _independent_blocks(likelier, beyond), _BLOCK_NUMBERS[0]))
 
 
@@ -117,22 +119,26 @@ def _n_ordinates(n: int) -> int:
     return max(1, min(MOST_ORDINATES, max((n - 1) // 3, min(half, _FEW_ORDINATES))))
 
 
-def _best_spectrum(d: Array, periodogram: Array, known: float) -> tuple[Array, Array]:
+def _best_spectrum(d: Array, periodogram: Array, known: float) -> tuple[Array, Array, Array]:
     """Spectra (K, m + 1) from frequency zero on, by the autoregression that makes the ordinates most likely.
 
-    The first is the average over a level with and without slow motion, the second the likelier one.
+    The first is the average over a level with and without slow motion, the second the likelier one. The third result is
+    the largest half width (K,) of a slow motion, which an autoregression must not hide by taking it for its own.
     """
     n, m = d.shape[1], periodogram.shape[1]
     best, most = np.empty((2, len(d), m + 1)), np.full(len(d), -np.inf)
+    plain = widest = np.full(len(d), np.inf)
     for order in _ORDERS:
         if order > n // 10:
             break
         resonance = _autoregression(d, order, m)
-        shapes, likelihood = _slow_motion(periodogram / resonance[:, 1:], known)
+        shapes, likelihood, width = _slow_motion(periodogram / resonance[:, 1:], known)
         likelihood = likelihood - np.log(resonance[:, 1:]).sum(axis=1) - _GAIN_PER_ORDER * order
         better = likelihood > most
         best[:, better], most[better] = (resonance * shapes)[:, better], likelihood[better]
-    return best[0], best[1]
+        plain = width if order == 0 else plain
+        widest = np.where(better, width, widest)
+    return best[0], best[1], np.minimum(plain, widest)
 
 
 def _autoregression(d: Array, order: int, m: int) -> Array:
@@ -153,8 +159,11 @@ def _autoregression(d: Array, order: int, m: int) -> Array:
     return np.asarray(error[:, None] / np.maximum(np.abs(a @ waves) ** 2, 1e-12))
 
 
-def _slow_motion(periodogram: Array, known: float) -> tuple[Array, Array]:
-    """Level and slow motion of ordinates (K, m): spectra (2, K, m + 1) as above, and their log likelihoods (K,)."""
+def _slow_motion(periodogram: Array, known: float) -> tuple[Array, Array, Array]:
+    """Level and slow motion of ordinates (K, m): spectra (2, K, m + 1) and half widths (K,) as above.
+
+    Between them the log likelihoods (K,) of the average.
+    """
     m = periodogram.shape[1]
     shapes = _shapes(m)
     levels = np.maximum(periodogram @ shapes.inverse, 1e-300)
@@ -172,12 +181,27 @@ def _slow_motion(periodogram: Array, known: float) -> tuple[Array, Array]:
     # Both models, each as likely as it is: a choice would leave out what is just not seen.
     share = np.stack([expit(gain), gain > 0])[:, :, None]
     spectra = (1.0 - share) * level[:, None] + share * levels[rows, best][:, None] * slow
-    return spectra, flat + np.logaddexp(0.0, gain) - m
+    return spectra, flat + np.logaddexp(0.0, gain) - m, _largest_width(likelihood, flat, shapes)
+
+
+def _largest_width(likelihood: Array, flat: Array, shapes: _Shapes) -> Array:
+    """Half width (K,) that a slow motion does not exceed, by the likelihoods (K, G) and that of a level (K,).
+
+    All that is wider, and a level without slow motion, is then less likely; infinite where nothing says so.
+    """
+    slow = shapes.strength > 0
+    widths = np.unique(shapes.half_width[slow])
+    profile = likelihood[:, slow].reshape(len(likelihood), len(widths), -1).max(axis=2)
+    narrower = np.maximum.accumulate(profile, axis=1)
+    wider = np.maximum.accumulate(np.column_stack([flat, profile[:, :0:-1]]), axis=1)[:, ::-1]
+    known = narrower - wider > _DOUBTFUL_GAIN
+    edges = np.sqrt(widths * np.append(widths[1:], np.inf))
+    return np.where(known.any(axis=1), edges[known.argmax(axis=1)], np.inf)
 
 
 @lru_cache
 def _shapes(m: int) -> _Shapes:
-    widths = np.geomspace(1.0, max(0.75 * m, 1.5), 14)
+    widths = np.geomspace(1.0, max(0.75 * m, 1.5), 16)
     strengths = np.concatenate([[-0.95, -0.85, -0.65, -0.4], np.geomspace(0.5, 2000.0, 18)])
     width, strength = (grid.ravel() for grid in np.meshgrid(widths, strengths, indexing="ij"))
     shape = 1.0 + strength[:, None] / (1.0 + (np.arange(1, m + 1) / width[:, None]) ** 2)

@@ -35,6 +35,7 @@ def test_a_healthy_run_is_silent(method):
     ("change", "words"),
     [
         ({"max_std_h": 1.5}, "by up to 1.5 kT along the run (limit 1 kT)"),
+        ({"rare": 6.0}, "a few rare events carry most of the variance (skewness 6 of averages over short blocks"),
         ({"max_std_h": 2.5}, "by up to 2.5 kT along the run (limit 2 kT)"),
         ({"method": "direct", "max_std_h": 2.0}, "direct weights keep about 0.018 of the frames"),
         ({"method": "direct", "ess": 12.0}, "only 12 effective frames (fewer than 50)"),

@@ -170,6 +170,12 @@ def test_blocks_of_a_constant_have_no_error():
     assert (ours.std, ours.g, ours.blocking.plateau) == (0.0, 1.0, True)
 
 
+def test_rounding_of_a_constant_is_no_rare_event():
+    means = np.full((400, 1), 0.1)
+    means[7] = np.nextafter(0.1, 1.0)
+    assert sampling_errors_of_blocks(means, length=3, n_frames=1200, variance=0.0)[0].skewness == 0.0
+
+
 @pytest.mark.parametrize("function", [statistical_inefficiency, blocking, sampling_error])
 @pytest.mark.parametrize(
     ("x", "words"),
@@ -178,3 +184,23 @@ def test_blocks_of_a_constant_have_no_error():
 def test_bad_series(function, x, words):
     with pytest.raises(InputError, match=words):
         function(x)
+
+
+@pytest.mark.parametrize(("time", "n_frames"), [(50, 8000), (30, 12_000), (15, 1500)])
+def test_a_series_of_rare_events_is_warned_of(time, n_frames):
+    """A lognormal series misses what has not happened yet; the square of a Gaussian one has seen enough."""
+    x = ar1(np.random.default_rng(time), np.exp(-1 / time), n_frames, 150).T
+    rare = np.exp(1.5 * x)
+    lags = np.arange(n_frames)
+    exact = np.exp(1.125) * np.sqrt(
+        np.sum((2 - 2 * lags / n_frames - (lags == 0)) * np.expm1(2.25 * np.exp(-lags / time)))
+    )
+    found = statistical_inefficiency(rare)
+    assert np.median(np.sqrt(found.g * rare.var(axis=0, ddof=1))) < 0.9 * exact
+    assert np.mean(found.reliable) < 0.1
+
+
+def test_what_is_skewed_and_seen_often_is_not_warned_of():
+    x = ar1(np.random.default_rng(14), 0.9, 5000, 200).T
+    assert np.mean(statistical_inefficiency(x**2).reliable) > 0.9
+    assert np.mean(statistical_inefficiency(np.random.default_rng(15).exponential(size=(1000, 200))).reliable) > 0.9

@@ -88,6 +88,31 @@ def test_blocks_are_as_long_as_the_slow_motion_wants_them():
     assert np.median(zero_frequency(slow).n_blocks) == pytest.approx(4000 / (5 * 40), abs=6)
 
 
+@pytest.mark.parametrize(("period", "n_frames"), [(31.0, 1900), (115.0, 2000), (280.0, 9000)])
+@pytest.mark.parametrize("wander", [0.0, 0.03])
+def test_an_endless_vibration_under_noise(period, n_frames, wander):
+    """Of periods that low ordinates see, with a phase that stays or wanders: what is left of the mean is noise."""
+    rng = np.random.default_rng(int(period))
+    phase = rng.uniform(0.0, 2.0 * np.pi, 200) + wander * rng.normal(size=(n_frames, 200)).cumsum(axis=0)
+    x = np.cos(2.0 * np.pi * np.arange(n_frames)[:, None] / period + phase) + 0.7 * rng.normal(size=phase.shape)
+    assert_right(x, x.mean(axis=0).std(), within=0.15)
+
+
+@pytest.mark.parametrize(("period", "life", "n_frames"), [(70, 250, 1000), (110, 300, 1600), (45, 150, 600)])
+def test_a_vibration_does_not_hide_a_slow_motion(period, life, n_frames):
+    """Bars of a run of some fifteen periods are half of what they should be, or right by chance: all are warned of."""
+    rng = np.random.default_rng(period)
+    x, exact = mixed(rng, period=period, life=life, share=0.05, time=2 * period, n_runs=100, n_frames=n_frames)
+    assert np.median(standard_errors(x)) < 0.9 * exact
+    assert np.mean(statistical_inefficiency(x).reliable) < 0.1
+
+
+@pytest.mark.parametrize(("time", "n_frames"), [(0, 200), (0, 1500), (3, 1500), (15, 9000)])
+def test_what_is_long_enough_is_not_warned_of(time, n_frames):
+    x, _ = relaxing(np.random.default_rng(time + n_frames), time, 500, n_frames)
+    assert np.mean(statistical_inefficiency(x).reliable) > 0.9
+
+
 def test_a_short_run_of_a_vibration_is_warned_of():
     """The amplitude is seen in the product of observable and energy, where the observable itself shows none of it."""
     rng = np.random.default_rng(5)
@@ -173,3 +198,14 @@ def test_every_kind_of_average_has_the_bar_of_a_vibration():
 def test_blocks_are_longer_than_the_period_of_a_vibration():
     x, _ = vibrating(np.random.default_rng(11), 20, 40, 100, 1000)
     assert np.median(zero_frequency(x).n_blocks) <= 16
+
+
+def test_an_average_of_rare_events_is_warned_of():
+    rng = np.random.default_rng(12)
+    x = np.exp(1.5 * relaxing(rng, 25, 20, 6000)[0])
+    warned = 0
+    for series in x.T:
+        h = 0.05 * KT * rng.normal(size=(6000, 1)) * np.array([-1.0, -0.5, 0.5, 1.0])
+        result = reweight(series, energy_members=h, energy_reference=np.zeros(6000), temperature_K=300.0)
+        warned += any("rare events" in w for w in result.warnings)
+    assert warned > 18
