@@ -97,7 +97,7 @@ def _draw_lines(ax: Axes, title: str, lines: Sequence[Line]) -> None:
 
 def _draw_kinds(ax: Axes, fits: Sequence[Fit]) -> None:
     """Coverage at 68 % of either kind, and how often the calibration says so, against the ratio of their factors."""
-    ax.set_title("Two kinds in one set: coverage (68 %), and how often it is said")
+    ax.set_title("Two kinds in one set, calibrated together")
     sets: dict[str, dict[float, list[Fit]]] = {}
     for fit in fits:
         if "each alone" not in fit.case:
@@ -117,7 +117,7 @@ def _draw_kinds(ax: Axes, fits: Sequence[Fit]) -> None:
     ax.set_xlabel("factor of one kind over that of the other")
     ax.set_ylabel("share (%)")
     ax.set_ylim(0, 102)
-    ax.legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.3, -0.16), ncols=2)
 
 
 def _draw_comparisons(part: Any, comparisons: Mapping[str, Comparison]) -> None:
