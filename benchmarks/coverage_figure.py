@@ -97,7 +97,7 @@ def _draw_lines(ax: Axes, title: str, lines: Sequence[Line]) -> None:
 
 def _draw_kinds(ax: Axes, fits: Sequence[Fit]) -> None:
     """Coverage at 68 % of either kind, and how often the calibration says so, against the ratio of their factors."""
-    ax.set_title("Two kinds in one set, calibrated together")
+    ax.set_title("Two kinds, calibrated together")
     sets: dict[str, dict[float, list[Fit]]] = {}
     for fit in fits:
         if "each alone" not in fit.case:
@@ -114,7 +114,7 @@ def _draw_kinds(ax: Axes, fits: Sequence[Fit]) -> None:
     ax.plot([], [], color=SAMPLING, label="coverage of each kind")
     ax.plot([], [], color=MODEL, linestyle=(0, (4, 3)), label="said in words")
     ax.set_xticks(sorted({ratio for by_ratio in sets.values() for ratio in by_ratio}))
-    ax.set_xlabel("factor of one kind over that of the other")
+    ax.set_xlabel("ratio of their factors")
     ax.set_ylabel("share (%)")
     ax.set_ylim(0, 102)
     ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.3, -0.16), ncols=2)

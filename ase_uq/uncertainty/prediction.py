@@ -163,11 +163,7 @@ class Prediction:
             energy_var_epistemic=float(e_var),
             forces_var_epistemic=f_var,
             stress_var_epistemic=s_var,
-            alpha=float(alpha),
-            alpha_forces=float(of_forces),
-            alpha_stress=float(of_stress),
-            mean_share=1.0 / len(e) if mean_share is None else mean_share,
-            dof=len(e) - 1.0 if dof is None else dof,
+            **_law(len(e), (alpha, of_forces, of_stress), mean_share, dof),
             **noise,
         )
 
@@ -223,11 +219,7 @@ class Prediction:
             energy_var_epistemic=float(variance),
             forces_var_epistemic=None if forces_var is None else of_forces**2 * forces_var,
             stress_var_epistemic=None if stress_var is None else of_stress**2 * stress_var,
-            alpha=float(alpha),
-            alpha_forces=float(of_forces),
-            alpha_stress=float(of_stress),
-            mean_share=1.0 / len(e) if mean_share is None else mean_share,
-            dof=len(e) - 1.0 if dof is None else dof,
+            **_law(len(e), (alpha, of_forces, of_stress), mean_share, dof),
             **noise,
         )
 
@@ -379,6 +371,14 @@ def _aleatoric(
         "energy_var_aleatoric": None if of_energy is None else float(of_energy),
         "forces_var_aleatoric": checked_variance("forces_var_aleatoric", forces_var, np.shape(forces)),
         "stress_var_aleatoric": checked_variance("stress_var_aleatoric", stress_var, None if stress is None else (6,)),
+    }
+
+
+def _law(n_members: int, alphas: tuple[float, float, float], mean_share: float | None, dof: float | None) -> Any:
+    return {
+        **dict(zip(("alpha", "alpha_forces", "alpha_stress"), map(float, alphas), strict=True)),
+        "mean_share": 1.0 / n_members if mean_share is None else mean_share,
+        "dof": n_members - 1.0 if dof is None else dof,
     }
 
 

@@ -3,7 +3,7 @@
     git worktree add ../before d9b87fd
     PYTHONPATH=../before python tests/earlier/make.py tests/earlier
 
-Kept beside this script; `test_earlier_files.py` reads them with the present code.
+Kept beside this script; `test_earlier_files.py` and `tests/log/test_columns.py` read them with the present code.
 """
 
 import json
@@ -20,7 +20,9 @@ from ase_uq.llpr import LLPRUncertainty, posterior_covariance
 
 from ase_uq import CommitteeUncertainty, UncertaintyLogger, UQCalculator, WeightedBaseline, read_log, reweight, save
 from ase_uq.members import MemberUncertainty
+from ase_uq.observables import Histogram, MemberEnergies
 from ase_uq.potentials import DeepEnsemble, EquivariantPotential, ShallowEnsemble, make_variational, sample_members
+from tests.logged_runs import distance, oscillator, record  # those of that commit
 
 TINY = {
     "elements": ["Au", "Cu"],
@@ -102,7 +104,16 @@ def run(path):
     }
 
 
+def of_observables(path):
+    """A short run without a thermostat, which logs a histogram and an observable of members."""
+    atoms, dyn = oscillator(alpha=1.3)
+    bins = Histogram(distance, np.linspace(1.0, 2.0, 4), axis_name="r", axis_unit="Å")
+    observables = {"r": (distance, "Å"), "bins": bins, "own": MemberEnergies()}
+    record(path, atoms, dyn, 40, observables=observables, overwrite=True)
+
+
 def main(folder):
+    of_observables(folder / "observables.h5")
     atoms = structure()
     numbers = {
         "structure": {

@@ -17,7 +17,7 @@ from ase_uq.report.build import build_report
 from ase_uq.uncertainty.force_variance import NAMES, force_variance, settings_of
 from tests.made.logged_runs import Harmonic, distance, fresh, oscillator, record
 
-EARLIER = Path(__file__).parents[1] / "made" / "logs" / "before_columns.h5"
+EARLIER = Path(__file__).parents[1] / "earlier" / "observables.h5"
 
 
 def test_every_column_is_a_field_of_a_run():
