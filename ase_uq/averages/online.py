@@ -23,8 +23,9 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 from ase.units import fs
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ase_uq.arrays import Array
 from ase_uq.averages.run_checks import run_gates
 from ase_uq.averages.run_series import RunSeries
 from ase_uq.calculators.calculator import PredictionCalculator
@@ -41,8 +42,6 @@ from ase_uq.reweighting.result import ReweightResult
 from ase_uq.reweighting.spread import SpreadLaw
 from ase_uq.reweighting.thermostat import thermostat_time_fs
 from ase_uq.uncertainty.prediction import Prediction
-
-Array = NDArray[np.float64]
 
 _WAITING = 64  # frames summed together: a matrix product instead of many small ones
 

@@ -21,15 +21,12 @@ from dataclasses import replace
 
 import numpy as np
 from ase.units import kB
-from numpy.typing import NDArray
 
 from ase_uq.log.reader import VOLUME_TOLERANCE, RunLog, bias_by_hand
 from ase_uq.reweighting import MIN_FRAMES
 from ase_uq.reweighting.gates import YES_OR_NO, Gate
 from ase_uq.reweighting.statistics import SamplingError, sampling_error
 from ase_uq.reweighting.thermostat import relaxation_frames
-
-Array = NDArray[np.float64]
 
 LOW_WEIGHT = 0.5
 _NOTABLE_SHARE = 0.01

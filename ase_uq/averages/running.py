@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.averages.runs import averaged, settings_of
 from ase_uq.averages.sources import source_of
 from ase_uq.averages.text import model_error
 from ase_uq.log.parts import opened
 from ase_uq.log.reader import RunLog
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult
-
-Array = NDArray[np.float64]
 
 N_PREFIXES = 40
 # Running averages of longer runs are formed from every k-th frame: 40 of them cost 20 times the whole average.

@@ -21,8 +21,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.averages.run_checks import gates_of_runs
 from ase_uq.averages.sources import Settings, Source, computed, differences, number_of, source_of
 from ase_uq.errors import InputError
@@ -41,8 +41,6 @@ from ase_uq.reweighting.gates import Gate, sentences
 from ase_uq.reweighting.result import ReweightResult
 from ase_uq.reweighting.spread import SpreadLaw
 from ase_uq.reweighting.thermostat import relaxation_frames
-
-Array = NDArray[np.float64]
 
 TARGETS = ("driven", "model")
 _SAMPLE = 20_000  # frames from which bins are chosen

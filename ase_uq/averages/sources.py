@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 from ase.units import GPa, kB
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.log.bias import LoggedBias
 from ase_uq.log.columns import OBSERVABLES, key_of
@@ -31,8 +31,6 @@ from ase_uq.log.reader import VOLUME_TOLERANCE, OpenLog
 from ase_uq.observables.observable import Observable
 from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.gates import YES_OR_NO, Gate
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.calculators.calculator import Family, PredictionCalculator, UQCalculator
 from ase_uq.calculators.member_alignment import MemberOffsets
 from ase_uq.calculators.plain_values import PlainValues, check_plain, has_stress, plain_values
@@ -44,8 +44,6 @@ from ase_uq.structures.offsets import fit_offsets, offset_energy
 from ase_uq.uncertainty.blend import Blend, Target
 from ase_uq.uncertainty.force_variance import Exact, Off
 from ase_uq.uncertainty.prediction import DERIVATIVE_UNCERTAINTY, ON_REQUEST, STANDARD, UNCERTAINTY, Prediction
-
-Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 

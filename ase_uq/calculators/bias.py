@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.calculators.plain_values import check_plain, plain_values
 from ase_uq.errors import InputError
 from ase_uq.uncertainty.prediction import Prediction
-
-Array = NDArray[np.float64]
 
 
 class BiasedCalculator(PredictionCalculator):

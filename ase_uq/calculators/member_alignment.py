@@ -23,12 +23,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase import Atoms
 from ase.formula import Formula
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.structures.offsets import fit_offsets
-
-Array = NDArray[np.float64]
 
 # A committee is refused when its energies spread further than all of these allow (see `check_zeros`).
 LARGEST_SPREAD = 1.0  # eV

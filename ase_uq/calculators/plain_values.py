@@ -14,12 +14,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.structures.checks import is_periodic
-
-Array = NDArray[np.float64]
 
 # Rounding of a virial in single precision; more is another order of the components, or no stress.
 _ASYMMETRY_RELATIVE, _ASYMMETRY = 1e-3, 1e-6  # and eV/Å^3

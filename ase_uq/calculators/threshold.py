@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.calculators.baseline import WeightedBaseline
 from ase_uq.calculators.calculator import Family, UQCalculator
 from ase_uq.errors import InputError
 from ase_uq.uncertainty.blend import Blend, Target
 from ase_uq.uncertainty.prediction import Prediction
-
-Array = NDArray[np.float64]
 
 
 class ThresholdSwitch(WeightedBaseline):

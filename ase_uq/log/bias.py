@@ -14,15 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.log.columns import OBSERVABLES, key_of, name_of
 from ase_uq.log.parts import LogPart, dataset_of, finite
 from ase_uq.log.reader import OpenLog, bias_by_hand
-
-Array = NDArray[np.float64]
 
 RECORDED = "bias_energy"
 

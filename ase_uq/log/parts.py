@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.log.columns import OBSERVABLES, SETTINGS, key_of, name_of
 from ase_uq.log.held import log_of
 from ase_uq.log.reader import OpenLog, RunLog, alike, check_spacing, first_frame, open_log
 from ase_uq.reweighting import MIN_FRAMES
 
-Array = NDArray[np.float64]
 Path = str | os.PathLike[str]
 Run = Path | RunLog
 

@@ -19,6 +19,7 @@ import numpy as np
 from ase.units import kB
 from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, name_of
 from ase_uq.log.estimator import taken_apart
@@ -28,8 +29,6 @@ from ase_uq.log.writer import FORMAT, FORMAT_VERSION
 from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.spread import MemberSeries, SpreadLaw
 from ase_uq.reweighting.thermostat import relaxation_frames
-
-Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 

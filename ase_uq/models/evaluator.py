@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.linalg import helmert
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.models.compiled import CompiledPotential
 from ase_uq.potentials import Evaluation, Potential, SupportsInference, evaluate
@@ -21,8 +21,6 @@ from ase_uq.potentials.device import checked_device
 from ase_uq.potentials.graph import Graph
 from ase_uq.potentials.memory import MemoryCap
 from ase_uq.uncertainty.blend import Target
-
-Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 

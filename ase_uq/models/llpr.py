@@ -51,7 +51,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.units import kB
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from torch import Tensor
 
@@ -60,8 +60,6 @@ from ase_uq.models.members import MemberUncertainty
 from ase_uq.potentials import FeaturePotential, ShallowEnsemble
 from ase_uq.potentials.abilities import representative
 from ase_uq.potentials.graph import build_graph
-
-Array = NDArray[np.float64]
 
 # eV per atom: the std of training structures left out, before calibration. Without a sensible size members would differ
 # by so much that their mean lost digits.

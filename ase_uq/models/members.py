@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.models.evaluator import Evaluator
 from ase_uq.potentials import Evaluation, Potential, abilities_of
@@ -28,8 +28,6 @@ from ase_uq.uncertainty.blend import Target
 from ase_uq.uncertainty.checks import checked_factor
 from ase_uq.uncertainty.force_variance import ForceVariance
 from ase_uq.uncertainty.prediction import ON_REQUEST, STANDARD, UNCERTAINTY, Prediction
-
-Array = NDArray[np.float64]
 
 
 class MemberUncertainty:

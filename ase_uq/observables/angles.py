@@ -8,13 +8,12 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.observables.elements import Integers, check_element, chosen
 from ase_uq.observables.observable import Observable
 from ase_uq.observables.pairs import Pairs, check_length, find_pairs
 from ase_uq.reweighting.axis import Axis
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

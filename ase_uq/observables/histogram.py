@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.observables.observable import Observable
 from ase_uq.reweighting.axis import Axis
-
-Array = NDArray[np.float64]
 
 
 class Histogram(Observable):

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.errors import InputError
 from ase_uq.observables.observable import Observable
 from ase_uq.observables.scalar import volume
 from ase_uq.uncertainty.prediction import Prediction
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.reweighting.axis import Axis
-
-Array = NDArray[np.float64]
 
 
 class Observable:

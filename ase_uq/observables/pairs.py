@@ -24,11 +24,10 @@ from ase.geometry import complete_cell
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.observables.elements import Integers
 from ase_uq.structures.checks import check_structure
-
-Array = NDArray[np.float64]
 
 _ROUNDING = 1e-9  # relative: a cut-off of exactly half a width is allowed
 

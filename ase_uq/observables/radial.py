@@ -8,15 +8,13 @@ from math import floor, pi
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.observables.elements import ANY, check_element, chosen
 from ase_uq.observables.observable import Observable
 from ase_uq.observables.pairs import check_length, find_pairs, widest_cutoff
 from ase_uq.reweighting.axis import Axis
-
-Array = NDArray[np.float64]
 
 _WIDEST_DEFAULT = 10.0  # Å
 _ROOM = 0.95  # of the widest r_max of the start structure, left for a cell that breathes

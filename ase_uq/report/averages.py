@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.units import kB
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.averages import of_run
 from ase_uq.averages.run_checks import target_temperature
 from ase_uq.averages.running import RunningAverage, running_average
@@ -20,8 +20,6 @@ from ase_uq.log.reader import RunLog
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult
 from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.statistics import sampling_error
-
-Array = NDArray[np.float64]
 
 _DRIFT_ERRORS = 4.0
 

@@ -26,9 +26,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.report.style import INK, MODEL, MUTED, SAMPLING
 
-Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _FILL: dict[str, Any] = {"linewidth": 0.0, "alpha": 0.26}

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from ase.symbols import Symbols
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.averages.run_checks import target_temperature
 from ase_uq.averages.text import format_significant
 from ase_uq.errors import InputError
@@ -37,8 +37,6 @@ from ase_uq.report.figures import (
 from ase_uq.report.page import count, facts_table, figure, grouped, section, text
 from ase_uq.report.sections import members_section, results_section, running_averages_section
 from ase_uq.reweighting import ReweightResult
-
-Array = NDArray[np.float64]
 
 _HASH_CHARACTERS = 12
 _DRIVERS = {

@@ -15,12 +15,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.report.style import INK, MODEL, MUTED, SAMPLING, STYLE, plain_log_axis
-
-Array = NDArray[np.float64]
 
 _N_BINS = 10
 _LARGEST_SCATTER = 3000

@@ -13,14 +13,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.averages.running import RunningAverage
 from ase_uq.report.bands import Bands, draw_bands, legend_of
 from ase_uq.report.style import INK, MODEL, MUTED, SAMPLING, STYLE, plain_log_axis
 from ase_uq.report.ticks import short_ticks, with_unit
-
-Array = NDArray[np.float64]
 
 N_BUCKETS = 500
 LONGEST_PLAIN_SERIES = 1200

@@ -14,8 +14,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.averages.text import model_error
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
@@ -24,8 +24,6 @@ from ase_uq.report.style import INK, MUTED, STYLE
 from ase_uq.report.ticks import short_ticks, with_unit
 from ase_uq.reweighting import ReweightResult
 from ase_uq.reweighting.axis import Axis
-
-Array = NDArray[np.float64]
 
 _FORMATS = ("png", "svg", "pdf")
 _MOST_MEMBERS = 64  # lines that still make a picture

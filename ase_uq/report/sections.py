@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.averages.run_checks import run_gates
 from ase_uq.averages.text import (
     format_fixed,
@@ -25,8 +25,6 @@ from ase_uq.report.page import count, figure, note, section, text, warning_box
 from ase_uq.report.profile import profile_figure
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult
 from ase_uq.reweighting.gates import sentences
-
-Array = NDArray[np.float64]
 
 _DOMINATES = 2.0
 _METHODS = {"cea": "cumulant expansion", "direct": "direct weights", "gap": "mean energy gap"}

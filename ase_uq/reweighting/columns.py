@@ -16,12 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.reweighting.question import Question
-
-Array = NDArray[np.float64]
 
 METHODS = ("cea", "direct", "gap")
 OWN_MEMBERS = ("paired", "independent")

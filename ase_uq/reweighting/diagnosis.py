@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.reweighting import estimators
 from ase_uq.reweighting.frame_blocks import FrameSums, Sums
 from ase_uq.reweighting.gates import SHAPED_STD_H, THIN_FRAMES, Diagnostics, Discrepancy, Gate, gates_for, worst_of
 from ase_uq.reweighting.jackknife import jackknife_deviations
 from ase_uq.reweighting.pareto import tail_shapes
 from ase_uq.reweighting.question import Estimates, Question
-
-Array = NDArray[np.float64]
 
 HEALTHY_SHARE = 0.1  # of the frames: with less, direct weights are no judge of the expansion
 _NEGATIVE_ERRORS = 2.0

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.reweighting.diagnosis import Evidence, gates_of, widths
 from ase_uq.reweighting.frame_blocks import FrameSums
 from ase_uq.reweighting.gates import Gate, sentences
@@ -39,8 +39,6 @@ from ase_uq.reweighting.sampling import (
     sampling_errors,
 )
 from ase_uq.reweighting.zero_frequency import zero_frequency
-
-Array = NDArray[np.float64]
 
 MIN_FRAMES = 20  # with fewer there are means, and no error bars
 _INFLUENCE_BLOCKS = 256  # enough for all that a mean sees of the spectrum

@@ -19,11 +19,9 @@ Zwanzig, J. Chem. Phys. 22, 1420 (1954): the first term of the perturbation seri
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.reweighting.frame_blocks import Sums
-
-Array = NDArray[np.float64]
 
 
 def plain(s: Sums) -> Array:

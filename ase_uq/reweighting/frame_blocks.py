@@ -29,9 +29,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.reweighting.pareto import LargestValues
-
-Array = NDArray[np.float64]
 
 MOST_BLOCKS, FEWEST_BLOCKS = 1024, 128
 _MOST_BYTES = 64e6  # of the three large rows together

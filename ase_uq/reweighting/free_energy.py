@@ -22,10 +22,9 @@ import numpy as np
 from ase.units import kB
 from numpy.typing import ArrayLike, NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.reweighting import ReweightResult, reweight
-
-Array = NDArray[np.float64]
 
 
 def free_energy_profile(

@@ -18,9 +18,9 @@ Busing, Meijer and van der Leeden, Stat. Comput. 9, 3 (1999): the jackknife with
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from ase_uq.arrays import Array
 
 MIN_BLOCKS, MAX_BLOCKS = 8, 100
 BLOCK_LENGTH = 5.0  # in units of g; shorter blocks miss part of the correlation

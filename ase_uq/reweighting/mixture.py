@@ -28,11 +28,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.reweighting.frame_blocks import FrameSums, Sums
 from ase_uq.reweighting.multistate import MBARWeights, order_of_states
-
-Array = NDArray[np.float64]
 
 _PROPORTION = 0.2  # of the frames of a state: how closely shares must add up to them, of thinned frames too
 _FEW = 5.0

@@ -27,9 +27,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
-
-Array = NDArray[np.float64]
 
 
 class MBARWeights(np.ndarray[tuple[int], np.dtype[np.float64]]):

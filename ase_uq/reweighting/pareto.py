@@ -21,9 +21,8 @@ Vehtari, Simpson, Gelman, Yao and Gabry, J. Mach. Learn. Res. 25, 72 (2024), arX
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from ase_uq.arrays import Array
 
 LARGEST_SHAPE = 0.7
 _KEPT = 4096  # 3 sqrt(T) up to 1.8 million frames

@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.reweighting import estimators
 from ase_uq.reweighting.frame_blocks import Sums
 from ase_uq.reweighting.spread import UNCALIBRATED, SpreadLaw
-
-Array = NDArray[np.float64]
 
 _FIRST_ORDER_STEP = 1e-4
 

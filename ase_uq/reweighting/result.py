@@ -22,15 +22,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.gates import Gate
 from ase_uq.reweighting.spread import UNCALIBRATED, SpreadLaw
 
-Array = NDArray[np.float64]
 Value = Any  # float for a scalar observable, float64 array of its shape for any other
 
 

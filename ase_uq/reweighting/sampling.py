@@ -21,15 +21,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.reweighting import estimators
 from ase_uq.reweighting.frame_blocks import FrameSums, Sums
 from ase_uq.reweighting.jackknife import MIN_BLOCKS, jackknife_blocks
 from ase_uq.reweighting.statistics import SamplingError, sampling_errors_of_blocks
 from ase_uq.reweighting.zero_frequency import ZeroFrequency, zero_frequency
-
-Array = NDArray[np.float64]
 
 USUAL_G = 0.9  # quantile over the entries of a vector; the largest of many is noise
 _FEW_ENTRIES = 4  # of which each is judged by itself

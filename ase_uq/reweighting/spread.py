@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from ase_uq.arrays import Array
 
 
 @dataclass(frozen=True, slots=True)

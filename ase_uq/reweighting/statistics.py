@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, t
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.reweighting.zero_frequency import not_resolved_below, zero_frequency
 
-Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 RELIABLE_LENGTH = 50.0  # in units of g: below this g itself is not known

@@ -27,6 +27,7 @@ import numpy as np
 from ase.units import kB
 from numpy.typing import ArrayLike, NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.reweighting.columns import check_method, columns_for, within_groups
 from ase_uq.reweighting.error_bars import MIN_FRAMES, average
@@ -34,8 +35,6 @@ from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.mixture import mixture_of, with_free_energies
 from ase_uq.reweighting.result import ReweightResult
 from ase_uq.reweighting.spread import SpreadLaw
-
-Array = NDArray[np.float64]
 
 _CHUNK = 4096
 

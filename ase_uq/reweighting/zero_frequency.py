@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from scipy.fft import rfft
 from scipy.special import expit
 
-Array = NDArray[np.float64]
+from ase_uq.arrays import Array
+
 Integers = NDArray[np.int64]
 
 MOST_ORDINATES = 64

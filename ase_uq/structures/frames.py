@@ -12,13 +12,12 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.io.formats import UnknownFileTypeError
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.structures.checks import check_structure, is_periodic
 from ase_uq.structures.labels import check_stress_size, find_labels
 
-Array = NDArray[np.float64]
 # eV/Å^3, 800 GPa.
 MAX_STRESS = 5.0
 

@@ -17,12 +17,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.units import GPa
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.structures.checks import is_periodic
 
-Array = NDArray[np.float64]
 REFERENCE_KEYS = {"energy": "REF_energy", "forces": "REF_forces", "stress": "REF_stress"}
 OWN = "ASE's own labels"
 _VIRIAL = re.compile("virial", re.IGNORECASE)

@@ -24,11 +24,11 @@ import numpy as np
 from ase.units import GPa
 from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.structures.frames import Frame
 from ase_uq.training.crude_fit import ENERGY_FRAMES, Basis, Crude, Equations
 
-Array = NDArray[np.float64]
 FEWEST, MANY = 10, 50
 # Of the gap: g / w, and g (eV per atom); from the last on it is refused.
 GAP_RATIO, GAP, REFUSED_GAP = 10.0, 0.6, 2.0

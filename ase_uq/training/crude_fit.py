@@ -31,11 +31,11 @@ from ase import Atoms
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ase_uq.arrays import Array
 from ase_uq.potentials.base import VOIGT_COLUMNS, VOIGT_ROWS
 from ase_uq.potentials.graph import build_graph
 from ase_uq.structures.frames import Frame
 
-Array = NDArray[np.float64]
 CUTOFF, NEAR = 5.0, 2.0  # Å
 PAIR_DECAYS = (0.6, 1.2, 1.8, 2.4, 3.0, 3.6)  # 1/Å
 DENSITY_DECAYS = (1.0, 2.0)

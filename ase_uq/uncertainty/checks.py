@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
-
-Array = NDArray[np.float64]
 
 
 def checked_factor(name: str, value: float) -> float:

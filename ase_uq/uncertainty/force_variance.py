@@ -25,12 +25,10 @@ from inspect import signature
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.uncertainty.running_std import RunningStd
-
-Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 

@@ -28,8 +28,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.uncertainty.checks import (
     checked_combination,
@@ -38,8 +39,6 @@ from ase_uq.uncertainty.checks import (
     checked_values,
     checked_variance,
 )
-
-Array = NDArray[np.float64]
 
 # Keys of the results of a calculator; all but `free_energy` are fields of `Prediction`.
 STANDARD = ("energy", "free_energy", "forces", "stress")

@@ -20,9 +20,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from ase_uq.arrays import Array
 
 _LENGTH = 5.0  # estimates in the running mean: short against a vibration, so that a maximum over atoms stays one
 # kappa^2 of normal forces along one direction and in all three alike; between them a guess for the first estimates.

@@ -37,6 +37,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.validation.centring import Centring
 from ase_uq.validation.doubts import Findings, sentences
@@ -53,8 +54,6 @@ from ase_uq.validation.student_t import (
     scale_variance,
     student_t_scale,
 )
-
-Array = NDArray[np.float64]
 
 MIN_MEMBERS = 4  # the factor (M-3)/(M-1) of Eq. 6 is positive from here on
 MIN_STRUCTURES = 10  # alpha is then known to about 30 % at best

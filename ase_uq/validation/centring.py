@@ -24,9 +24,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 
-Array = NDArray[np.float64]
 Kind = Literal["composition", "element", "none"]
 
 # With less than this share of the degrees of freedom that constants of elements leave, compositions are too many.

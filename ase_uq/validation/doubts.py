@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from ase_uq.arrays import Array
 from ase_uq.validation.noisy_scale import NoisyScale
 from ase_uq.validation.student_t import Method, inefficiency_in_order, scale_squared, scale_variance
-
-Array = NDArray[np.float64]
 
 POORLY_KNOWN = 0.2  # relative standard error of alpha from which on the user is told
 ONE_SIDED = 0.9  # share of errors with one sign from which on an offset is suspected

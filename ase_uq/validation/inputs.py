@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
-
-Array = NDArray[np.float64]
 
 
 def calibration_inputs(

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from ase_uq.arrays import Array
 
 # Of c without the noise: where noise explains all errors c is not known from zero, and a spread of nothing is no use.
 FLOOR = 0.3

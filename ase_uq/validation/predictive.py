@@ -27,11 +27,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import betaln, ndtr
 from scipy.stats import norm, t
 
-Array = NDArray[np.float64]
+from ase_uq.arrays import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ Tran et al., Mach. Learn.: Sci. Technol. 1, 025006 (2020), arXiv:1912.10066: mis
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from ase_uq.arrays import Array
 
 N_CURVE = 101
 

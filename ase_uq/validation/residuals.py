@@ -10,6 +10,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.structures.frames import Frame
 from ase_uq.uncertainty.abilities import CalibratableModel
@@ -19,8 +20,6 @@ from ase_uq.validation.centring import Centring
 from ase_uq.validation.resolution import zero_by_symmetry
 from ase_uq.validation.scores import Scores, energy_scores, force_scores, stress_scores
 from ase_uq.validation.yardsticks import Yardstick, yardsticks
-
-Array = NDArray[np.float64]
 
 QUANTITIES = ("energy", "forces", "stress")
 

@@ -42,11 +42,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
+from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.validation.predictive import Predictive
 from ase_uq.validation.reliability import miscalibration_area, reliability_curve
-
-Array = NDArray[np.float64]
 
 LEVEL_68 = float(2.0 * norm.cdf(1.0) - 1.0)  # one standard deviation of a normal distribution
 LEVEL_95 = 0.95

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import chi2
 
+from ase_uq.arrays import Array
 from ase_uq.reweighting.statistics import statistical_inefficiency
 
-Array = NDArray[np.float64]
 Method = Literal["student_t", "moment"]
 
 _FEWEST_IN_ORDER = 20

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
+from ase_uq.arrays import Array
 from ase_uq.validation.predictive import Predictive, crps
-
-Array = NDArray[np.float64]
 
 # Of |F| over its root mean square, in b/a.
 _RATIOS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
