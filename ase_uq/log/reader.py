@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -166,19 +166,19 @@ def read_log(path: str | os.PathLike[str], *, per_atom: bool = True, members: bo
 
 def recorded(path: str | os.PathLike[str], *, per_atom: bool = True, members: bool = True) -> RunLog:
     """As `read_log`, for readers who know what to do with the frames of a biased run."""
+    left_out = {*(() if per_atom else PER_ATOM), *(() if members else ("energy_members_minus_energy",))}
     with open_log(path) as log:
-        return run_of(log, per_atom=per_atom, members=members)
+        return run_of(log, [name for name in log.datasets if name not in left_out])
 
 
-def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunLog:
-    """Read the frames of an open log; arguments and errors as for `read_log`."""
+def run_of(log: OpenLog, names: Collection[str]) -> RunLog:
+    """Read these datasets of an open log, of which what it does not have is left out; errors as for `read_log`."""
     if log.n_frames == 0:
         raise InputError(
             f"`{log.path}` must hold at least one complete frame, got none: the run has not written yet or was cut "
             "off before; wait or run again."
         )
-    left_out = {*(() if per_atom else PER_ATOM), *(() if members else ("energy_members_minus_energy",))}
-    columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name not in left_out}
+    columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name in names}
     units = {name_of(key): str(d.attrs["unit"]) for key, d in log.datasets.items()}
     axes = {name_of(key): axis for key, d in log.datasets.items() if (axis := axis_of(d.attrs)) is not None}
     own = frozenset(name_of(key) for key, d in log.datasets.items() if is_of_members(d.attrs))
