@@ -27,10 +27,10 @@ class RunningAverage:
     Attributes
     ----------
     time_fs, mean, std_sampling, std_model, std_total
-        (K,) each; the last entry is the whole run.
+        (n_points,) each; the last entry is the whole run.
     bound
-        (K,), where `std_model` is an upper bound only: the spread of members that cannot be told from sampling noise.
-        `None` for nowhere.
+        (n_points,), where `std_model` is an upper bound only: the spread of members that cannot be told from sampling
+        noise. `None` for nowhere.
     """
 
     time_fs: Array

@@ -61,7 +61,7 @@ class RadialTable(nn.Module):
     Parameters
     ----------
     functions
-        Maps distances (K,) float64 to the functions of each layer, (K, P) float64.
+        Maps distances (n_distances,) float64 to the functions of each layer, (n_distances, P) float64.
     cutoff
         Å.
     n_cells

@@ -3,7 +3,7 @@
 =========  =============================================================================
 symbol     variable
 =========  =============================================================================
-x_k        positions (K,), of bins or of times; stretches end at gaps and unknown errors
+x_k        positions (n_points,), of bins or of times; stretches end at gaps and unknown errors
 s_k, m_k   `sampling`, `model`: half widths of the two bands
 bound_k    whether m_k is an upper bound: members spread by no more than sampling noise
 =========  =============================================================================
@@ -45,9 +45,9 @@ class Bands:
     Attributes
     ----------
     sampling, model
-        (K,), one standard deviation each; NaN where unknown.
+        (n_points,), one standard deviation each; NaN where unknown.
     bound
-        (K,), where `model` is an upper bound only.
+        (n_points,), where `model` is an upper bound only.
     """
 
     sampling: Array
@@ -56,12 +56,12 @@ class Bands:
 
     @property
     def known(self) -> Mask:
-        """(K,), where both errors are."""
+        """(n_points,), where both errors are."""
         return np.isfinite(self.sampling) & np.isfinite(self.model)
 
 
 def draw_bands(ax: Axes, x: Array, centre: Array, bands: Bands) -> None:
-    """Draw both bands around a line (K,); a gap in evenly spaced positions ends them."""
+    """Draw both bands around a line (n_points,); a gap in evenly spaced positions ends them."""
     for stretch in stretches(x, bands.known):
         own = Bands(bands.sampling[stretch], bands.model[stretch], bands.bound[stretch])
         _draw_stretch(ax, _Fine.of(x, stretch, own), centre[stretch], x[stretch])

@@ -31,7 +31,7 @@ _LONGEST_LABEL = 24  # of a vertical axis; longer names are in the heading alone
 
 
 def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str, symbol: str = "") -> Figure:
-    """Average (K,) of a vector with its errors, one standard deviation each; `axis` holds the K centres.
+    """Average (n_bins,) of a vector with its errors, one standard deviation each; `axis` holds their centres.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str, 
 
 
 def bands_of(result: ReweightResult) -> Bands:
-    """Both errors of a vector (K,); where the model error is not resolved, the spread that bounds it."""
+    """Both errors of a vector (n_bins,); where the model error is not resolved, the spread that bounds it."""
     model, bound = model_error(result)
     return Bands(np.asarray(result.std_sampling), np.asarray(model), np.asarray(bound))
 

@@ -1,4 +1,4 @@
-"""Averages over a committee from one run: everything here takes arrays.
+"""Averages under the members of a model from one run: everything here takes arrays.
 
 ================  =====================================================================================
 `trajectory`      `reweight`, for arrays; runs that go on, or lie in logs: `ase_uq.averages`

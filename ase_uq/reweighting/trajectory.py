@@ -1,4 +1,4 @@
-"""Averages of a trajectory under every member of a committee, with sampling and model error apart.
+"""Averages of a trajectory under every member of a model, with sampling and model error apart.
 
 The run was driven by V, the energy the integrator saw; member i would have sampled exp(-beta V_i).
 
@@ -67,7 +67,7 @@ def reweight(
     mean_share: float | None = None,
     dof: float | None = None,
 ) -> ReweightResult:
-    """Average `observable` under every member of a committee.
+    """Average `observable` under every member of a model.
 
     Parameters
     ----------
@@ -83,10 +83,10 @@ def reweight(
         exchange: averages are then over the frames as they are, and members reweigh within each temperature.
     method
         "cea" (cumulant expansion), "direct" (exponential weights) or "gap" (mean energy gap in the bins of a histogram:
-        of the scalar itself, or, for (T, K), of a histogram whose columns are 1 for the frames of a bin).
+        of the scalar itself, or, for (T, n_bins), of a histogram whose columns are 1 for the frames of a bin).
     observable_members
         "paired" when member i of the observable and of the potential are the same model (its own energy, pressure,
-        dipole), "independent" when the observable comes from another committee.
+        dipole), "independent" when the observable comes from another model.
     function
         Function of the averages, for instance a ratio, given an array of the observable's shape (a float for a scalar),
         that returns a number or an array. With "cea" it is expanded to first order, so that moments are centred.
@@ -94,8 +94,8 @@ def reweight(
         (T,): logarithms of the weights of a biased run, U_bias/kT. Without them a biased run gives biased averages.
         Those of `mbar_log_weights` bring along what the error of their free energies needs.
     state_shares
-        (T, K), for weights from MBAR that were made elsewhere: N_k exp(f_k - u_k)/sum_l N_l exp(f_l - u_l) of every
-        frame, `mbar.W_nk * mbar.N_k` of pymbar. Without them the free energies count as exact, and bars come out
+        (T, n_states), for weights from MBAR that were made elsewhere: N_k exp(f_k - u_k)/sum_l N_l exp(f_l - u_l) of
+        every frame, `mbar.W_nk * mbar.N_k` of pymbar. Without them the free energies count as exact, and bars come out
         several times too small. Frames must be in the order of `ase_uq.reweighting.multistate.interleaved`.
     runs
         (T,): number of the run each frame belongs to, frames of a run together. With 8 runs or more the sampling error

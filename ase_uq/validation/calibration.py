@@ -200,7 +200,7 @@ def calibrate(
     if m < MIN_MEMBERS and not np.isinf(nu):
         raise InputError(
             f"`n_members` must be at least {MIN_MEMBERS} to calibrate, got {m}; "
-            "train more members, or use the committee uncalibrated."
+            "train more members, or use the model uncalibrated."
         )
     if compositions is not None and deviations is None:
         raise InputError("`compositions` needs `members` (M, S), got none; constants of members lie in them.")
