@@ -22,9 +22,9 @@ MOST_EDGES = 20_000
 
 
 class VariationalEnsemble(nn.Module):
-    """S draws of a variational potential, frozen in weight space, about the potential of the mean weights.
+    """M draws of a variational potential, frozen in weight space, about the potential of the mean weights.
 
-    Member s is E(theta) + E(theta_s) - mean of E(theta_s): where the noise is large the mean over draws is biased and
+    Member m is E(theta) + E(theta_m) - mean of E(theta_m): where the noise is large the mean over draws is biased and
     scatters, while theta is what was trained. The variance over members is that of the draws.
 
     `constants` (M, Z), eV, are added for every atom of an element; training sets them so that no draw shifts the
