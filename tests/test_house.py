@@ -35,8 +35,23 @@ def documented():
 
 
 def test_docstrings_are_sentences():
-    """A letter or a single word says nothing to a reader who does not know the code."""
-    short = [(path.name, node.name) for path, node, text in documented() if len(text.split()) < 2]
+    """A letter, a word or a shape says nothing to a reader who does not know the code."""
+    short = [
+        (path.name, node.name, text)
+        for path, node, text in documented()
+        if len(re.findall(r"[^\W\d_]{2,}", text)) < 2 or text.startswith("(")
+    ]
+    assert short == []
+
+
+def test_descriptions_of_arguments_are_more_than_a_word():
+    entry = re.compile(r"^([a-z_][\w, ]*)\n    (\S[^\n]*)(?=\n\S|\n\n|\Z)", re.MULTILINE)
+    short = [
+        (path.name, node.name, name, text)
+        for path, node, docstring in documented()
+        for name, text in entry.findall(docstring)
+        if re.fullmatch(r"\S+", text) and "(" not in text and '"' not in text and "`" not in text
+    ]
     assert short == []
 
 

@@ -1,4 +1,4 @@
-"""`ase-uq demo`."""
+"""The command `ase-uq demo`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ase-uq evaluate`."""
+"""The command `ase-uq evaluate`."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class RadialDistribution(Observable):
 
     @cached_property
     def shell_volumes(self) -> Array:
-        """(n_bins,), volumes of the bins, Å^3."""
+        """Volumes of the bins, (n_bins,), Å^3."""
         edges = np.arange(self.n_bins + 1) * (self.r_max / self.n_bins)
         return np.asarray(4.0 * pi / 3.0 * np.diff(edges**3))
 

@@ -91,7 +91,7 @@ class HasAbilities(Protocol):
     """A potential whose members are not just independent ones."""
 
     def abilities(self) -> Abilities:
-        """Return what they are."""
+        """Return what the potential can do."""
         ...
 
 

@@ -107,7 +107,7 @@ class TrainablePotential(Protocol):
 
     @property
     def n_members(self) -> int:
-        """A single member."""
+        """Number of members, 1."""
         ...
 
     @property

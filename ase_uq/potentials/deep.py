@@ -149,7 +149,7 @@ class DeepEnsemble(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> DeepEnsemble:
-        """Join members."""
+        """Build the members and join them."""
         return cls(config["members"])
 
 

@@ -63,7 +63,7 @@ class RadialTable(nn.Module):
     functions
         Maps distances (n_distances,) float64 to the functions of each layer, (n_distances, P) float64.
     cutoff
-        Å.
+        Neighbour cut-off, Å.
     n_cells
         See `needed_cells`.
     dtype

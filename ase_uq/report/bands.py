@@ -56,7 +56,7 @@ class Bands:
 
     @property
     def known(self) -> Mask:
-        """(n_points,), where both errors are."""
+        """Where both errors are known, (n_points,)."""
         return np.isfinite(self.sampling) & np.isfinite(self.model)
 
 

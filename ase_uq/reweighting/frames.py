@@ -170,7 +170,7 @@ class Frames:
 
 
 def inverse_temperature(temperature_K: float) -> float:
-    """1/(kB T) in 1/eV."""
+    """Return 1/(kB T), 1/eV, for a temperature in K."""
     if not (np.isfinite(temperature_K) and temperature_K > 0):
         raise InputError(f"`temperature_K` must be positive, got {temperature_K}; pass the thermostat's target in K.")
     return 1.0 / (kB * temperature_K)

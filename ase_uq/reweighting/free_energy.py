@@ -101,9 +101,9 @@ class ProfileBins:
     Attributes
     ----------
     edges
-        (S_all + 1,).
+        (n_all + 1,).
     visited
-        (S_all,), bool.
+        (n_all,), bool.
     reference
         Of the visited bins, the one with most frames.
     """

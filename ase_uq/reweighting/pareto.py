@@ -36,7 +36,7 @@ class LargestValues:
     Parameters
     ----------
     n_series
-        M.
+        Number of series, M.
     """
 
     def __init__(self, n_series: int) -> None:
@@ -46,7 +46,7 @@ class LargestValues:
         self.n_frames = 0
 
     def add(self, values: Array) -> None:
-        """Take (t, M) values."""
+        """Take the values of some frames, (t, M)."""
         self._waiting.append(values.copy())
         self._n_waiting += len(values)
         self.n_frames += len(values)

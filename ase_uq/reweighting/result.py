@@ -61,7 +61,7 @@ class ReweightResult:
         (M,) and then the shape of the observable; (M, M', ...) for an observable with members of its own that are
         independent of the potential's.
     n_frames
-        T.
+        Number of frames, T.
     method
         "cea", "direct" or "gap".
     std_model_naive

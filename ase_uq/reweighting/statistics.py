@@ -104,7 +104,7 @@ class SamplingError:
     g
         Inefficiency that belongs to it: std^2 = g var / T.
     n_frames
-        T.
+        Number of frames, T.
     lengths
         Length of the run over twice the relaxation time of the slowest motion in the series.
     n_blocks

@@ -31,7 +31,7 @@ class Shallow(Method):
     Attributes
     ----------
     n_members
-        M.
+        Number of heads, M.
     """
 
     name = "shallow"

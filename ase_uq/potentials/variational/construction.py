@@ -131,7 +131,7 @@ def kl_divergence(potential: VariationalPotential, graph: Graph | None = None) -
     Parameters
     ----------
     potential
-        Variational.
+        A potential with noise on its weights.
     graph
         Structures whose rates are meant; those last evaluated with noise by default.
 

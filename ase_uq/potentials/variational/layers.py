@@ -132,7 +132,7 @@ class NoisyMap(nn.Module):
             self.register_buffer("centre", matrix.new_zeros(n_elements, matrix.shape[0]))
 
     def matrix(self) -> Tensor:
-        """theta, (n_in, n_out)."""
+        """Mean weights, theta, (n_in, n_out)."""
         raise NotImplementedError
 
     def without_noise(self, x: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ class VariationalMap(NoisyMap):
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
     def matrix(self) -> Tensor:
-        """theta, (n_in, n_out)."""
+        """Mean weights, theta, (n_in, n_out)."""
         return self.weight
 
     def without_noise(self, x: Tensor) -> Tensor:
