@@ -54,6 +54,11 @@ class Bands:
     model: Array
     bound: Mask
 
+    @classmethod
+    def of(cls, sampling: Array, model: Array, bound: Mask) -> Bands:
+        """Take both errors; a model error that is known nowhere, as without members, is left out of the picture."""
+        return cls(sampling, np.zeros_like(sampling) if np.isnan(model).all() else model, bound)
+
     @property
     def known(self) -> Mask:
         """Where both errors are known, (n_points,)."""
@@ -80,7 +85,7 @@ def legend_of(bands: Bands) -> list[Artist]:
         Line2D([], [], color=INK, linewidth=1.5, label="average"),
         Patch(color=SAMPLING, **_FILL, label="± sampling error"),
     ]
-    if (bands.known & ~bands.bound).any():
+    if (bands.known & ~bands.bound & (bands.model > 0)).any():
         entries.append(Patch(color=MODEL, **_FILL, label="± model error"))
     if (bands.known & bands.bound).any():
         entries.append(Patch(**_HATCH, label=_BOUND))

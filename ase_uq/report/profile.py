@@ -57,7 +57,8 @@ def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str, 
                 bottom.plot(x[stretch], (member - mean)[stretch], color=MUTED, linewidth=0.6, alpha=0.7)
         draw_bands(bottom, x, np.zeros_like(mean), bands)
         bottom.axhline(0.0, color=INK, linewidth=0.7)
-        bottom.set_title("The errors alone; thin lines: each member minus the average")
+        thin_lines = "; thin lines: each member minus the average" if len(result.member_means) else ""
+        bottom.set_title(f"The errors alone{thin_lines}")
         bottom.set_xlabel(with_unit(axis.name, axis.unit), labelpad=3)
         _limits(top, bottom, x)
         label = quantity if len(quantity) <= _LONGEST_LABEL else "average"
@@ -70,7 +71,7 @@ def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str, 
 def bands_of(result: ReweightResult) -> Bands:
     """Both errors of a vector (n_bins,); where the model error is not resolved, the spread that bounds it."""
     model, bound = model_error(result)
-    return Bands(np.asarray(result.std_sampling), np.asarray(model), np.asarray(bound))
+    return Bands.of(np.asarray(result.std_sampling), np.asarray(model), np.asarray(bound))
 
 
 def save_profile(
