@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -115,7 +115,6 @@ def test_bins_that_were_never_visited_leave_a_gap_and_single_visits_no_bar():
     assert hollow.get_xdata().tolist() == pytest.approx([1.55])
 
 
-@settings(deadline=None)
 @given(
     widths=st.lists(st.tuples(st.floats(0, 5), st.floats(0, 5), st.booleans(), st.booleans()), min_size=1, max_size=12)
 )

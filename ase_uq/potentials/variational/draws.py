@@ -12,7 +12,17 @@ from ase_uq.potentials.variational.potential import VariationalPotential
 
 
 @dataclass(frozen=True, slots=True)
-class SharingDraws:
+class _Draws:
+    potential: VariationalPotential
+    draws: Sequence[Tensor]
+
+    @property
+    def cutoff(self) -> float:
+        """Neighbour cut-off, Å."""
+        return self.potential.cutoff
+
+
+class SharingDraws(_Draws):
     """M draws that share the body, as a potential of M members.
 
     Attributes
@@ -22,14 +32,6 @@ class SharingDraws:
     draws
         (M, n_in, n_out) for each of its maps with noise.
     """
-
-    potential: VariationalPotential
-    draws: Sequence[Tensor]
-
-    @property
-    def cutoff(self) -> float:
-        """Neighbour cut-off, Å."""
-        return self.potential.cutoff
 
     @property
     def n_members(self) -> int:
@@ -42,8 +44,7 @@ class SharingDraws:
             return self.potential.energies_from_one_body(graph, self.n_members)
 
 
-@dataclass(frozen=True, slots=True)
-class SeparateDraws:
+class SeparateDraws(_Draws):
     """M draws of any variational potential, as one of a single member on a graph of M copies, one for each draw.
 
     Attributes
@@ -51,14 +52,6 @@ class SeparateDraws:
     potential, draws
         As for `SharingDraws`.
     """
-
-    potential: VariationalPotential
-    draws: Sequence[Tensor]
-
-    @property
-    def cutoff(self) -> float:
-        """Neighbour cut-off, Å."""
-        return self.potential.cutoff
 
     @property
     def n_members(self) -> int:
