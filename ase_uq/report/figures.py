@@ -218,8 +218,9 @@ def _final_value(figure: Figure, beside: Axes, running: RunningAverage) -> None:
     box = beside.get_position()
     ax = figure.add_axes((box.x1 + 0.26 / _WIDTH, box.y0, 1.34 / _WIDTH, box.height), sharey=beside)
     mean, is_bound = running.mean[-1], _bands(running).bound[-1]
-    bars = ((running.std_sampling, SAMPLING), (running.std_model, MODEL), (running.std_total, INK))
-    bars = tuple((bar, colour) for bar, colour in bars if not np.isnan(running.std_model).all() or colour == SAMPLING)
+    bars = [(running.std_sampling, SAMPLING), (running.std_model, MODEL), (running.std_total, INK)]
+    if np.isnan(running.std_model).all():  # a model without members
+        bars = bars[:1]
     for x, (bar, colour) in enumerate(bars):
         drawn = ax.errorbar(x, mean, yerr=bar[-1], color=colour, marker="o", markersize=4, capsize=3.5, linewidth=1.6)
         if is_bound and x > 0:
