@@ -162,7 +162,7 @@ def test_a_log_a_report_and_a_rerun_hold_what_there_is(name, tmp_path):
     assert (run.force_std_max > 0.0).all()
     write_report(tmp_path / "run.h5", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert ("nothing can be reweighed" in page) == (members is None)
+    assert ("Model error: none, the model has no members." in page) == (members is None)
     for positions in run.positions:
         frame = copper()
         frame.positions = positions

@@ -1,4 +1,4 @@
-"""Averages over a committee while the run goes on, in one pass and constant memory.
+"""Averages over the members of a model while the run goes on, in one pass and constant memory.
 
 Frames wait until there are enough of them to be summed together (`FrameBlocks`); results are those of `reweight`.
 
@@ -316,7 +316,7 @@ class OnlineReweighter:
         if members.ndim != 1 or len(members) < 2 or changed:
             raise InputError(
                 f"`energy_members` must have shape (M,), M >= 2 and always the same, got {members.shape} {frame}; "
-                "use one committee throughout."
+                "use one model throughout."
             )
         if not (np.isfinite(energy_reference) and np.isfinite(members).all() and np.isfinite(log_weight)):
             raise InputError(

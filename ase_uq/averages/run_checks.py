@@ -3,9 +3,9 @@
 =========================================  ================================================================
 symbol                                     variable
 =========================================  ================================================================
-K                                          `kinetic_energy`
-f                                          `degrees`, 2 K/(kB T), T being the instantaneous temperature
-f (kB T)^2/2                               variance of K at constant temperature T
+E_kin                                      `kinetic_energy`
+f                                          `degrees`, 2 E_kin/(kB T), T being the instantaneous temperature
+f (kB T)^2/2                               variance of E_kin at constant temperature T
 =========================================  ================================================================
 
 References
@@ -94,7 +94,7 @@ def _gate(name: str, value: float, limit: float, unit: str, failed: bool, senten
 def _calibration(run: RunLog) -> Iterator[Gate]:
     alpha = float(run.attributes.get("alpha", 1.0))
     sentence = (
-        "the model is not calibrated (alpha = 1): committees usually spread less than they err, so take every "
+        "the model is not calibrated (alpha = 1): members usually spread less than they err, so take every "
         "standard deviation and every model error below as a lower bound until the model is calibrated."
     )
     yield _gate("model without calibration", float(alpha == 1.0), 0.0, YES_OR_NO, alpha == 1.0, sentence)

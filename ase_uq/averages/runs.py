@@ -149,7 +149,7 @@ def free_energy_of_run(
     Returns
     -------
     centres, result
-        (S,) in the unit of the observable, and the profile in eV; see `free_energy_profile`.
+        (n_bins,) in the unit of the observable, and the profile in eV; see `free_energy_profile`.
 
     Raises
     ------

@@ -254,14 +254,14 @@ class UQCalculator(PredictionCalculator):
         """Whether the model differentiates combinations of members, so that theirs are not needed one by one."""
         return self._combining is not None
 
-    def evaluate(
+    def predict_due(
         self,
         atoms: Atoms,
         properties: Sequence[str] = (),
         *,
         combine: Target | None = None,
     ) -> tuple[Prediction, bool]:
-        """Evaluate the model once; say, too, whether variances of forces are due or asked for in `properties`.
+        """Predict once; say, too, whether variances of forces are due or asked for in `properties`.
 
         `combine` as in `CombiningModel.predict_combined`.
         """
@@ -303,7 +303,7 @@ class UQCalculator(PredictionCalculator):
         self._before = self._evaluations, self._resumable.state() if self._resumable is not None else None
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
-        prediction, shown = self.evaluate(atoms, properties)
+        prediction, shown = self.predict_due(atoms, properties)
         return prediction if shown else prediction.without_force_variance(), {}
 
 

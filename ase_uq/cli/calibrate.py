@@ -1,4 +1,4 @@
-"""`ase-uq calibrate`."""
+"""The command `ase-uq calibrate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ase-uq demo`."""
+"""The command `ase-uq demo`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(
 ) -> None:
     """Do the whole path on ammonia, whose DFT labels come with the package: train, calibrate, run, report.
 
-    The committee has seen only frames near one minimum. GFN2-xTB is the baseline it falls back to: hardly ever at
+    The model has seen only frames near one minimum. GFN2-xTB is the baseline it falls back to: hardly ever at
     300 K, and on the way through the planar geometry in the hot run.
     """
     from ase_uq.calculators.calculator import UQCalculator
@@ -49,7 +49,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     with as_file(files("ase_uq") / "data" / "ammonia") as data:
         model = _train(data, out / "model.pt", members=members, epochs=epochs, seed=seed)
-        _evaluate(model, data)
+        _judge(model, data)
         calculator = make_calculator(
             UQCalculator(model), "gfn2-xtb", SIGMA_BASELINE, None, read_structures(data / "train.xyz")
         )
@@ -88,7 +88,7 @@ def _train(data: Path, path: Path, *, members: int, epochs: int, seed: int) -> M
     return model
 
 
-def _evaluate(model: MemberUncertainty, data: Path) -> None:
+def _judge(model: MemberUncertainty, data: Path) -> None:
     from ase_uq.training import read_frames
     from ase_uq.validation.residuals import residuals
 

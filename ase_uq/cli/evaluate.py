@@ -1,4 +1,4 @@
-"""`ase-uq evaluate`."""
+"""The command `ase-uq evaluate`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def run(
     """Score a model on labelled frames: errors, calibration, and whether the uncertainty ranks the errors."""
     from ase_uq.cli.progress import predict_with_progress
     from ase_uq.models.checkpoint import load
-    from ase_uq.report.evaluation import evaluation_figure
     from ase_uq.report.style import write_png
+    from ase_uq.report.validation import validation_figure
     from ase_uq.structures.frames import read_frames
 
     loaded = load(model)
@@ -49,7 +49,7 @@ def run(
         columns["stress"] = stress
     widths = {"energy": found.energy_yardsticks(), "forces": found.force_yardsticks()}
     if plot is not None:
-        write_png(evaluation_figure(**_panels(found, columns)), plot)
+        write_png(validation_figure(**_panels(found, columns)), plot)
     first = found.predictions[0]
     if as_json:
         print_json(

@@ -1,4 +1,4 @@
-"""`ase-uq md`."""
+"""The command `ase-uq md`."""
 
 from __future__ import annotations
 

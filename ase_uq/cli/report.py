@@ -1,4 +1,4 @@
-"""`ase-uq report`."""
+"""The command `ase-uq report`."""
 
 from __future__ import annotations
 

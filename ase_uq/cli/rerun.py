@@ -1,4 +1,4 @@
-"""`ase-uq rerun`."""
+"""The command `ase-uq rerun`."""
 
 from __future__ import annotations
 

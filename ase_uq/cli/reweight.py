@@ -1,4 +1,4 @@
-"""`ase-uq reweight`."""
+"""The command `ase-uq reweight`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ase-uq train`."""
+"""The command `ase-uq train`."""
 
 from __future__ import annotations
 

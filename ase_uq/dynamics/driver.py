@@ -40,7 +40,7 @@ class MDSettings:
     steps
         Steps to do, those of earlier parts of a restarted run included.
     timestep_fs
-        fs.
+        Time step of the integrator, fs.
     friction_per_ps
         Of the Langevin thermostat, 1/ps.
     ensemble

@@ -28,12 +28,12 @@ class Held:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(T, ...)."""
+        """Shape over all frames, (T, ...)."""
         return self.values.shape
 
     @property
     def ndim(self) -> int:
-        """Of all frames together."""
+        """Number of axes, that of frames included."""
         return self.values.ndim
 
 

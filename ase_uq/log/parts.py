@@ -36,17 +36,17 @@ class LogPart:
 
     @property
     def n_frames(self) -> int:
-        """How many."""
+        """Number of frames that the averages are taken over."""
         return len(range(self.start, self.stop, self.step))
 
     @property
     def rows(self) -> slice:
-        """All of them at once."""
+        """Rows of the log that hold these frames, as one slice."""
         return slice(self.start, self.stop, self.step)
 
     @property
     def stretches(self) -> Iterator[slice]:
-        """Some thousands at a time."""
+        """Slices that hold the same rows, some thousands at a time."""
         reach = _CHUNK * self.step
         for first in range(self.start, self.stop, reach):
             yield slice(first, min(first + reach, self.stop), self.step)

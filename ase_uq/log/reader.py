@@ -119,7 +119,7 @@ class RunLog:
 
     @property
     def log_weights(self) -> Array | None:
-        """(T,), bias_energy/kT: what `reweight` takes as `log_weights`; `None` for a run without a bias."""
+        """What `reweight` takes as `log_weights`: bias_energy/kT, (T,); `None` for a run without a bias."""
         if self.bias_energy is None:
             return None
         return np.asarray(self.bias_energy / (kB * float(self.attributes["temperature_K"])))

@@ -104,7 +104,7 @@ class FrameWriter:
 
     @property
     def n_pending(self) -> int:
-        """Frames in memory."""
+        """Number of frames in memory that are not written yet."""
         return len(self._rows["step"])
 
     def flush(self) -> None:

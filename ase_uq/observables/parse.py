@@ -14,9 +14,9 @@ volume                            Å^3      volume of the cell
 pressure                          eV/Å^3   pressure, with its kinetic part
 pressure_GPa                      GPa      the same in GPa
 potential_energy                  eV       potential energy
-rdf:O-O                           1        g(r), K = 100 values; r_max from the start structure
+rdf:O-O                           1        g(r), 100 values; r_max from the start structure
 rdf:O-O,6.0 or rdf:O-O,6.0,100    1        the same with r_max (Å) and the number of bins
-angles:H-O-H,1.3                  1/°      density of the angles between arms shorter than 1.3 Å, K = 90 values
+angles:H-O-H,1.3                  1/°      density of the angles between arms shorter than 1.3 Å, 90 values
 angles:H-O-H,1.3,90               1/°      the same with the number of bins
 histogram:TEXT,0.8,1.4,40                  indicator of 40 bins from 0.8 to 1.4 of a number, as in
                                            histogram:distance:0,1,0.8,1.4,40

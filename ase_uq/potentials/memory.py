@@ -27,7 +27,7 @@ class MemoryCap:
     Attributes
     ----------
     limit
-        Bytes.
+        The most it may take, bytes.
     per_atom, per_edge, per_row
         Bytes that an evaluation with forces takes for every member evaluated at a time; rows are those of a table that
         is as wide for every atom as for the one with the most neighbours.

@@ -31,7 +31,7 @@ _LONGEST_LABEL = 24  # of a vertical axis; longer names are in the heading alone
 
 
 def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str, symbol: str = "") -> Figure:
-    """Average (K,) of a vector with its errors, one standard deviation each; `axis` holds the K centres.
+    """Average (n_bins,) of a vector with its errors, one standard deviation each; `axis` holds their centres.
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str, 
                 bottom.plot(x[stretch], (member - mean)[stretch], color=MUTED, linewidth=0.6, alpha=0.7)
         draw_bands(bottom, x, np.zeros_like(mean), bands)
         bottom.axhline(0.0, color=INK, linewidth=0.7)
-        bottom.set_title("The errors alone; thin lines: each member minus the average")
+        thin_lines = "; thin lines: each member minus the average" if len(result.member_means) else ""
+        bottom.set_title(f"The errors alone{thin_lines}")
         bottom.set_xlabel(with_unit(axis.name, axis.unit), labelpad=3)
         _limits(top, bottom, x)
         label = quantity if len(quantity) <= _LONGEST_LABEL else "average"
@@ -68,9 +69,9 @@ def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str, 
 
 
 def bands_of(result: ReweightResult) -> Bands:
-    """Both errors of a vector (K,); where the model error is not resolved, the spread that bounds it."""
+    """Both errors of a vector (n_bins,); where the model error is not resolved, the spread that bounds it."""
     model, bound = model_error(result)
-    return Bands(np.asarray(result.std_sampling), np.asarray(model), np.asarray(bound))
+    return Bands.of(np.asarray(result.std_sampling), np.asarray(model), np.asarray(bound))
 
 
 def save_profile(

@@ -54,7 +54,7 @@ class TrainingRun:
         What is trained: a name of `ase_uq.potentials.architectures`, and arguments of that class other than `elements`
         and `seed`.
     start
-        A potential or an ensemble to fine-tune instead; its architecture is kept, and so are its constants.
+        A potential, of one member or several, to fine-tune instead; its architecture is kept, and so are its constants.
     device
         "cpu", "cuda" or "cuda:0".
     state_dir

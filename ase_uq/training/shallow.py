@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class Shallow(Method):
     """A shallow ensemble; `minutes` of the settings are those of body and heads together.
 
-    An ensemble to fine-tune is changed: its body goes on, and gets new heads.
+    A shallow ensemble to fine-tune is changed: its body goes on, and gets new heads.
 
     Attributes
     ----------
     n_members
-        M.
+        Number of heads, M.
     """
 
     name = "shallow"
@@ -72,9 +72,9 @@ class Shallow(Method):
         rows = run.finish_body(body, data, minutes=last)
         seed = run.settings.seed
         deviations = None if rows is None else fit_heads(*rows, self.n_members, seed=seed)
-        ensemble = ShallowEnsemble(body.cpu(), self.n_members, seed=seed, deviations=deviations)
-        centre_heads(ensemble, data[0])
-        return MemberUncertainty(ensemble, training=run.described())
+        shallow = ShallowEnsemble(body.cpu(), self.n_members, seed=seed, deviations=deviations)
+        centre_heads(shallow, data[0])
+        return MemberUncertainty(shallow, training=run.described())
 
     def parts(self) -> list[str]:
         """Return the one phase with epochs, that of the body."""

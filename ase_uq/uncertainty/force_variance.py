@@ -41,11 +41,11 @@ class ForceVariance(Protocol):
     """Evaluations from one estimate to the next; between them there is none."""
 
     def directions(self, n_members: int) -> Array | None:
-        """Return combinations of members to differentiate, (K, M), or `None` for every member by itself."""
+        """Return what to differentiate, combinations (n_combinations, M), or `None` for every member by itself."""
         ...
 
     def variance(self, derivatives: Array) -> Array:
-        """Return the variance (...) from the derivatives (K, ...) along the directions returned last."""
+        """Return the variance (...) from the derivatives (n_combinations, ...) along the directions returned last."""
         ...
 
     def learn(self, forces_members: Array) -> None:

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from ase_uq.errors import InputError
-from ase_uq.report.evaluation import binned_errors, evaluation_figure
 from ase_uq.report.style import write_png
+from ase_uq.report.validation import binned_errors, validation_figure
 
 LEVELS = np.linspace(0.05, 0.95, 19)
 
@@ -35,7 +35,7 @@ def evaluation(**changes):
         "force_std": force["std"],
         "coverage": {"energy": (LEVELS, LEVELS**0.8), "forces": (LEVELS, LEVELS**1.3)},
     }
-    return evaluation_figure(**(arguments | changes))
+    return validation_figure(**(arguments | changes))
 
 
 def test_bins_are_sorted_by_spread_and_keep_the_mean_square():
