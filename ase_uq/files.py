@@ -20,11 +20,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
         If the folder does not exist.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"the folder of `{path}` does not exist; create {path.parent} first.")
+    check_folder(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield aside
         os.replace(aside, path)  # noqa: PTH105 - the atomic rename is the point
     finally:
         aside.unlink(missing_ok=True)
+
+
+def check_folder(path: str | Path) -> None:
+    """Check that a file could be written at `path`; ask before the work whose result it is to hold.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist.
+    """
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise InputError(f"the folder of `{path}` does not exist; create {folder} first.")

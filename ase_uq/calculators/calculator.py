@@ -180,7 +180,8 @@ class UQCalculator(PredictionCalculator):
         `forces_uncertainty`, `energy_ensemble`, `forces_ensemble` (standard deviations and members).
     forces_var
         How the variances of forces and stress are found: "exact", "low_rank", "stochastic" or "off", or an estimator of
-        `ase_uq.uncertainty.force_variance`. Only members that share a body make anything cheaper than "exact".
+        `ase_uq.uncertainty.force_variance`. Only members that share a body make anything cheaper than "exact". By
+        default "exact", or what the model prefers, as its `usual_forces_var` says; with `members` always "exact".
     every
         Evaluations from one estimate of these variances to the next. In between their keys are absent; asking for them
         computes them.
@@ -219,7 +220,7 @@ class UQCalculator(PredictionCalculator):
         *,
         members: bool = False,
         aliases: Family | None = None,
-        forces_var: str | ForceVariance = "exact",
+        forces_var: str | ForceVariance | None = None,
         every: int = 1,
     ) -> None:
         if not isinstance(model, UncertaintyModel):
@@ -229,7 +230,9 @@ class UQCalculator(PredictionCalculator):
             )
         self.model = model
         self._combining = model if isinstance(model, CombiningModel) else None
-        self.forces_var = force_variance(forces_var, every=every)
+        self.forces_var = force_variance(
+            "exact" if members and forces_var is None else forces_var, every=every, model=model
+        )
         self.intermittent = self.forces_var.every > 1
         self._resumable = self.forces_var if isinstance(self.forces_var, Resumable) else None
         self._evaluations = 0

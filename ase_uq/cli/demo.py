@@ -27,10 +27,10 @@ SIGMA_BASELINE = 0.02
 
 def run(
     out: Annotated[Path, typer.Option("--out", help="Folder for the model, the logs and the reports.")] = Path("demo"),
-    members: Annotated[int, typer.Option(help="M, at least 4 to calibrate.")] = 4,
+    members: Annotated[int, typer.Option(help="Number of members, M, at least 4 to calibrate.")] = 4,
     epochs: Annotated[int, typer.Option(help="Training passes over the data.")] = 120,
-    steps: Annotated[int, typer.Option(help="Steps of each of the two runs.")] = 2500,
-    seed: Annotated[int, typer.Option(help="Of training and dynamics.")] = 0,
+    steps: Annotated[int, typer.Option(help="Number of steps of each of the two runs, 0.5 fs each.")] = 2500,
+    seed: Annotated[int, typer.Option(help="Seed of training and dynamics.")] = 0,
     as_json: JSON = False,
 ) -> None:
     """Do the whole path on ammonia, whose DFT labels come with the package: train, calibrate, run, report.
@@ -110,7 +110,8 @@ def _run(
     from ase_uq.averages.text import round_average
     from ase_uq.cli.md import describe
     from ase_uq.cli.progress import status_line
-    from ase_uq.dynamics.driver import MDSettings, run_md
+    from ase_uq.dynamics.driver import run_md
+    from ase_uq.dynamics.settings import MDSettings
     from ase_uq.log.reader import read_log
     from ase_uq.observables import parse_observables
     from ase_uq.report import write_report

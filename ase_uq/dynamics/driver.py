@@ -18,6 +18,7 @@ from ase.md.verlet import VelocityVerlet
 from ase_uq.averages.online import OnlineReweighter
 from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.dynamics.restart import RestartState, read_restart
+from ase_uq.dynamics.settings import MDSettings
 from ase_uq.errors import InputError
 from ase_uq.log.continuation import logged_interval
 from ase_uq.log.logger import UncertaintyLogger
@@ -25,49 +26,6 @@ from ase_uq.observables import ObservableLike
 from ase_uq.reweighting.result import ReweightResult
 
 _messages = logging.getLogger(__name__)
-
-ENSEMBLES = ("nvt", "nve")
-
-
-@dataclass(frozen=True, slots=True)
-class MDSettings:
-    """How to run.
-
-    Attributes
-    ----------
-    temperature_K
-        Of the thermostat and of the initial velocities.
-    steps
-        Steps to do, those of earlier parts of a restarted run included.
-    timestep_fs
-        Time step of the integrator, fs.
-    friction_per_ps
-        Of the Langevin thermostat, 1/ps.
-    ensemble
-        "nvt" (Langevin) or "nve" (velocity Verlet).
-    seed
-        Of velocities and thermostat.
-    interval
-        Steps between logged frames.
-    average_interval
-        Steps between frames of the running averages.
-    """
-
-    temperature_K: float
-    steps: int
-    timestep_fs: float = 0.5
-    friction_per_ps: float = 10.0
-    ensemble: str = "nvt"
-    seed: int = 0
-    interval: int = 1
-    average_interval: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("temperature_K", "steps", "timestep_fs", "friction_per_ps", "interval", "average_interval"):
-            if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise InputError(f"`{name}` must be positive, got {getattr(self, name)}; change it.")
-        if self.ensemble not in ENSEMBLES:
-            raise InputError(f"`ensemble` must be one of {', '.join(ENSEMBLES)}, got {self.ensemble!r}; choose one.")
 
 
 @dataclass(frozen=True, slots=True)

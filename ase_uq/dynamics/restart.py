@@ -66,7 +66,7 @@ class RestartState:
             If the atoms are others.
         """
         if not np.array_equal(atoms.numbers, self.numbers):
-            raise InputError("`--restart` needs the structure the run was started with; the elements differ.")
+            raise InputError("`restart` needs the structure the run was started with; the elements differ.")
         atoms.set_cell(self.cell)
         # Constraints would move what is being restored.
         atoms.set_positions(self.positions, apply_constraint=False)
@@ -99,7 +99,7 @@ def read_restart(path: Path) -> RestartState:
         If there is none, or it cannot be read.
     """
     if not path.is_file():
-        raise InputError(f"`--restart` needs the state file {path}, and there is none; start without --restart.")
+        raise InputError(f"`restart` needs the state file {path}, and there is none; start without restart=True.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             return RestartState(
@@ -112,4 +112,4 @@ def read_restart(path: Path) -> RestartState:
                 json.loads(str(data["calculator"])) if "calculator" in data else {},
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise InputError(f"the state file {path} could not be read; start the run again without --restart.") from e
+        raise InputError(f"the state file {path} could not be read; start the run again without restart=True.") from e

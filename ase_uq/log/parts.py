@@ -95,7 +95,7 @@ def stored_frames(log: OpenLog, part: slice) -> Iterator[Atoms]:
     if "positions" not in log.datasets:
         raise InputError(
             f"`positions` must be in the log to compute observables from it, {log.path} has none; run with "
-            '`store=("positions",)` (md --store positions).'
+            '`store=("positions",)`, or log the observable itself.'
         )
     attributes, positions = log.attributes, log.datasets["positions"][part]
     cells = log.datasets["cell"][part] if "cell" in log.datasets else None

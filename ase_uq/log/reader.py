@@ -296,7 +296,7 @@ def _head(path: Path) -> bytes:
         return head
     if SIGNATURE.startswith(head):
         raise _cut_off(path)
-    raise InputError(f"`{path}` must be an HDF5 log of ase_uq, it is no HDF5 file; pass the file given to the logger.")
+    raise InputError(f"`{path}` must be an HDF5 log of ase_uq, it is no HDF5 file; give the log of a run.")
 
 
 def _survey(path: Path, file: Any) -> OpenLog:

@@ -73,7 +73,7 @@ _OF_ELEMENTS = {
         3, range(1, 3), "three elements, a cut-off and, if wanted, a number of bins", "angles:H-O-H,1.3,90"
     ),
 }
-_KINDS = (*_GEOMETRIC, *_SCALAR, *_OF_ELEMENTS, "histogram")
+KINDS = (*_GEOMETRIC, *_SCALAR, *_OF_ELEMENTS, "histogram")
 
 
 def parse_observables(texts: Sequence[str], atoms: Atoms) -> dict[str, Observable]:
@@ -121,7 +121,7 @@ def _parse(definition: str, atoms: Atoms) -> Observable:
         return _histogram(rest, atoms)
     if kind not in _SCALAR:
         raise InputError(
-            f"`observable` must be one of {', '.join(_KINDS)}, got {kind!r}; write for example distance:0,1."
+            f"`observable` must be one of {', '.join(KINDS)}, got {kind!r}; write for example distance:0,1."
         )
     if definition != kind:
         raise InputError(f"`observable` {kind} takes nothing after its name, got {rest!r}; write {kind}.")

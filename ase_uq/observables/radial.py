@@ -91,7 +91,7 @@ class RadialDistribution(Observable):
         if not atoms.pbc.all():
             raise InputError(
                 "`atoms` must be periodic in three directions, since g(r) needs a density, got pbc "
-                f"{atoms.pbc.tolist()}; set atoms.pbc = True if the cell repeats."
+                f"{atoms.pbc.tolist()}; set its `pbc` if the cell repeats."
             )
         first, second = chosen(atoms, self.first, "first"), chosen(atoms, self.second, "second")
         like = self.first == self.second

@@ -53,7 +53,7 @@ class Abilities:
     exact_spread
         Whether the members have the covariance of infinitely many.
     usual_forces_var
-        What a long run takes for the variance of forces where nothing is said.
+        How the variance of forces is found where nothing is said, by calculators and reruns.
     seed
         Of the draws that the members are, if they are draws.
     """

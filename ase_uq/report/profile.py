@@ -17,15 +17,12 @@ from matplotlib.figure import Figure
 
 from ase_uq.arrays import Array
 from ase_uq.averages.text import model_error
-from ase_uq.errors import InputError
-from ase_uq.files import replacing
 from ase_uq.report.bands import Bands, draw_bands, edges_of, legend_of, mark_unknown, stretches
-from ase_uq.report.style import INK, MUTED, STYLE
+from ase_uq.report.style import INK, MUTED, STYLE, write_figure
 from ase_uq.report.ticks import short_ticks, with_unit
 from ase_uq.reweighting import ReweightResult
 from ase_uq.reweighting.axis import Axis
 
-_FORMATS = ("png", "svg", "pdf")
 _MOST_MEMBERS = 64  # lines that still make a picture
 _LONGEST_LABEL = 24  # of a vertical axis; longer names are in the heading alone
 
@@ -78,14 +75,7 @@ def save_profile(
     path: str | Path, result: ReweightResult, axis: Axis, *, name: str, unit: str, symbol: str = ""
 ) -> None:
     """Draw a vector into a file whose ending says the format: .png, .svg or .pdf; the rest as `profile_figure`."""
-    ending = Path(path).suffix.lstrip(".").lower()
-    if ending not in _FORMATS:
-        raise InputError(
-            f"`path` of a figure must end in .{', .'.join(_FORMATS)}, got {str(path)!r}; change its ending."
-        )
-    drawing = profile_figure(result, axis, name=name, unit=unit, symbol=symbol)
-    with replacing(path) as aside, mpl.rc_context(STYLE):
-        drawing.savefig(aside, dpi=180, format=ending, facecolor="white")
+    write_figure(profile_figure(result, axis, name=name, unit=unit, symbol=symbol), path)
 
 
 def _draw_average(ax: Axes, x: Array, mean: Array, bands: Bands) -> None:

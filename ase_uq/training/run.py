@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from ase_uq.errors import InputError
+from ase_uq.options import recorded
 from ase_uq.potentials.architectures import ARCHITECTURES
 from ase_uq.potentials.device import checked_device
 from ase_uq.structures.frames import Frame
@@ -25,7 +26,6 @@ from ase_uq.training.fit import EpochRecord, SampleCallback, fit
 from ase_uq.training.last_layer import finish_body
 from ase_uq.training.losses import Objective
 from ase_uq.training.method import Method
-from ase_uq.training.options import recorded
 from ase_uq.training.reference import Reference, fit_reference
 from ase_uq.training.rows import Rows
 from ase_uq.training.settings import FitSettings

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ase_uq.errors import InputError
+from ase_uq.options import option
 from ase_uq.training.method import Method
-from ase_uq.training.options import option
 
 if TYPE_CHECKING:
     from ase_uq.training.run import TrainingRun
@@ -40,7 +40,7 @@ class Shallow(Method):
 
     n_members: int = option(
         8,
-        "M, at least 2; 4 or more to calibrate.",
+        "Number of members, M, at least 2; 4 or more to calibrate.",
         flag="members",
         at_least=2,
         cure="a variance takes two, and 8 or more is usual",

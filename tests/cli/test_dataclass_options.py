@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ase_uq.cli.dataclass_options import Chosen, shell_names, taking
 from ase_uq.errors import InputError
-from ase_uq.training.options import check_options, option
+from ase_uq.options import check_options, option
 
 
 @dataclass(frozen=True)
