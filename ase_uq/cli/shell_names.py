@@ -18,7 +18,8 @@ import typer
 
 from ase_uq.errors import InputError, RunError
 
-_VALUE = r"True|False|None|\([^)]*\)|'[^']*'|\"[^\"]*\"|[\w.+-]*\w"
+# Of an argument in Python, but not of a file such as seed=1.h5.
+_VALUE = r"(?:True|False|None|\([^)]*\)|'[^']*'|\"[^\"]*\"|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![\w/]|\.\w)"
 _current: ContextVar[Mapping[str, str] | None] = ContextVar("_current", default=None)
 
 
@@ -94,7 +95,7 @@ def translated(message: str, names: Mapping[str, str]) -> str:
         return message
     known = "|".join(sorted(map(re.escape, plain), key=len, reverse=True))
     quoted = rf"`(?P<quoted>{known})(?:\[(?P<key>'[^']*')\]|\.(?P<part>\w+))?`"
-    assigned = rf"(?<![\w.'\"])(?P<assigned>{known})=(?P<value>{_VALUE})"
+    assigned = rf"(?<![\w.'\"/-])(?P<assigned>{known})=(?P<value>{_VALUE})"
 
     def name_of(found: re.Match[str]) -> str:
         if found["assigned"]:

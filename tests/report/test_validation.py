@@ -7,13 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from ase_uq.errors import InputError
-<<<<<<< HEAD:tests/report/test_validation.py
-from ase_uq.report.style import write_png
-from ase_uq.report.validation import binned_errors, validation_figure
-=======
-from ase_uq.report.validation import binned_errors, validation_figure
 from ase_uq.report.style import write_figure
->>>>>>> 2d10465abec13431799432e98e95e722210b9065:tests/report/test_evaluation.py
+from ase_uq.report.validation import binned_errors, validation_figure
 
 LEVELS = np.linspace(0.05, 0.95, 19)
 
