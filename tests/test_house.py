@@ -105,9 +105,7 @@ def test_children_keep_the_environment():
 MOST_LINES, MOST_OF_A_FUNCTION, MOST_ARGUMENTS = 400, 60, 12
 # What is above its budget today, by file, or file and function. The list may only become shorter.
 LONG_FILES: set[str] = set()
-LONG_FUNCTIONS = {
-    "cli/md.py:run",
-}
+LONG_FUNCTIONS: set[str] = set()
 MANY_ARGUMENTS = {
     "reweighting/trajectory.py:reweight",
     "uncertainty/prediction.py:from_energies",

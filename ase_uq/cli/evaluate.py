@@ -18,24 +18,26 @@ if TYPE_CHECKING:
     from ase_uq.validation.yardsticks import Yardstick
 
 NAME = "evaluate"
+DATA = Annotated[
+    Path,
+    typer.Argument(metavar="DATA", help="Labelled frames the model has not seen.", show_default=False),
+    Means("frames", "atoms"),
+]
+PLOT = Annotated[
+    Path | None,
+    typer.Option(
+        help="Draw errors against predicted standard deviations, and how often intervals hold, into this file: "
+        ".png, .svg or .pdf."
+    ),
+    Means("path"),
+]
 _OFFSET = 2.0  # ratio of the errors with and without their constants from which on it is said
 
 
 def run(
     model: MODEL,
-    data: Annotated[
-        Path,
-        typer.Argument(metavar="DATA", help="Labelled frames the model has not seen.", show_default=False),
-        Means("frames", "atoms"),
-    ],
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            help="Draw errors against predicted standard deviations, and how often intervals hold, into this file: "
-            ".png, .svg or .pdf."
-        ),
-        Means("path"),
-    ] = None,
+    data: DATA,
+    plot: PLOT = None,
     energy_key: ENERGY_KEY = None,
     forces_key: FORCES_KEY = None,
     stress_key: STRESS_KEY = None,

@@ -17,62 +17,70 @@ if TYPE_CHECKING:
     from ase_uq.reweighting import ReweightResult
 
 NAME = "reweight"
+LOGS = Annotated[
+    list[Path],
+    typer.Argument(metavar="LOGS", help="HDF5 logs of `ase-uq md` or `rerun`, of one model.", show_default=False),
+    Means("runs", "atoms", store="md --store"),
+]
+OBSERVABLE = Annotated[
+    str,
+    typer.Option(
+        help="What is averaged: the name of a logged observable; energy, heat_capacity, volume, kinetic_energy or "
+        f"temperature_K; or, computed from stored positions, {DEFINITIONS}.",
+        show_default=False,
+    ),
+    Means("observables", "compute"),
+]
+METHOD = Annotated[
+    Average | None,
+    typer.Option(
+        help="How averages are taken: cea (cumulant expansion), direct (exponential weights) or gap (mean energy "
+        "gap in the bins of a histogram) [cea; gap with --free-energy].",
+        show_default=False,
+    ),
+]
+FREE_ENERGY = Annotated[
+    int | None,
+    typer.Option(help="Free energy (eV) along a logged observable, in this number of bins.", show_default=False),
+    Means("bins"),
+]
+BIAS = Annotated[
+    str | None,
+    typer.Option(
+        help="Logged observable that holds the bias energy (eV) of a biased run [what the run recorded].",
+        show_default=False,
+    ),
+    Means("log_weights"),
+]
+KEEP_BIAS = Annotated[
+    bool,
+    typer.Option("--keep-bias", help="Average a biased run as it was, without taking its bias away."),
+    Means("bias=False"),
+]
+TARGET = Annotated[
+    Target,
+    typer.Option(
+        help="What a run on a baseline is averaged under: driven (the members, blended with the baseline as in the "
+        "run) or model (the members alone)."
+    ),
+]
+PLOT = Annotated[
+    Path | None,
+    typer.Option(help="Draw a vector with its error bands into this file: .png, .svg or .pdf.", show_default=False),
+    Means("path"),
+]
 
 
 def run(
-    logs: Annotated[
-        list[Path],
-        typer.Argument(metavar="LOGS", help="HDF5 logs of `ase-uq md` or `rerun`, of one model.", show_default=False),
-        Means("runs", "atoms", store="md --store"),
-    ],
-    observable: Annotated[
-        str,
-        typer.Option(
-            help="What is averaged: the name of a logged observable; energy, heat_capacity, volume, kinetic_energy or "
-            f"temperature_K; or, computed from stored positions, {DEFINITIONS}.",
-            show_default=False,
-        ),
-        Means("observables", "compute"),
-    ],
-    method: Annotated[
-        Average | None,
-        typer.Option(
-            help="How averages are taken: cea (cumulant expansion), direct (exponential weights) or gap (mean energy "
-            "gap in the bins of a histogram) [cea; gap with --free-energy].",
-            show_default=False,
-        ),
-    ] = None,
-    free_energy: Annotated[
-        int | None,
-        typer.Option(help="Free energy (eV) along a logged observable, in this number of bins.", show_default=False),
-        Means("bins"),
-    ] = None,
-    bias: Annotated[
-        str | None,
-        typer.Option(
-            help="Logged observable that holds the bias energy (eV) of a biased run [what the run recorded].",
-            show_default=False,
-        ),
-        Means("log_weights"),
-    ] = None,
-    keep_bias: Annotated[
-        bool,
-        typer.Option("--keep-bias", help="Average a biased run as it was, without taking its bias away."),
-        Means("bias=False"),
-    ] = False,
-    target: Annotated[
-        Target,
-        typer.Option(
-            help="What a run on a baseline is averaged under: driven (the members, blended with the baseline as in the "
-            "run) or model (the members alone)."
-        ),
-    ] = Target.driven,
+    logs: LOGS,
+    observable: OBSERVABLE,
+    method: METHOD = None,
+    free_energy: FREE_ENERGY = None,
+    bias: BIAS = None,
+    keep_bias: KEEP_BIAS = False,
+    target: TARGET = Target.driven,
     skip_fs: SKIP = 0.0,
-    plot: Annotated[
-        Path | None,
-        typer.Option(help="Draw a vector with its error bands into this file: .png, .svg or .pdf.", show_default=False),
-        Means("path"),
-    ] = None,
+    plot: PLOT = None,
     as_json: JSON = False,
 ) -> None:
     """Average an observable over a run, with the sampling error and the model error apart."""
