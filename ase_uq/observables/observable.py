@@ -39,6 +39,7 @@ class Observable:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from ase.build import molecule
     >>> heights = Observable(lambda atoms: atoms.positions[:, 2], "Å", axis=Axis(np.arange(3.0), "atom"))
     >>> heights(molecule("H2O")).shape, heights.unit, heights.axis.name
