@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import wraps
 from typing import Annotated, Any
 
@@ -170,7 +170,8 @@ def _choice(name: str, words: list[str], text: str) -> Parameter:
 
 
 def _enum(name: str, words: list[str]) -> Any:
-    return Enum(name.capitalize(), {word: word for word in words})
+    # Older versions of typer take the text of a default for its word.
+    return StrEnum(name.capitalize(), {word: word for word in words})
 
 
 def _plain(value: Any) -> Any:

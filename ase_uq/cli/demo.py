@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ase_uq.cli.options import JSON, console, print_json
+from ase_uq.cli.shell_names import spoken
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -79,7 +80,7 @@ def _train(data: Path, path: Path, *, members: int, epochs: int, seed: int) -> M
     with training_progress(method.parts()) as training.on_epoch:
         raw: Any = training.complete()
     for warning in training.warnings(raw):
-        console.print(f"warning: {warning}", soft_wrap=True)
+        console.print(f"warning: {spoken(warning)}", soft_wrap=True)
     fitted = residuals(raw, calibrating).factors()
     factors = f"alpha = {fitted['energy'].alpha:.2f}, of forces {fitted['forces'].alpha:.2f}"
     console.print(f"[bold]2 calibrate[/bold]  {factors}, from {len(calibrating)} frames")

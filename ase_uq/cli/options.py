@@ -80,7 +80,7 @@ def print_json(content: dict[str, Any]) -> None:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(_said(item) if key == "warnings" else item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, np.ndarray):
@@ -88,6 +88,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _said(warnings: Any) -> Any:
+    return [spoken(sentence) for sentence in warnings]
 
 
 def chosen(**options: Any) -> dict[str, Any]:

@@ -81,5 +81,7 @@ def run(
     if driver == "model":
         warn(["the frames have no energies; averages are right only if this model's mean drove that run."])
     if not any(frame.has("momenta") for frame in frames):
-        console.print("the frames have no velocities; kinetic energy and temperature are zero in the log")
+        console.print(
+            "the frames have no velocities; kinetic energy and temperature are zero in the log", soft_wrap=True
+        )
     console.print(f"wrote [bold]{out}[/bold]; next: ase-uq reweight {out} --observable NAME")

@@ -115,6 +115,8 @@ class ProfileBins:
     @classmethod
     def of(cls, x: Array, bins: ArrayLike) -> ProfileBins:
         """Choose bins for values (T,): a number of them, or edges."""
+        if np.ndim(bins) == 0 and not np.asarray(bins) >= 2:
+            raise InputError(f"`bins` must be at least 2, got {bins!r}; 40 suits most.")
         edges = np.histogram_bin_edges(x, bins)
         counts = np.histogram(x, edges)[0]
         if not counts.any():

@@ -193,5 +193,5 @@ def _one_source(frames: Sequence[Frame], path: str | Path) -> None:
         if frame.source != first:
             raise InputError(
                 f"the energies of `{path}` must have one source: frame 0 has it under {first}, frame {index} under "
-                f"{frame.source}, perhaps with another zero; name it with --energy-key (energy_key), or make two files."
+                f"{frame.source}, perhaps with another zero; name it with `energy_key`, or make two files."
             )

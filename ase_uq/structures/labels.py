@@ -68,7 +68,7 @@ def find_labels(atoms: Atoms, keys: dict[str, str | None], where: str) -> RawLab
         if other_forces:
             raise InputError(
                 f"{where}: the energy is that of {_named(source)}, the forces are those of {_named(of_forces)}; they "
-                "must be of one calculation: name both, with --energy-key (energy_key) and --forces-key (forces_key)."
+                "must be of one calculation: name both, with `energy_key` and `forces_key`."
             )
     found = RawLabels(energy, forces, None, source)
     found.stress = _stress(atoms, keys["stress"], where, found.notes, skip_own=foreign)
@@ -142,7 +142,7 @@ def _missing(atoms: Atoms, name: str, key: str | None, where: str) -> InputError
     known = sorted(set(store) - {"numbers", "positions", "config_type"})
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
     guess = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}."
-    return InputError(f"{where} has no {name} under `{wanted}`; {guess} Name it with --{name}-key ({name}_key).")
+    return InputError(f"{where} has no {name} under `{wanted}`; {guess} Name it with `{name}_key`.")
 
 
 def _stress(atoms: Atoms, key: str | None, where: str, notes: list[str], *, skip_own: bool) -> Array | None:
@@ -184,7 +184,7 @@ def _usual_stress(atoms: Atoms, notes: list[str], *, skip_own: bool) -> tuple[st
         if value is not None:
             return name, value
     notes.extend(
-        f"`{name}` is not read; with --stress-key {name} (stress_key) it is, as stress = -virial / volume"
+        f"`{name}` is not read; with `stress_key={name!r}` it is, as stress = -virial / volume"
         for name in sorted(atoms.info)
         if _VIRIAL.search(name)
     )

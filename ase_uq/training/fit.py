@@ -274,16 +274,20 @@ def _load_state(path: Path, parts: dict[str, Any], fixed: dict[str, Any]) -> tup
     try:
         state = torch.load(path, weights_only=True)
     except Exception as e:
-        raise InputError(f"the training state `{path}` could not be read; delete it, or train without --resume.") from e
+        raise InputError(
+            f"the training state `{path}` could not be read; delete it, or train without resume=True."
+        ) from e
     if "errors" not in state["done"]:
-        raise InputError(f"the training state `{path}` is of an earlier version; delete it, or train without --resume.")
+        raise InputError(
+            f"the training state `{path}` is of an earlier version; delete it, or train without resume=True."
+        )
     # The length of the run may change on resuming; everything else would make it another training.
     free = ("epochs", "minutes", "stop_after")
     for name, value in fixed.items():
         if name not in free and state["settings"].get(name) != value:
             raise InputError(
                 f"`{name}` must be {state['settings'].get(name)!r} as in the interrupted training, got {value!r}; "
-                "set it so, or train without --resume."
+                "set it so, or train without resume=True."
             )
     for name, part in parts.items():
         part.load_state_dict(state[name])

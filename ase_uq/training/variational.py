@@ -301,23 +301,23 @@ def noise_warnings(draws: VariationalEnsemble, frames: Sequence[Frame], *, kl_we
     found = []
     if kl_weight == 0.0:
         found.append(
-            "the divergence from the prior has no weight (`--kl-weight 0`): nothing holds the noise up, and draws will "
+            "the divergence from the prior has no weight (`kl_weight=0`): nothing holds the noise up, and draws will "
             "hardly differ."
         )
     if at_the_cap:
         found.append(
             f"dropout rates are at their cap of {cap:g} everywhere: the noise does not adapt to the data; lower "
-            "`--kl-weight`."
+            "`kl_weight`."
         )
     if bool((p < _DIED_OUT).all()):
         found.append(
             f"dropout rates are below {_DIED_OUT:g} everywhere: the noise has died out, and draws hardly differ; raise "
-            "`--kl-weight`, or train longer when fine-tuning."
+            "`kl_weight`, or train longer when fine-tuning."
         )
     elif start < 1e-3 and bool((p < _GROWN * start).all()):
         found.append(
             f"dropout rates are still about their start of {start:g} everywhere: the noise is not trained; train "
-            "longer, or raise `--kl-weight`."
+            "longer, or raise `kl_weight`."
         )
     return tuple(found)
 

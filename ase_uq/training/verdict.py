@@ -128,8 +128,8 @@ def _worse_members(forces: NDArray[np.float64]) -> tuple[str, ...]:
         if own > FAR_WORSE * others:
             found.append(
                 f"member {m} is far worse than the others, forces off by {1e3 * own:.3g} against {1e3 * others:.3g} "
-                "meV/Å on validation: its spread would be taken for uncertainty; train again with another `--seed` or "
-                "a lower `--learning-rate`."
+                "meV/Å on validation: its spread would be taken for uncertainty; train again with another `seed` or "
+                "a lower `learning_rate`."
             )
     return tuple(found)
 
@@ -139,7 +139,7 @@ def _forces(found: Achieved) -> tuple[str, ...]:
         return ()
     said = (
         f"forces are hardly learnt, off by {1e3 * found.forces:.3g} of {1e3 * found.forces_of_zero:.3g} meV/Å on "
-        "validation: train longer, or with another `--seed` or a lower `--learning-rate`, at which no network dies."
+        "validation: train longer, or with another `seed` or a lower `learning_rate`, at which no network dies."
     )
     return (said,)
 
@@ -149,7 +149,7 @@ def _energies(found: Achieved) -> tuple[str, ...]:
         f"energies are left behind, off by {1e3 * found.energy:.3g} meV/atom on validation (mean {_signed(found)}) "
         f"where forces are off by {1e3 * found.forces:.3g} of {1e3 * found.forces_of_zero:.3g} meV/Å"
     )
-    cure = "train longer, raise `--energy-weight`, or check that energies and forces are of one method and unit."
+    cure = "train longer, raise `energy_weight`, or check that energies and forces are of one method and unit."
     if not found.forces < HALF_LEARNT * found.forces_of_zero:
         return ()
     allowed = LEFT_BEHIND if found.forces < LEARNT * found.forces_of_zero else 1.0

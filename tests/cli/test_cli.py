@@ -497,3 +497,16 @@ print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "False"
+
+
+def test_messages_of_other_modules_name_options_of_the_shell(damaged):
+    """They are written once, for Python, which has no dashes."""
+    told = {
+        "`--energy-key`": ase_uq("train", "train.xyz", "--energy-key", "REF_enrgy", cwd=damaged),
+        "`--free-energy` must be at least 2, got 1": ase_uq(
+            "reweight", "run.h5", "--observable", "r", "--free-energy", 1, cwd=damaged
+        ),
+    }
+    for words, done in told.items():
+        assert words in done.stderr
+        assert "energy_key" not in done.stderr

@@ -13,6 +13,7 @@ from ase.md.langevin import Langevin
 from ase_uq import InputError, UncertaintyLogger, UQCalculator, read_log, reweight, save
 from ase_uq.dynamics.rerun import rerun
 from ase_uq.models.members import MemberUncertainty
+from ase_uq.uncertainty.force_variance import Exact, Stochastic
 from tests.made.potentials import ensemble, shallow
 from tests.made.shell import ase_uq, good
 from tests.made.structures import copper, water
@@ -21,10 +22,10 @@ KINDS = {"deep": ensemble, "shallow": shallow}
 DISTANCE = {"r": (lambda atoms: atoms.get_distance(0, 1, mic=True), "Å")}
 
 
-def run(model, path, steps=40):
+def run(model, path, steps=40, forces_var=None):
     """A logged run and its trajectory, as ASE would have kept it."""
     atoms = copper()
-    atoms.calc = UQCalculator(model)
+    atoms.calc = UQCalculator(model, forces_var=forces_var)
     dyn = Langevin(atoms, 2.0 * units.fs, temperature_K=600.0, friction=0.05, fixcm=False, rng=np.random.RandomState(0))
     frames = []
 
@@ -83,6 +84,47 @@ def test_without_energies_the_mean_of_the_members_drove_it(tmp_path, kind):
     log = read_log(tmp_path / "again.h5")
     np.testing.assert_allclose(log.energy, log.energy_members.mean(axis=1))
     assert (log.force_std_max is None) == (kind == "shallow")
+
+
+@pytest.mark.parametrize("estimator", ["exact", "low_rank", "stochastic", "off"])
+def test_the_variance_of_forces_is_found_as_in_a_run(tmp_path, estimator):
+    """The same frames in the same order ask the same of the same estimator."""
+    model = MemberUncertainty(shallow())
+    frames = run(model, tmp_path / "run.h5", steps=6, forces_var=estimator)
+    rerun(model, frames, tmp_path / "again.h5", temperature_K=600.0, forces_var=estimator)
+    log, again = read_log(tmp_path / "run.h5"), read_log(tmp_path / "again.h5")
+    assert again.attributes["forces_var"] == log.attributes["forces_var"] == estimator
+    assert again.attributes["model_hash"] == log.attributes["model_hash"] == model.model_hash
+    np.testing.assert_allclose(again.energy_members, log.energy_members, rtol=1e-12)
+    if estimator == "off":
+        assert again.force_std_max is None
+    else:
+        np.testing.assert_allclose(again.force_std_max, log.force_std_max, rtol=1e-9)
+
+
+class Preferring(MemberUncertainty):
+    usual_forces_var = "stochastic"
+
+
+def test_what_a_model_prefers_holds_where_nothing_is_said(tmp_path):
+    """From Python as from the command line; what is said, and members that are published, come first."""
+    model = Preferring(shallow())
+    frames = run(model, tmp_path / "run.h5", steps=3)
+    rerun(model, frames, tmp_path / "again.h5", temperature_K=600.0)
+    for name in ("run", "again"):
+        assert read_log(tmp_path / f"{name}.h5").attributes["forces_var"] == "stochastic"
+    assert isinstance(UQCalculator(model, every=3).forces_var, Stochastic)
+    assert UQCalculator(model, every=3).forces_var.every == 3
+    assert isinstance(UQCalculator(model, forces_var="exact").forces_var, Exact)
+    assert isinstance(UQCalculator(model, members=True).forces_var, Exact)
+    assert isinstance(UQCalculator(MemberUncertainty(shallow())).forces_var, Exact)
+
+
+def test_other_words_for_the_variance_of_forces_are_refused(tmp_path):
+    model = MemberUncertainty(shallow())
+    for wrong in ("all", True):
+        with pytest.raises(InputError, match=f"`forces_var` must be one of exact, low_rank, .*, got {wrong!r}"):
+            rerun(model, [copper()], tmp_path / "again.h5", temperature_K=600.0, forces_var=wrong)
 
 
 def test_means_are_the_means_of_all():

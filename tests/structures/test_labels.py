@@ -72,7 +72,7 @@ def test_a_virial_of_an_unusual_name_is_named(tmp_path):
     (frame,) = frames_of(tmp_path, atoms)
     assert frame.stress is None
     (note,) = label_notes([frame], "a.xyz")
-    assert note.startswith("a.xyz: `dft_virial` is not read; with --stress-key dft_virial")
+    assert note.startswith("a.xyz: `dft_virial` is not read; with `stress_key='dft_virial'` it is")
 
 
 def test_a_virial_without_a_cell_is_left_out_in_words(tmp_path):

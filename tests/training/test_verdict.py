@@ -96,7 +96,7 @@ def test_energies_left_behind_are_said(truth, frames, offset):
     (said,) = training_warnings(good(truth), frames, moved)
     assert said.startswith("energies are left behind, off by")
     assert f"(mean {-1e3 * offset:+.3g})"[:6] in said
-    assert "--energy-weight" in said
+    assert "`energy_weight`" in said
 
 
 @pytest.mark.parametrize(
