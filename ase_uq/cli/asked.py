@@ -11,6 +11,8 @@ from ase_uq.errors import InputError
 if TYPE_CHECKING:
     from ase_uq.observables import Observable
 
+_OF_EVERY_LOG = ("energy", "heat_capacity")
+
 
 def asked_of(log: Path, texts: Sequence[str]) -> tuple[list[str], dict[str, Observable]]:
     """Return the names among the texts that the log knows, and the observables that the others define, by name.
@@ -39,6 +41,3 @@ def asked_of(log: Path, texts: Sequence[str]) -> tuple[list[str], dict[str, Obse
                 f"{log} has: {', '.join(has) or 'none'}."
             )
     return known, parse_observables(definitions, first_structure(log)) if definitions else {}
-
-
-_OF_EVERY_LOG = ("energy", "heat_capacity")

@@ -39,9 +39,8 @@ def run(
     from ase_uq.report import write_report
 
     check_folder(out)
-    logged, _ = asked_of(log, observable or [])
-    texts = [text for text in observable or [] if text not in logged]
-    results = write_report(log, out, title=title, skip_fs=skip_fs, compute=texts)
+    _, computed = asked_of(log, observable or [])
+    results = write_report(log, out, title=title, skip_fs=skip_fs, compute=computed)
     if as_json:
         print_json({"report": str(out), "averages": {name: found.to_dict() for name, found in results.items()}})
     else:

@@ -13,7 +13,7 @@ from ase_uq.cli.shell_names import Means
 from ase_uq.errors import InputError
 
 if TYPE_CHECKING:
-    from ase_uq.log.reader import RunLog
+    from ase_uq.log.reader import OpenLog
     from ase_uq.reweighting import ReweightResult
 
 NAME = "reweight"
@@ -86,7 +86,7 @@ def run(
     """Average an observable over a run, with the sampling error and the model error apart."""
     from ase_uq.averages import free_energy_of_run, of_run
     from ase_uq.cli.asked import asked_of
-    from ase_uq.log.reader import recorded
+    from ase_uq.log.reader import open_log
     from ase_uq.report.style import figure_format
 
     if plot is not None:
@@ -117,17 +117,18 @@ def run(
     # A failed gate comes before the number it is about.
     warn(result.warnings)
     _print(symbol or name, result)
-    _explain(recorded(logs[0], per_atom=False, members=False), "" if computed else name, target, keep_bias)
+    with open_log(logs[0]) as log:
+        _explain(log, "" if computed else name, target, keep_bias)
 
 
-def _explain(run: RunLog, name: str, target: str, keep_bias: bool) -> None:
+def _explain(log: OpenLog, name: str, target: str, keep_bias: bool) -> None:
     if name == "heat_capacity":
-        fixed = "pressure" if str(run.attributes.get("ensemble", "")).lower() == "npt" else "volume"
+        fixed = "pressure" if str(log.attributes.get("ensemble", "")).lower() == "npt" else "volume"
         typer.echo(f"of the whole cell at constant {fixed}, of the configuration alone: add kB/2 for every momentum")
-    if run.bias_energy is not None:
+    if "bias_energy" in log.datasets:
         how = "as it was, with it (--keep-bias)" if keep_bias else "without it (weights exp(bias/kT))"
         typer.echo(f"the run was driven with a bias; averages are of the run {how}")
-    if run.weight is not None:
+    if "weight" in log.datasets:
         meaning = "V_b + w (V_i - V_b), w that of each frame" if target == "driven" else "the members themselves, V_i"
         typer.echo(f"the run was driven on a baseline; averages are under {meaning} (--target)")
 

@@ -6,7 +6,7 @@ then the evidence, from energies against time down to the part each member has i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -22,9 +22,9 @@ from ase_uq.averages.text import format_significant
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
 from ase_uq.log.estimator import estimator_of
-from ase_uq.log.parts import first_structure, observe
+from ase_uq.log.parts import observe
 from ase_uq.log.reader import RunLog, recorded
-from ase_uq.observables import parse_observables
+from ase_uq.observables import ObservableLike, named_observables
 from ase_uq.report.averages import Average, averages
 from ase_uq.report.figures import (
     LONGEST_PLAIN_SERIES,
@@ -53,7 +53,7 @@ def write_report(
     *,
     title: str | None = None,
     observables: Sequence[str] | None = None,
-    compute: Sequence[str] = (),
+    compute: Mapping[str, ObservableLike] | None = None,
     skip_fs: float = 0.0,
 ) -> dict[str, ReweightResult]:
     """Read a log and write its report; the file appears whole or not at all.
@@ -65,7 +65,7 @@ def write_report(
     title, observables, skip_fs
         As for `build_report`.
     compute
-        Texts of further observables, such as "rdf:O-O", to work out from stored positions.
+        Name to further observable, to work out from stored positions, as for `of_run`.
 
     Returns
     -------
@@ -88,8 +88,8 @@ def write_report(
     return {average.name: average.result for average in results if average.result is not None}
 
 
-def _with_computed(run: RunLog, texts: Sequence[str]) -> RunLog:
-    observables = parse_observables(texts, first_structure(run.path))
+def _with_computed(run: RunLog, compute: Mapping[str, ObservableLike]) -> RunLog:
+    observables = named_observables(compute)
     return replace(
         run,
         observables={**run.observables, **{name: observe(run.path, each) for name, each in observables.items()}},

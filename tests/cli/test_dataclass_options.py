@@ -88,7 +88,8 @@ def test_values_out_of_range_are_told_by_the_option_of_the_shell():
 
 
 def test_help_says_defaults_and_owners():
-    text = " ".join(called("--help").stdout.split())
+    # Older versions of typer keep brackets from rich even where that does not print.
+    text = " ".join(called("--help").stdout.split()).replace("\\[", "[")
     for said in (
         "What it is. [default: sphere]",
         "Points [sphere 4, cube 8].",
