@@ -33,6 +33,11 @@ class UnclosedFile(io.RawIOBase):
     path
         An HDF5 file with a superblock of version 3, as every file of HDF5 1.10's format has it.
 
+    Attributes
+    ----------
+    whole
+        Whether the superblock of the file has the checksum that it should have.
+
     Raises
     ------
     ValueError
@@ -48,6 +53,7 @@ class UnclosedFile(io.RawIOBase):
             self._stream.close()
             raise ValueError(f"{path} has no superblock of version 3")
         self._end = self._stream.seek(0, io.SEEK_END)
+        self.whole = struct.unpack_from("<I", head, _CHECKSUM)[0] == lookup3(bytes(head[:_CHECKSUM]))
         head[_FLAGS] = 0
         struct.pack_into("<Q", head, _END, self._end)
         struct.pack_into("<I", head, _CHECKSUM, lookup3(bytes(head[:_CHECKSUM])))

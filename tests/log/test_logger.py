@@ -157,7 +157,7 @@ def test_root_attributes_datasets_and_units(tmp_path):
             "thermostat_time_fs": 0.0,
             "constraints": "",
         }
-        assert set(file) == {*UNITS, "observables"}
+        assert set(file) == {*UNITS, "observables", "checksum"}
         for name, unit in UNITS.items():
             assert file[name].attrs["unit"] == unit
             assert len(file[name]) == 4
