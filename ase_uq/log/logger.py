@@ -5,11 +5,13 @@ It reads what the calculator has in hand and never computes; `ase_uq.log.reader.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
+import uuid
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,9 +22,11 @@ from ase import Atoms, units
 from ase_uq.calculators.driven import driving_calculator
 from ase_uq.errors import InputError
 from ase_uq.log.columns import KINDS, PER_ATOM
-from ase_uq.log.continuation import check_same_run, last_step, n_to_keep
+from ase_uq.log.continuation import check_same_run, last_step, n_to_keep, run_id_of
+from ase_uq.log.definition import definition_of
 from ase_uq.log.ensembles import ENSEMBLES, ensemble_attributes
 from ase_uq.log.frame import attributes_of_run, columns_of, frame_of
+from ase_uq.log.owned import LogTakenError, OwnedLog
 from ase_uq.log.reader import VOLUME_TOLERANCE, open_log
 from ase_uq.log.writer import FrameWriter
 from ase_uq.observables.observable import ObservableLike, named_observables
@@ -38,7 +42,8 @@ class UncertaintyLogger:
     Parameters
     ----------
     path
-        File to write. It appears with the first frame and can be read while it grows.
+        File to write. It appears with the first frame and can be read while it grows. A lock beside it, `NAME.lock`,
+        keeps other writers away until the log is closed; an `OwnedLog` is one that the caller has taken.
     atoms
         The atoms that move, with a calculator of this package attached.
     dyn
@@ -70,8 +75,10 @@ class UncertaintyLogger:
     Raises
     ------
     InputError
-        For arguments that break these rules, a log of another run, or, when called, atoms the calculator has not
-        evaluated or an energy that is not finite.
+        For arguments that break these rules, a log that another process writes or that is of another run, or, when
+        called, atoms the calculator has not evaluated or an energy that is not finite.
+    LogTakenError
+        When frames are written, for a log that was deleted or replaced meanwhile; the frames are kept.
 
     Notes
     -----
@@ -117,6 +124,7 @@ class UncertaintyLogger:
         flush_every: int = 100,
     ) -> None:
         self.path = Path(path)
+        self._own = path if isinstance(path, OwnedLog) else OwnedLog(path)
         self.atoms = atoms
         self.dyn = dyn
         self.observables = named_observables(observables or {})
@@ -124,6 +132,7 @@ class UncertaintyLogger:
         self.store = tuple(store)
         self._writer: FrameWriter | None = None
         self._closed = False
+        self._release: Callable[[], Any] = _nothing
         self._flush_every = flush_every
         self._settings: dict[str, Any] = {
             "temperature_K": float(temperature_K),
@@ -132,7 +141,12 @@ class UncertaintyLogger:
         }
         self._check_options(append=append, overwrite=overwrite, flush_every=flush_every)
         driving_calculator(atoms)
-        self._append = append and self.path.exists()
+        if not self._own.taken:
+            self._own.check_free()
+        self._check_name(append=append, overwrite=overwrite)
+        self._append, self._seen = append and self.path.exists(), _signature(self.path)
+        self.run_id = run_id_of(self.path) if self._append else uuid.uuid4().hex
+        self._definition: dict[str, Any] | None = None
         self._last_step: int | None = None
         self._first_step: int | None = None
         self._volume: float | None = None
@@ -152,6 +166,9 @@ class UncertaintyLogger:
         """Log the current frame."""
         if self._closed:
             raise InputError("`log` is closed, no frame can follow; construct another with append=True.")
+        if self._definition is None:
+            # Before observables are called: those that remember something are still as they were made.
+            self._definition = self.definition
         step = self._offset + (self._n_calls if self.dyn is None else int(self.dyn.nsteps))
         self._n_calls += 1
         if step == self._last_step:
@@ -172,12 +189,32 @@ class UncertaintyLogger:
         if self._writer is not None and not self._closed:
             self._writer.flush()
             self._flushed_at = time.monotonic()
+            try:
+                self._own.check_there(self._writer.descriptor)
+            except LogTakenError:
+                self._closed = True
+                self._finalizer.detach()
+                self._writer.close()
+                self._release()
+                raise
 
     def close(self) -> None:
         """Write all frames and close the file."""
-        if self._writer is not None:
-            self._finalizer()
         self._closed = True
+        try:
+            if self._writer is not None:
+                self._finalizer()
+        finally:
+            self._release()
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What this run is, as the log and the state for a restart have it; see `ase_uq.log.definition`."""
+        if self._definition is not None:
+            return self._definition
+        observers = getattr(self.dyn, "observers", ())
+        interval = next((int(each[1]) for each in observers if each[0] is self and each[1] > 0), None)
+        return definition_of(self.atoms, self.dyn, self.observables, interval=interval)
 
     def __enter__(self) -> UncertaintyLogger:
         return self
@@ -242,8 +279,13 @@ class UncertaintyLogger:
     def _begin(self, frame: Mapping[str, Any]) -> None:
         columns = columns_of(frame, self.observables)
         attributes = {**self._settings, **attributes_of_run(self.atoms, self.dyn)}
-        writer = FrameWriter(self.path, columns, attributes, flush_every=self._flush_every)
+        attributes["definition"] = json.dumps(self.definition)
+        if self.run_id:
+            attributes["run_id"] = self.run_id
+        self._take()
+        writer = None
         try:
+            writer = FrameWriter(self.path, columns, attributes, flush_every=self._flush_every)
             if self._append:
                 with open_log(self.path) as old:
                     check_same_run(old, columns, attributes)
@@ -254,11 +296,13 @@ class UncertaintyLogger:
                     self._interval_before = int(np.median(np.diff(steps))) if len(steps) > 1 else None
             writer.publish()
         except BaseException:
-            writer.close()
+            if writer is not None:
+                writer.close()
+            self._release()
             raise
         self._writer = writer
         # Also runs when the interpreter exits, so that a log nobody closed is complete.
-        self._finalizer = weakref.finalize(self, writer.close)
+        self._finalizer = weakref.finalize(self, _finish, writer, self._own)
 
     def _check_options(self, *, append: bool, overwrite: bool, flush_every: int) -> None:
         temperature, ensemble = self._settings["temperature_K"], self._settings["ensemble"]
@@ -279,10 +323,47 @@ class UncertaintyLogger:
             raise InputError("`append` and `overwrite` exclude each other, got both; choose one.")
         if not self.path.parent.is_dir():
             raise InputError(f"`path` must lie in an existing folder, there is no {self.path.parent}; create it first.")
+
+    def _take(self) -> None:
+        """Become the only writer, of the file that was there when this logger was made."""
+        if self._own.taken:
+            return
+        self._own.take()
+        self._release = weakref.finalize(self, self._own.release)
+        if _signature(self.path) != self._seen:
+            self._release()
+            raise InputError(
+                f"`path` must be for this run alone, {self.path} was written since the logger was made; look at it, "
+                "and start again with append=True or another name."
+            )
+
+    def _check_name(self, *, append: bool, overwrite: bool) -> None:
         if self.path.exists() and not (append or overwrite):
             raise InputError(
                 f"`path` must not exist yet, {self.path} does; pass append=True to continue it or overwrite=True."
             )
+
+
+def _nothing() -> None:
+    """Release what the caller holds, which is the caller's to do."""
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """Return what changes when somebody writes to a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _finish(writer: FrameWriter, own: OwnedLog) -> None:
+    """Write and close; whether the file is still there is looked at while it is open."""
+    try:
+        writer.flush()
+        own.check_there(writer.descriptor)
+    finally:
+        writer.close()
 
 
 def _check_names(names: Collection[str]) -> None:

@@ -103,6 +103,11 @@ class FrameWriter:
             rows.append(np.array(frame[name], dtype=self.columns[name].dtype))
 
     @property
+    def descriptor(self) -> int:
+        """Of the open file."""
+        return int(self._file.id.get_vfd_handle())
+
+    @property
     def n_pending(self) -> int:
         """Frames in memory."""
         return len(self._rows["step"])
