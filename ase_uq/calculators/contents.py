@@ -12,6 +12,7 @@ import functools
 import hashlib
 import inspect
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import CodeType
@@ -28,6 +29,8 @@ OPAQUE = "opaque"
 # Longer arrays go by a hash.
 _LONGEST_SHOWN = 64
 _DEEPEST = 8
+_INSTALLED = ("site-packages", "dist-packages")
+_STANDARD = sysconfig.get_paths()["stdlib"]
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 
 
@@ -98,7 +101,7 @@ def _plain(value: Any, above: frozenset[int], depth: int) -> Any:
 def _array(value: Any, above: frozenset[int], depth: int) -> Any:
     if isinstance(value, np.generic):
         return _contents(value.item(), above, depth)
-    if is_module(value):
+    if is_module(value) and not isinstance(value, type):
         return {"module": repr(value), "weights": _contents(dict(value.state_dict()), above, depth)}
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         tensor = value.detach().cpu()
@@ -120,25 +123,32 @@ def _code(value: Any, above: frozenset[int], depth: int) -> Any:
         return {"method": value.__func__.__qualname__, "of": _contents(value.__self__, above, depth)}
     if inspect.isfunction(value):
         return _function(value, above, depth)
-    if inspect.isclass(value) or inspect.isbuiltin(value) or isinstance(value, np.ufunc):
-        return {"name": getattr(value, "__qualname__", value.__name__)}
-    if inspect.ismodule(value):
+    if inspect.ismodule(value) or isinstance(value, np.ufunc):
         return {"name": value.__name__}
+    if callable(value) and hasattr(value, "__qualname__"):
+        # A class, a builtin, a function of NumPy.
+        return {"name": value.__qualname__}
     return None
 
 
 def _function(function: Any, above: frozenset[int], depth: int) -> dict[str, Any]:
     code = function.__code__
-    names = sorted(set(_globals_of(code)))
-    closure = dict(zip(code.co_freevars, _cells(function), strict=True))
-    read = {name: function.__globals__[name] for name in names if name in function.__globals__}
-    held = {"defaults": function.__defaults__, "keywords": function.__kwdefaults__, **closure, **read}
-    return {
-        "function": function.__qualname__,
+    held = {"defaults": function.__defaults__, "keywords": function.__kwdefaults__}
+    held |= dict(zip(code.co_freevars, _cells(function), strict=True))
+    told = {"function": function.__qualname__}
+    if not _is_of_a_package(function):
         # The same text is other code for another interpreter.
-        "code": f"{sys.implementation.cache_tag}:{_hash_of_code(code)}",
-        **{name: _contents(each, above, depth) for name, each in held.items() if each is not None},
-    }
+        told["code"] = f"{sys.implementation.cache_tag}:{_hash_of_code(code)}"
+        names = sorted(set(_globals_of(code)))
+        held |= {name: function.__globals__[name] for name in names if name in function.__globals__}
+    return told | {name: _contents(each, above, depth) for name, each in held.items() if each is not None}
+
+
+def _is_of_a_package(function: Any) -> bool:
+    """Whether a function is known by its name: a new release of its package does not make it another one."""
+    path = function.__code__.co_filename
+    ours = (function.__module__ or "").partition(".")[0] == __name__.partition(".")[0]
+    return ours or path.startswith((_STANDARD, "<frozen")) or any(each in path for each in _INSTALLED)
 
 
 def _cells(function: Any) -> Iterator[Any]:
@@ -159,9 +169,16 @@ def _globals_of(code: CodeType) -> Iterator[str]:
 
 
 def _hash_of_code(code: CodeType) -> str:
-    constants = [_hash_of_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    constants = [_constant(each) for each in code.co_consts]
     content = repr((code.co_code, constants, code.co_names, code.co_varnames[: code.co_argcount]))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, CodeType):
+        return _hash_of_code(value)
+    # The order of a set is another one in every process.
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
 
 
 def _object(value: Any, above: frozenset[int], depth: int) -> Any:

@@ -95,7 +95,4 @@ def where_it_is(log: Path, step: int | None, steps: int) -> str:
     """Return the sentence for a run that was interrupted."""
     if step is None:
         return f"interrupted before the first step; nothing was done yet, start again (log {log})"
-    return (
-        f"interrupted after step {step} of {steps}; the log is {log}, and the same command with --restart in place of "
-        "--overwrite goes on from there (restart=True)"
-    )
+    return f"interrupted after step {step} of {steps}; the log is {log}, go on from there with --restart (restart=True)"

@@ -87,23 +87,32 @@ def model_hash_of(atoms: Atoms) -> str:
     """Return the hash of the model behind the calculator of the atoms; never the same for two that are not known."""
     calc = driving_calculator(atoms)
     *_, last = _chain(calc)
-    model: Any = getattr(last, "model", None)
+    if hasattr(last, "model"):
+        return hash_of_model(last.model, atoms)
+    return str(calc.parameters.get("model_hash") or "")
+
+
+def hash_of_model(model: Any, atoms: Atoms) -> str:
+    """Return the hash of a model, by what it computes for the elements of `atoms` where it does not say its own."""
     if hasattr(model, "hash_for"):
         return str(model.hash_for(atoms))
-    known = calc.parameters.get("model_hash")
-    return str(known) if known or model is None else fingerprint(model, atoms)
+    return str(getattr(model, "model_hash", None) or fingerprint(model, atoms))
 
 
 def differences(before: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield where two definitions differ: the place, and both values; what only one of them knows is passed over."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
+        if not _same_code(before, now):
+            yield place, _function(before), _function(now)
+            return
         for key in before:
-            if key in now:
+            # What a function is called says nothing of what it gives.
+            if key in now and key not in ("code", "function" if isinstance(before[key], str) else ""):
                 yield from differences(before[key], now[key], f"{place}.{key}".lstrip("."))
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now) and not _numbers(before, now):
         for index, pair in enumerate(zip(before, now, strict=True)):
             yield from differences(*pair, f"{place}.{index}")
-    elif not _same(before, now, place):
+    elif not _same(before, now):
         yield place, before, now
 
 
@@ -176,13 +185,20 @@ def _all_numbers(value: Any) -> bool:
     return all(map(_all_numbers, value)) if isinstance(value, list) else isinstance(value, int | float)
 
 
-def _same(before: Any, now: Any, place: str) -> bool:
-    if place.endswith(".code") and isinstance(before, str) and isinstance(now, str):
-        one, other = before.partition(":"), now.partition(":")
-        return one[0] != other[0] or one == other
+def _same(before: Any, now: Any) -> bool:
     if _all_numbers(before) and _all_numbers(now) and np.shape(before) == np.shape(now):
         return bool(np.allclose(before, now, rtol=_TOLERANCE, atol=0.0, equal_nan=True))
     return bool(before == now)
+
+
+def _same_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    one, other = str(before.get("code", "")).partition(":"), str(now.get("code", "")).partition(":")
+    # That of another interpreter cannot be compared.
+    return one[0] != other[0] or one == other
+
+
+def _function(contents: Mapping[str, Any]) -> str:
+    return f"{contents.get('function')} {str(contents.get('code')).partition(':')[2]}"
 
 
 def _short(value: Any) -> str:

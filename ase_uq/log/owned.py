@@ -115,8 +115,10 @@ class OwnedLog(os.PathLike[str]):
 
 
 def _free_name(path: Path) -> Path:
+    real = Path(os.path.realpath(path))
+    stem = real.with_suffix("") if real.suffix in (".h5", ".hdf5") else real
     for number in range(1, 1000):
-        kept = beside(path, f".recovered{'' if number == 1 else number}.h5")
+        kept = beside(stem, f".recovered{'' if number == 1 else number}.h5")
         if not os.path.lexists(kept):
             return kept
     raise RunError(f"{path} was replaced while the run wrote it, and no name beside it is free; remove old copies.")
