@@ -58,7 +58,7 @@ def followed(path: str | os.PathLike[str]) -> Path:
 
 
 def aside_of(path: Path, ending: str) -> Path:
-    """Return the hidden name beside `path` that a file has while it is written.
+    """Return the hidden name beside `path` that a file has while it is written; it is never too long.
 
     Examples
     --------

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from ase_uq.cli import calibrate, demo, evaluate, md, report, rerun, reweight, train
 from ase_uq.errors import InputError, RunError
 
+
+class _Commands(TyperGroup):
+    """The commands; an interrupt in one of them, which typer would end without a word, says what is kept."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            _leave(str(stopped) or "interrupted; what was kept goes on with --resume (train) or --restart (md)", 130)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Uncertainty for molecular dynamics in ASE: train, wrap, run, analyse. Units: eV, Å, fs, K.",
     no_args_is_help=True,
     add_completion=False,
@@ -40,14 +54,12 @@ def main() -> None:
         _leave(str(e), 2)
     except RunError as e:
         _leave(str(e), 1)
-    except KeyboardInterrupt:
-        _leave("interrupted; what was done is kept, --resume (train) or --restart (md) goes on", 1)
     except BrokenPipeError:
         # The reader of a pipe (head, say) has seen enough.
         sys.stderr.close()
         sys.exit(0)
 
 
-def _leave(message: str, code: int) -> None:
+def _leave(message: str, code: int) -> NoReturn:
     print(f"ase-uq: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

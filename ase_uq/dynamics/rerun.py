@@ -17,6 +17,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 
 from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.errors import InputError
+from ase_uq.log.definition import hash_of_model
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.observables import ObservableLike
 from ase_uq.uncertainty.abilities import BatchModel
@@ -80,7 +81,7 @@ def rerun(
     driver = "trajectory" if first is not None else "model"
     for index, frame in enumerate(frames):
         _check(frame, frames[0], index, None if first is None else first.name)
-    atoms, replay = frames[0].copy(), _Replay(driver)
+    atoms, replay = frames[0].copy(), _Replay(driver, model, frames[0])
     atoms.calc = replay
     options: dict[str, Any] = {"observables": observables, "store": store, "overwrite": overwrite}
     with UncertaintyLogger(
@@ -110,8 +111,12 @@ def _predictions(model: UncertaintyModel, structures: Sequence[Atoms], *, forces
 class _Replay(PredictionCalculator):
     """Gives out what is already known."""
 
-    def __init__(self, driver: str) -> None:
-        super().__init__([*STANDARD, *UNCERTAINTY])
+    def __init__(self, driver: str, model: UncertaintyModel, atoms: Atoms) -> None:
+        super().__init__(
+            [*STANDARD, *UNCERTAINTY],
+            model=getattr(model, "description", type(model).__name__),
+            model_hash=hash_of_model(model, atoms),
+        )
         self.driver = driver
         self._next: tuple[Prediction, dict[str, Any]] | None = None
 

@@ -26,8 +26,8 @@ from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, name_of
 from ase_uq.log.estimator import taken_apart
 from ase_uq.log.observables import axis_of, is_of_members, mean_the_same
 from ase_uq.log.stored import DAMAGE
-from ase_uq.log.superblock import SIGNATURE, VERSION, UnclosedFile
-from ase_uq.log.survey import plain_attributes, surveyed
+from ase_uq.log.superblock import SIGNATURE, VERSION, UnclosedFile, heap_ends
+from ase_uq.log.survey import attributes_of, plain, surveyed
 from ase_uq.log.writer import FORMAT, FORMAT_VERSION
 from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.spread import MemberSeries, SpreadLaw
@@ -163,6 +163,8 @@ def read_log(path: str | os.PathLike[str], *, per_atom: bool = True, members: bo
         If the file is missing, no HDF5 file, no log of this package, of a newer format, or has no whole frame.
     """
     run = recorded(path, per_atom=per_atom, members=members)
+    for sentence in run.damage:
+        logger.warning("%s: %s", run.path, sentence)
     if run.bias_energy is not None:
         logger.warning("%s is of a biased run: averages of its frames need its `log_weights`", run.path)
     return run
@@ -225,7 +227,7 @@ def open_log(path: str | os.PathLike[str], *, stored: bool = False) -> Iterator[
     """Open a log for reading; it may hold no frame yet. Errors as `read_log`.
 
     With `stored` the frames are whole in stored positions and other per-atom data, too, which takes as long as reading
-    them. What is damaged is told as a warning.
+    them. What is damaged is in `damage`, for the caller to tell.
     """
     where = Path(path)
     with ExitStack() as stack:
@@ -236,7 +238,9 @@ def open_log(path: str | os.PathLike[str], *, stored: bool = False) -> Iterator[
             damage = []
             if head[len(SIGNATURE) :] == bytes([VERSION]):
                 source = stack.enter_context(UnclosedFile(where))
-                damage += [] if source.whole else ["the first bytes of the file"]
+                damage += [] if source.whole else ["the first bytes of the file are damaged"]
+            elif heap_ends(where.read_bytes()):
+                raise _unreadable(where, "texts of attributes")
             # Frames are read once, in order: a cache of chunks for every dataset would only hold memory.
             file = stack.enter_context(h5py.File(source, "r", rdcc_nbytes=0))
             log = _survey(where, file, damage, stored=stored)
@@ -244,8 +248,6 @@ def open_log(path: str | os.PathLike[str], *, stored: bool = False) -> Iterator[
             raise
         except DAMAGE as error:
             raise _unreadable(where, error) from error
-        for sentence in log.damage:
-            logger.warning("%s: %s", where, sentence)
         yield log
 
 
@@ -325,14 +327,17 @@ def _head(path: Path) -> bytes:
 
 
 def _survey(path: Path, file: Any, damage: list[str], *, stored: bool) -> OpenLog:
-    attributes = plain_attributes(file)
+    found_attributes, readable = attributes_of(file)
+    attributes = plain(found_attributes)
+    if not readable and not {"format", "format_version"} <= attributes.keys():
+        raise _unreadable(path, "texts of attributes")
     check_version(path, attributes, FORMAT, FORMAT_VERSION)
     check_settings(path, attributes)
     found = surveyed(path, file, attributes, stored=stored)
     return OpenLog(path, taken_apart(attributes), dict(found.datasets), found.n_frames, (*damage, *found.damage))
 
 
-def _unreadable(path: Path, error: BaseException) -> InputError:
+def _unreadable(path: Path, error: object) -> InputError:
     return InputError(
         f"`{path}` cannot be read: it was cut off before its first frame, or its header is damaged "
         f"({' '.join(str(error).split())}); the frames may be whole: keep it, and restore it from a copy."

@@ -59,9 +59,19 @@ class _Found:
     damage: list[str]
 
 
-def plain_attributes(thing: Any) -> dict[str, Any]:
-    """Attributes of a file or a dataset; numbers are Python's own."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in thing.attrs.items()}
+def attributes_of(thing: Any) -> tuple[dict[str, Any], bool]:
+    """Attributes of a file or a dataset as far as they can be read, and whether all can."""
+    found: dict[str, Any] = {}
+    names = list(thing.attrs)
+    for name in names:
+        with suppress(*DAMAGE):
+            found[name] = thing.attrs[name]
+    return found, len(found) == len(names)
+
+
+def plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes with numbers of Python's own."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in attributes.items()}
 
 
 def surveyed(path: Path, file: Any, settings: Mapping[str, Any], *, stored: bool) -> Surveyed:
@@ -110,16 +120,17 @@ def _opened(path: Path, file: Any, settings: Mapping[str, Any]) -> _Found:
         else:
             found.datasets[name] = dataset
     sums = _sums_of_attributes(found)
-    if "" in sums and sums[""] != crc32_of_attributes(dict(file.attrs)):
+    attributes, readable = attributes_of(file)
+    if not readable or ("" in sums and sums[""] != crc32_of_attributes(attributes)):
         found.damage.append("attributes of the run, such as the model or the ensemble, were changed or are damaged")
     for name, dataset in found.datasets.items():
-        attributes: dict[str, Any] = {}
+        attributes, readable = {}, False
         with suppress(*DAMAGE):
-            attributes = plain_attributes(dataset)
-        if name in sums and sums[name] != crc32_of_attributes(attributes):
+            attributes, readable = attributes_of(dataset)
+        if not readable or (name in sums and sums[name] != crc32_of_attributes(attributes)):
             found.damage.append(f"unit or axis of `{_shown(name)}` was changed or is damaged")
         check_column_attributes(path, name, attributes, dataset.shape[1:])
-        found.attributes[name] = {"unit": KINDS[name].unit if name in KINDS else "", **attributes}
+        found.attributes[name] = {"unit": KINDS[name].unit if name in KINDS else "", **plain(attributes)}
     return found
 
 

@@ -13,9 +13,11 @@ HDF5 File Format Specification, version 3.0.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +29,10 @@ from ase_uq.errors import InputError, RunError
 from ase_uq.files import aside_of, followed
 from ase_uq.log.checksums import CHECKSUM, COLUMNS, OF_ATTRIBUTES, crc32_of_attributes, crc32_of_rows
 from ase_uq.log.columns import Column
+from ase_uq.log.companions import beside
 from ase_uq.log.staged import StagedFile
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "ase_uq"
 FORMAT_VERSION = 1
@@ -94,6 +99,16 @@ class FrameWriter:
         return self._state[0]
 
     @property
+    def descriptor(self) -> int:
+        """Of the open file."""
+        return self._disk.fileno()
+
+    @property
+    def closed(self) -> bool:
+        """Whether all is written and the file closed."""
+        return self._disk.closed
+
+    @property
     def n_pending(self) -> int:
         """Frames in memory."""
         return len(self._state[2])
@@ -111,8 +126,8 @@ class FrameWriter:
             self._write(start, {name: np.asarray(datasets[name][start:stop]) for name in self.columns})
             self._state = (stop, int(datasets["step"][stop - 1]), [])
 
-    def publish(self) -> None:
-        """Flush, and move the file to its final name, replacing what is there."""
+    def publish(self, *, keep_old: bool = False) -> None:
+        """Flush, and move the file to its final name, replacing what is there; `keep_old` keeps that under another."""
         assert self._aside is not None
         self.flush()
         with self._told():
@@ -120,6 +135,11 @@ class FrameWriter:
             self._handles.staged.commit()
             # A name that survives a power cut must not stand for contents that do not.
             os.fsync(self._disk.fileno())
+        if keep_old:
+            names = (beside(self._target, f".damaged{number or ''}") for number in count())
+            kept = next(name for name in names if not os.path.lexists(name))
+            os.link(self._target, kept)
+            logger.warning("the damaged log is kept as %s, and %s goes on with its whole frames", kept, self.path)
         self._aside.replace(self._target)
         self._aside = None
 
