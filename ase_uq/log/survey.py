@@ -79,9 +79,9 @@ def surveyed(path: Path, file: Any, settings: Mapping[str, Any], *, stored: bool
     opened = _opened(path, file, settings)
     found, damage = opened.datasets, opened.damage
     presences = {name: presence(dataset) for name, dataset in found.items()}
+    check_expansion(path, found, len(presences["step"].rows))
     steps = _steps(found["step"], len(presences["step"].rows))
     n = len(steps)
-    check_expansion(path, found, n)
     sums = _sums(opened.checksum, n)
     announced = int(found["step"].shape[0]) if presences["step"].lost else n
     damage += _not_there({name: each.first(n) for name, each in presences.items()}, n, announced)
