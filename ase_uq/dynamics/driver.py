@@ -139,9 +139,7 @@ def _check_name(log: Path, *, restart: bool, overwrite: bool) -> None:
     if not log.exists() or restart or overwrite:
         return
     way = "go on with it by restart=True, or " if state_path(log).exists() else ""
-    raise InputError(
-        f"`log` must not exist yet, {log} does; {way}replace it by overwrite=True, or name another."
-    )
+    raise InputError(f"`log` must not exist yet, {log} does; {way}replace it by overwrite=True, or name another.")
 
 
 def _go_on(atoms: Atoms, rng: np.random.Generator, state: RestartState | None, settings: MDSettings, log: Path) -> int:

@@ -123,8 +123,7 @@ class FrameWriter:
         """Take over the first frames of another log, given by its datasets, which have the same columns."""
         for start in range(0, n_frames, _COPY_ROWS):
             stop = min(start + _COPY_ROWS, n_frames)
-            self._write(start, {name: np.asarray(datasets[name][start:stop]) for name in self.columns})
-            self._state = (stop, int(datasets["step"][stop - 1]), [])
+            self.extend({name: np.asarray(datasets[name][start:stop]) for name in self.columns})
 
     def publish(self, *, keep_old: bool = False) -> None:
         """Flush, and move the file to its final name, replacing what is there; `keep_old` keeps that under another."""
@@ -157,6 +156,13 @@ class FrameWriter:
                     "start another log when the number of atoms or members changes."
                 )
         self._state[2].append({name: np.array(frame[name], column.dtype) for name, column in self.columns.items()})
+
+    def extend(self, frames: Mapping[str, NDArray[Any]]) -> None:
+        """Put many frames on the disk at once, behind those that are there: (t, ...) of every column."""
+        self.flush()
+        n_frames = self.n_frames
+        self._write(n_frames, frames)
+        self._state = (n_frames + len(frames["step"]), int(frames["step"][-1]), [])
 
     def flush(self) -> None:
         """Write the frames in memory so that readers see them and a crash does not lose them.

@@ -464,7 +464,7 @@ def _kill(kind: str, folder: Path) -> str:
 
 
 UNDER_WAY = r"exit 2: the run that writes `.*` is under way in process \d+ on \S+, since"
-BOTH_OR_NONE = "`--restart` needs the log"
+BOTH_OR_NONE = "`restart` needs the log"
 FAULTS = [
     Fault("a restart while another process writes the log", "run", beside_another(restart=True), UNDER_WAY),
     Fault("--overwrite while another process writes the log", "run", beside_another(overwrite=True), UNDER_WAY),
@@ -493,7 +493,7 @@ FAULTS = [
     ),
     Fault("the state is missing", "run", without(".restart"), f"exit 2: {BOTH_OR_NONE}.*is missing"),
     Fault("the log is missing", "run", without(""), f"exit 2: {BOTH_OR_NONE}.*there is none"),
-    Fault("log and state are missing", "run", without("", ".restart"), "exit 2: .*start without --restart"),
+    Fault("log and state are missing", "run", without("", ".restart"), "exit 2: .*start without restart=True"),
     Fault("the state is cut off", "run", state_damaged(lambda data: data[:50]), "exit 2: .*could not be read"),
     Fault("the state is empty", "run", state_damaged(lambda _: b""), "exit 2: .*could not be read"),
     Fault("the state is something else", "run", state_damaged(lambda _: b"text\n"), "exit 2: .*could not be read"),
@@ -506,9 +506,11 @@ FAULTS = [
     Fault("restart with other atoms", "run", other_atoms, "exit 2: .*the elements differ"),
     Fault("averages over committees that differ in weights", "run", pooled, "exit 2: .*other model_hash|model_hash"),
     Fault("members that were used before", "run", used_members, "the same hash"),
-    Fault("a new run where a log is", "run", exists_already, "exit 2: .*--restart.*--overwrite"),
-    Fault("a new run where a log without state is", "run", exists_without_state, "exit 2: .*replace it by --overwrite"),
-    Fault("Ctrl-C", "run", interrupted, r"exit 130: interrupted after step \d+ of 5000; the log is .*--restart"),
+    Fault("a new run where a log is", "run", exists_already, "exit 2: .*restart=True.*overwrite=True"),
+    Fault(
+        "a new run where a log without state is", "run", exists_without_state, "exit 2: .*replace it by overwrite=True"
+    ),
+    Fault("Ctrl-C", "run", interrupted, r"exit 130: interrupted after step \d+ of 5000; the log is .*restart=True"),
     Fault("a stop between two frames", "run", phase_of_the_interval, r"\[0, 10, 20, 30, 40, 50, 60\]"),
     Fault("averages after a restart", "run", averages_after_a_restart, "those of the uninterrupted run"),
     Fault("no room for the state", "run", state_full_disk, "exit 1: the state .* could not be written"),
