@@ -100,7 +100,7 @@ def write_log(path: Path, n_frames: int, n_observables: int) -> Path:
         frame = {name: np.arange(start, start + n) for name in scalars}
         frame |= {f"observables/{name}": rng.normal(size=n) for name in names}
         frame["energy_members_minus_energy"] = members - members.mean(axis=1, keepdims=True)
-        writer._write(frame)  # many frames at once, which no run has
+        writer.extend(frame)
     writer.close()
     return path
 

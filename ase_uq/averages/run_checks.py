@@ -51,7 +51,18 @@ def run_gates(run: RunLog, *, unbiased: bool = True) -> tuple[Gate, ...]:
     unbiased
         Whether averages are taken without weights of a bias.
     """
-    checks = (_calibration, _ensemble, _volume, _thermostat, _temperature, _fluctuation, _drift, _fallback, _switch)
+    checks = (
+        _damage,
+        _calibration,
+        _ensemble,
+        _volume,
+        _thermostat,
+        _temperature,
+        _fluctuation,
+        _drift,
+        _fallback,
+        _switch,
+    )
     of_bias = (_bias, _growing_bias)
     found = (*(check(run) for check in checks), *(check(run, unbiased=unbiased) for check in of_bias))
     return tuple(gate for gates in found for gate in gates)
@@ -89,6 +100,12 @@ def target_temperature(run: RunLog) -> float | None:
 
 def _gate(name: str, value: float, limit: float, unit: str, failed: bool, sentence: str) -> Gate:
     return Gate(name, value, limit, unit, at_least=False, failed=bool(failed), sentence=sentence)
+
+
+def _damage(run: RunLog) -> Iterator[Gate]:
+    for what in run.damage:
+        sentence = f"the log is damaged: {what}; the averages are of the frames that are whole, restore it from a copy"
+        yield _gate(f"damage: {what}", 1.0, 0.0, YES_OR_NO, True, sentence)
 
 
 def _calibration(run: RunLog) -> Iterator[Gate]:

@@ -105,7 +105,7 @@ def of_run(
     arXiv:2011.08828, Eqs. 8 to 12 (baseline) and 20 to 28.
     """
     check_method(method)
-    with opened(runs, skip_fs) as parts:
+    with opened(runs, skip_fs, stored=bool(compute)) as parts:
         settings = settings_of(parts, method, target, bias)
         sources = _sources(parts, observables, compute, settings)
         for name, function in (functions or {}).items():

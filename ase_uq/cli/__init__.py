@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from ase_uq.cli import calibrate, demo, evaluate, md, report, rerun, reweight, train
-from ase_uq.cli.shell_names import speaks_shell
+from ase_uq.cli.shell_names import StoppedError, speaks_shell
 from ase_uq.cli.usage import USAGE_ERROR, sentence_of
 from ase_uq.errors import InputError, RunError
 
@@ -46,8 +46,10 @@ def main() -> None:
         _leave(str(e), 2)
     except RunError as e:
         _leave(str(e), 1)
+    except StoppedError as e:
+        _leave(str(e), 130)
     except (KeyboardInterrupt, typer.Abort):
-        _leave("interrupted", 1)
+        _leave("interrupted", 130)
     except BrokenPipeError:
         # The reader of a pipe (head, say) has seen enough.
         sys.stderr.close()
@@ -56,6 +58,6 @@ def main() -> None:
         sys.exit(code)
 
 
-def _leave(message: str, code: int) -> None:
+def _leave(message: str, code: int) -> NoReturn:
     print(f"ase-uq: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

@@ -23,6 +23,10 @@ _VALUE = r"(?:True|False|None|\([^)]*\)|'[^']*'|\"[^\"]*\"|-?\d+(?:\.\d+)?(?:e[+
 _current: ContextVar[Mapping[str, str] | None] = ContextVar("_current", default=None)
 
 
+class StoppedError(Exception):
+    """A command that the user stopped (Ctrl-C); the parser would end a `KeyboardInterrupt` without a word."""
+
+
 class Means:
     """Further arguments that an option stands for, and what others are called that messages about it may name.
 
@@ -129,7 +133,7 @@ def speaks_shell(command: Callable[..., None]) -> Callable[..., None]:
             raise type(e)(translated(str(e), names)) from e
         except KeyboardInterrupt as e:
             kept = "" if going_on is None else f"; what was done is kept, {going_on} goes on"
-            raise RunError(f"interrupted{kept}") from e
+            raise StoppedError(translated(str(e), names) or f"interrupted{kept}") from e
         finally:
             _current.reset(token)
 

@@ -18,6 +18,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase_uq.arrays import Array
 from ase_uq.calculators.calculator import PredictionCalculator, UQCalculator
 from ase_uq.errors import InputError
+from ase_uq.log.definition import hash_of_model
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.observables import ObservableLike
 from ase_uq.uncertainty.abilities import BatchModel
@@ -86,7 +87,7 @@ def rerun(
     for index, frame in enumerate(frames):
         _check(frame, frames[0], index, None if first is None else first.name)
     calculator = UQCalculator(model, forces_var=forces_var)
-    atoms, replay = frames[0].copy(), _Replay(calculator, driver)
+    atoms, replay = frames[0].copy(), _Replay(calculator, driver, frames[0])
     atoms.calc = replay
     options: dict[str, Any] = {"observables": observables, "store": store, "overwrite": overwrite}
     with UncertaintyLogger(
@@ -130,8 +131,9 @@ def _evaluated(calculator: UQCalculator, frames: Sequence[Atoms]) -> Iterator[_F
 class _Replay(PredictionCalculator):
     """Gives out what is already known."""
 
-    def __init__(self, calculator: UQCalculator, driver: str) -> None:
-        told = {name: calculator.parameters[name] for name in ("model", "model_hash", "forces_var")}
+    def __init__(self, calculator: UQCalculator, driver: str, atoms: Atoms) -> None:
+        told = {name: calculator.parameters[name] for name in ("model", "forces_var")}
+        told["model_hash"] = hash_of_model(calculator.model, atoms)
         super().__init__([*STANDARD, *UNCERTAINTY], **told)
         self.driver, self.intermittent = driver, calculator.intermittent
         self._next: tuple[_Found, dict[str, Any]] | None = None

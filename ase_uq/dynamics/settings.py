@@ -28,7 +28,8 @@ class MDSettings:
     interval
         Steps from one logged frame to the next.
     average_interval
-        Steps between frames of the running averages.
+        Steps between frames of the running averages. They take frames of the log, so that a restart knows those of
+        earlier parts: the multiple of `interval` that is closest counts.
     seed
         Of velocities and thermostat.
 
@@ -56,3 +57,8 @@ class MDSettings:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    @property
+    def steps_between_averaged(self) -> int:
+        """Steps from one frame of the running averages to the next."""
+        return self.interval * max(1, round(self.average_interval / self.interval))

@@ -50,4 +50,4 @@ def log_of(run: RunLog) -> OpenLog:
         if name in run.observables_of_members:
             attributes["members"] = True
         datasets[OBSERVABLES + name] = Held(np.asarray(values), attributes)
-    return OpenLog(run.path, dict(run.attributes), datasets, run.n_frames)
+    return OpenLog(run.path, dict(run.attributes), datasets, run.n_frames, run.damage)

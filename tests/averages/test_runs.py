@@ -67,7 +67,7 @@ def written(path, energy, deviations, *, observables=None, more=None, **attribut
     root = {"temperature_K": 300.0, "n_members": m, "alpha": 1.0, "driver": "model", **attributes}
     writer = FrameWriter(path, columns, root, flush_every=256)
     writer.publish()
-    writer._write(values)
+    writer.extend(values)
     writer.close()
     return path
 
@@ -328,7 +328,7 @@ def test_a_log_is_not_continued_with_other_bins(tmp_path):
         tmp_path / "run.h5", steps=25, observables={"g": RadialDistribution("Ar", "Ar", r_max=5.2, n_bins=20)}
     )
     for changed in (RadialDistribution("Ar", "Ar", r_max=5.0, n_bins=20), RadialDistribution("Ar", "Ar", r_max=5.2)):
-        with pytest.raises(InputError, match="another shape, unit or axis"):
+        with pytest.raises(InputError, match="differs in observables.g"):
             record(path, steps=5, observables={"g": changed}, append=True, start_step=25)
 
 
