@@ -26,6 +26,7 @@ STRESS_KEY = Annotated[
     typer.Option("--stress-key", help="Name of the stress (eV/Å^3), or of a virial (eV) [REF_stress, or ASE's own]."),
 ]
 MAX_FORCE = Annotated[float, typer.Option("--max-force", help="A larger force component (eV/Å) is refused.")]
+OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT.")]
 DEVICE = Annotated[str, typer.Option(help="cpu, cuda, cuda:0, ...")]
 MEMORY_LIMIT = Annotated[float | None, typer.Option(help="Memory an evaluation may take, GB.")]
 OBSERVABLES = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ase_uq.cli.dataclass_options import Chosen, shell_names, taking
-from ase_uq.cli.options import DEVICE, ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, STRESS_KEY, console, print_json
-from ase_uq.errors import InputError
+from ase_uq.cli.options import (
+    DEVICE,
+    ENERGY_KEY,
+    FORCES_KEY,
+    JSON,
+    MAX_FORCE,
+    OVERWRITE,
+    STRESS_KEY,
+    console,
+    print_json,
+)
+from ase_uq.errors import InputError, RunError
 from ase_uq.training.architectures import ARCHITECTURE_OPTIONS
 from ase_uq.training.methods import METHODS
 from ase_uq.training.settings import FitSettings
 
 if TYPE_CHECKING:
-    from ase_uq.structures.frames import Frame
     from ase_uq.training.fit import EpochRecord
     from ase_uq.training.learning_curve import LearningCurve
     from ase_uq.training.run import TrainingRun
@@ -46,22 +55,37 @@ def run(
     forces_key: FORCES_KEY = None,
     stress_key: STRESS_KEY = None,
     max_force: MAX_FORCE = 300.0,
+    max_residual: Annotated[
+        float, typer.Option(help="An energy (eV/atom) that lies further off what its composition suggests is refused.")
+    ] = 20.0,
+    e0s: Annotated[
+        str | None,
+        typer.Option(
+            help="Energies of isolated atoms (eV) as zeros, such as O:-432.1,H:-13.6; isolated: those of DATA "
+            "(config_type=IsolatedAtom); average: fitted to all frames [isolated where DATA has them, else average]."
+        ),
+    ] = None,
+    overwrite: OVERWRITE = False,
     as_json: JSON = False,
     **given: Any,
 ) -> None:
     """Train a model with uncertainty: frames with energies (eV) and forces (eV/Å) in, one file out."""
+    from ase_uq.training.data import read_training_data
     from ase_uq.training.learning_curve import LearningCurve
     from ase_uq.training.run import TrainingRun
 
-    state_dir = _state_folder(out, resume=resume)
+    state_dir = _state_folder(out, [data, *([valid] if valid else [])], resume=resume, overwrite=overwrite)
     method, settings = METHOD.made(given), _settings(given, tuned=from_model is not None)
     architecture, config = given["potential"].value, asdict(ARCHITECTURE.made(given))
     keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key, "max_force": max_force}
-    train, held_out, notes = _frames(data, valid, valid_fraction, settings.seed, keys)
-    with shell_names(METHOD, ARCHITECTURE, SETTINGS, start="from", architecture="potential"):
+    further = {name: name for name in ("valid_fraction", "e0s", "max_residual", "method")}
+    with shell_names(METHOD, ARCHITECTURE, SETTINGS, start="from", architecture="potential", **further):
+        frames = read_training_data(data, valid, valid_fraction=valid_fraction, seed=settings.seed, e0s=e0s, **keys)
+        _say(frames.notes, "note")
+        _say(frames.warnings, "warning")
         training = TrainingRun(
-            train,
-            held_out,
+            frames.train,
+            frames.valid,
             method,
             settings,
             architecture=architecture,
@@ -71,20 +95,24 @@ def run(
             state_dir=state_dir,
             resume=resume,
             data=data.name,
+            e0s=frames.e0s,
+            max_residual=max_residual,
         )
         curve = LearningCurve(out.with_name(out.name + ".curve.csv"), method.parts(), resume=resume)
         model = _trained(training, curve, out)
-    _tell(model, training, curve, out, notes, as_json=as_json)
+    _tell(model, training, curve, out, [*frames.notes, *frames.warnings], as_json=as_json)
 
 
-def _state_folder(out: Path, *, resume: bool) -> Path:
-    if not out.parent.is_dir():
-        raise InputError(f"the folder of `{out}` does not exist; create {out.parent} first.")
+def _state_folder(out: Path, inputs: Sequence[Path], *, resume: bool, overwrite: bool) -> Path:
+    """Return where states are kept, and see beforehand that all can be written there at the end."""
+    from ase_uq.files import check_output
+    from ase_uq.training.keeping import StateFolder
+
+    check_output(out, overwrite=overwrite, inputs=inputs)
+    for beside in (".curve.csv", ".curve.png"):
+        check_output(out.with_name(out.name + beside), overwrite=True, inputs=inputs)
     state_dir = out.with_name(out.name + ".training")
-    if state_dir.exists() and not resume:
-        raise InputError(
-            f"an earlier training of {out} was interrupted; go on with --resume, or delete {state_dir} to start again."
-        )
+    StateFolder(state_dir).check(resume=resume)
     return state_dir
 
 
@@ -96,25 +124,6 @@ def _settings(given: Mapping[str, Any], *, tuned: bool) -> FitSettings:
         usual["learning_rate"] = FINE_TUNING_RATE
     made: FitSettings = SETTINGS.made(given, **usual)
     return made
-
-
-def _frames(
-    data: Path, valid: Path | None, valid_fraction: float, seed: int, keys: Mapping[str, Any]
-) -> tuple[list[Frame], list[Frame], list[str]]:
-    """Return the frames to train on and those to validate with, and what has been said about their labels."""
-    from ase_uq.structures.frames import label_notes, read_frames, split_frames
-    from ase_uq.training.consistency import label_warnings
-
-    frames = read_frames(data, **keys)
-    if valid is None:
-        train, held_out = split_frames(frames, valid_fraction=valid_fraction, seed=seed)
-    else:
-        train, held_out = frames, read_frames(valid, **keys)
-    notes = [*label_notes(frames, data.name), *([] if valid is None else label_notes(held_out, valid.name))]
-    _say(notes, "note")
-    suspicious = label_warnings(train, held_out)
-    _say(suspicious, "warning")
-    return train, held_out, [*notes, *suspicious]
 
 
 def _start(path: Path) -> Any:
@@ -143,7 +152,10 @@ def _trained(training: TrainingRun, curve: LearningCurve, out: Path) -> Uncertai
             save(model, out)
 
         training.on_epoch = on_epoch
-        return training.complete(save=write)
+        try:
+            return training.complete(save=write)
+        except KeyboardInterrupt as e:
+            raise RunError(str(e) or "interrupted") from e
 
 
 def _tell(

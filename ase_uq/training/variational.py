@@ -183,8 +183,9 @@ def train_variational(
     """
     method = Blip(n_members, kl_weight)
     training = TrainingRun(train, valid, method, settings, **run)
-    ensemble = train_noisy(method, training, noise=noise, objective=objective)
-    training.clear()
+    with training.keeping():
+        ensemble = train_noisy(method, training, noise=noise, objective=objective)
+        training.clear()
     return ensemble
 
 

@@ -186,7 +186,7 @@ def _additive(energies, extra=0.0):
 
 
 def test_an_absurd_energy_is_refused():
-    with pytest.raises(InputError, match="training frame 2: its energy of .* off the least-squares fit"):
+    with pytest.raises(InputError, match="training frame 2: its energy of .* off what its composition suggests"):
         fit_reference(list(_additive({"Cu": -3.0, "Au": -5.0}, extra=1e4)), cutoff=3.0)
 
 
@@ -274,7 +274,11 @@ def test_an_interrupted_training_ends_in_the_same_place(alloy, tmp_path):
 
     with pytest.raises(Interrupted):
         trained(alloy, settings=settings(epochs=4), state_dir=tmp_path / "state", on_epoch=stop)
-    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["member_0.pt", "member_1.pt"]
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == [
+        "member_0.pt",
+        "member_1.pt",
+        "training.json",
+    ]
     records = []
     resumed = trained(
         alloy,
