@@ -70,7 +70,7 @@ def plain_values(calculator: BaseCalculator, atoms: Atoms, *, with_stress: bool,
     if "free_energy" in calculator.implemented_properties:
         names.append("free_energy")
     wanted = [*names, "stress"] if with_stress and has_stress(calculator) and is_periodic(atoms) else names
-    values = _evaluated(calculator, atoms, wanted)
+    values = _results(calculator, atoms, wanted)
     energy = values["energy"] if values.get("free_energy") is None else values["free_energy"]
     stress = values.get("stress")
     return PlainValues(
@@ -80,7 +80,7 @@ def plain_values(calculator: BaseCalculator, atoms: Atoms, *, with_stress: bool,
     )
 
 
-def _evaluated(calculator: BaseCalculator, atoms: Atoms, names: Sequence[str]) -> dict[str, Any]:
+def _results(calculator: BaseCalculator, atoms: Atoms, names: Sequence[str]) -> dict[str, Any]:
     # All names in one call: some calculators compute only what they are asked for.
     if calculator.calculation_required(atoms, list(names)):
         # As ASE does it: results of other atoms must not outlive a calculation that fails, and not every calculator

@@ -1,4 +1,4 @@
-"""`ase-uq train`."""
+"""The command `ase-uq train`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ase_uq.cli.dataclass_options import Chosen, shell_names, taking
+from ase_uq.cli.dataclass_options import Chosen, taking
 from ase_uq.cli.options import (
     DEVICE,
+    E0S,
     ENERGY_KEY,
     FORCES_KEY,
     JSON,
     MAX_FORCE,
+    MAX_RESIDUAL,
     OVERWRITE,
     STRESS_KEY,
     console,
     print_json,
 )
-from ase_uq.errors import InputError, RunError
+from ase_uq.cli.shell_names import Means, spoken
+from ase_uq.errors import InputError
 from ase_uq.training.architectures import ARCHITECTURE_OPTIONS
 from ase_uq.training.methods import METHODS
 from ase_uq.training.settings import FitSettings
@@ -36,18 +39,24 @@ NAME = "train"
 UNLIMITED, FINE_TUNING_RATE = 1_000_000, 0.001
 KINDS = ", ".join(f"{name} ({kind.says})" for name, kind in METHODS.items())
 METHOD = Chosen("method", METHODS, f"Kind of uncertainty: {KINDS}.")
-ARCHITECTURE = Chosen("potential", ARCHITECTURE_OPTIONS, "Architecture; that of the model with --from.")
+ARCHITECTURE = Chosen("potential", ARCHITECTURE_OPTIONS, "Architecture of the network; that of the model with --from.")
 SETTINGS = Chosen("", {"all": FitSettings})
 
 
 @taking(METHOD, ARCHITECTURE, SETTINGS, after="out")
 def run(
-    data: Annotated[Path, typer.Argument(help="Frames with energies and forces: extended XYZ, also .gz.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Frames with energies and forces: extended XYZ, also .gz.", show_default=False
+        ),
+        Means("frames"),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("model.pt"),
-    valid: Annotated[Path | None, typer.Option(help="Validation frames [a random part of DATA].")] = None,
-    valid_fraction: Annotated[float, typer.Option(help="Part of DATA held out for validation.")] = 0.1,
+    valid: Annotated[Path | None, typer.Option(help="File of validation frames [a random part of DATA].")] = None,
+    valid_fraction: Annotated[float, typer.Option(help="Part of DATA that is held out for validation.")] = 0.1,
     device: DEVICE = "cpu",
-    from_model: Annotated[Path | None, typer.Option("--from", help="Model file to fine-tune.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="Model file to fine-tune.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted training of the same OUT.")
     ] = False,
@@ -55,16 +64,8 @@ def run(
     forces_key: FORCES_KEY = None,
     stress_key: STRESS_KEY = None,
     max_force: MAX_FORCE = 300.0,
-    max_residual: Annotated[
-        float, typer.Option(help="An energy (eV/atom) that lies further off what its composition suggests is refused.")
-    ] = 20.0,
-    e0s: Annotated[
-        str | None,
-        typer.Option(
-            help="Energies of isolated atoms (eV) as zeros, such as O:-432.1,H:-13.6; isolated: those of DATA "
-            "(config_type=IsolatedAtom); average: fitted to all frames [isolated where DATA has them, else average]."
-        ),
-    ] = None,
+    max_residual: MAX_RESIDUAL = 20.0,
+    e0s: E0S = None,
     overwrite: OVERWRITE = False,
     as_json: JSON = False,
     **given: Any,
@@ -75,31 +76,29 @@ def run(
     from ase_uq.training.run import TrainingRun
 
     state_dir = _state_folder(out, [data, *([valid] if valid else [])], resume=resume, overwrite=overwrite)
-    method, settings = METHOD.made(given), _settings(given, tuned=from_model is not None)
+    method, settings = METHOD.made(given), _settings(given, tuned=start is not None)
     architecture, config = given["potential"].value, asdict(ARCHITECTURE.made(given))
     keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key, "max_force": max_force}
-    further = {name: name for name in ("valid_fraction", "e0s", "max_residual", "method")}
-    with shell_names(METHOD, ARCHITECTURE, SETTINGS, start="from", architecture="potential", **further):
-        frames = read_training_data(data, valid, valid_fraction=valid_fraction, seed=settings.seed, e0s=e0s, **keys)
-        _say(frames.notes, "note")
-        _say(frames.warnings, "warning")
-        training = TrainingRun(
-            frames.train,
-            frames.valid,
-            method,
-            settings,
-            architecture=architecture,
-            config=config,
-            start=None if from_model is None else _start(from_model),
-            device=device,
-            state_dir=state_dir,
-            resume=resume,
-            data=data.name,
-            e0s=frames.e0s,
-            max_residual=max_residual,
-        )
-        curve = LearningCurve(out.with_name(out.name + ".curve.csv"), method.parts(), resume=resume)
-        model = _trained(training, curve, out)
+    frames = read_training_data(data, valid, valid_fraction=valid_fraction, seed=settings.seed, e0s=e0s, **keys)
+    _say(frames.notes, "note")
+    _say(frames.warnings, "warning")
+    training = TrainingRun(
+        frames.train,
+        frames.valid,
+        method,
+        settings,
+        architecture=architecture,
+        config=config,
+        start=None if start is None else _start(start),
+        device=device,
+        state_dir=state_dir,
+        resume=resume,
+        data=data.name,
+        e0s=frames.e0s,
+        max_residual=max_residual,
+    )
+    curve = LearningCurve(out.with_name(out.name + ".curve.csv"), method.parts(), resume=resume)
+    model = _trained(training, curve, out)
     _tell(model, training, curve, out, [*frames.notes, *frames.warnings], as_json=as_json)
 
 
@@ -152,10 +151,7 @@ def _trained(training: TrainingRun, curve: LearningCurve, out: Path) -> Uncertai
             save(model, out)
 
         training.on_epoch = on_epoch
-        try:
-            return training.complete(save=write)
-        except KeyboardInterrupt as e:
-            raise RunError(str(e) or "interrupted") from e
+        return training.complete(save=write)
 
 
 def _tell(
@@ -163,10 +159,10 @@ def _tell(
 ) -> None:
     """Draw the learning curves, and say what was written and what went wrong."""
     from ase_uq.report.learning_curve import learning_curve_figure
-    from ase_uq.report.style import write_png
+    from ase_uq.report.style import write_figure
 
     drawn = curve.path.with_suffix(".png")
-    write_png(learning_curve_figure(curve.rows, in_turn=training.method.in_turn), drawn)
+    write_figure(learning_curve_figure(curve.rows, in_turn=training.method.in_turn), drawn)
     warnings = training.warnings(model)
     _say(warnings, "warning")
     if as_json:
@@ -180,4 +176,4 @@ def _tell(
 
 def _say(sentences: Iterable[str], kind: str) -> None:
     for sentence in sentences:
-        console.print(f"{kind}: {sentence}", soft_wrap=True)
+        console.print(f"{kind}: {spoken(sentence)}", soft_wrap=True)

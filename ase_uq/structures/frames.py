@@ -37,7 +37,7 @@ class Frame:
     atoms
         The structure, without a calculator.
     energy
-        eV.
+        Total energy, eV.
     forces
         (N, 3), eV/Å, or `None`: such a frame counts by its energy.
     stress

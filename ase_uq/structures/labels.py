@@ -129,7 +129,7 @@ def _check_one_calculation(found: RawLabels, where: str, *, foreign: bool) -> No
     if of_energy in (OWN, OWN_FREE) or foreign:
         raise InputError(
             f"{where}: the energy is that of {_named(of_energy)}, the forces are those of {_named(of_forces)}; they "
-            "must be of one calculation: name both, with --energy-key (energy_key) and --forces-key (forces_key)."
+            "must be of one calculation: name both, with `energy_key` and `forces_key`."
         )
 
 

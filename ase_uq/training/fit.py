@@ -68,7 +68,7 @@ class _Progress:
 
     @property
     def losses(self) -> list[float]:
-        """Validation losses."""
+        """Validation losses, one an epoch."""
         return [each.loss for each in self.errors]
 
 
@@ -91,7 +91,7 @@ def fit(
     potential
         A trainable potential with a `scale`; changed in place.
     train, valid
-        Data.
+        Frames to train on, and to validate with.
     settings
         How to train.
     objective
@@ -279,7 +279,7 @@ def _load_state(path: Path, parts: dict[str, Any], fixed: dict[str, Any]) -> tup
         if name not in free and state["settings"].get(name) != value:
             raise InputError(
                 f"`{name}` must be {state['settings'].get(name)!r} as in the interrupted training, got {value!r}; "
-                "set it so, or train without --resume."
+                "set it so, or train without resume=True."
             )
     try:
         for name, part in parts.items():
@@ -287,7 +287,7 @@ def _load_state(path: Path, parts: dict[str, Any], fixed: dict[str, Any]) -> tup
     except (RuntimeError, ValueError) as e:
         raise InputError(
             f"the training state `{path}` is of another potential than the one to be trained; give the same "
-            "architecture and elements, or train without --resume."
+            "architecture and elements, or train without resume=True."
         ) from e
     done = state["done"]
     return _Progress(**{**done, "errors": [Errors(**each) for each in done["errors"]]}), state["best"]

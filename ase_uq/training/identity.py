@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ase_uq.errors import InputError
+from ase_uq.options import options_of
 from ase_uq.potentials.architectures import ARCHITECTURES
 from ase_uq.structures.fingerprint import frames_hash
-from ase_uq.training.options import options_of
 
 if TYPE_CHECKING:
     from ase_uq.training.run import TrainingRun

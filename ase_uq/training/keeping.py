@@ -64,8 +64,8 @@ class StateFolder:
         check_free(self.path / _LOCK, self._what)
         if self.is_begun and not resume:
             raise InputError(
-                f"an earlier training was interrupted, its states are in {self.path}; go on with --resume "
-                "(resume=True), or delete that folder to start again."
+                f"an earlier training was interrupted, its states are in {self.path}; go on with "
+                "resume=True, or delete that folder to start again."
             )
 
     @contextmanager
@@ -111,7 +111,7 @@ class StateFolder:
         elif self.has_states:
             raise InputError(
                 f"the states in {self.path} do not say what they are of, an earlier version wrote them; delete that "
-                "folder, and train without --resume."
+                "folder, and train without resume=True."
             )
         else:
             with replacing(path) as aside:
@@ -129,7 +129,7 @@ class StateFolder:
 
     def _kept(self) -> str:
         if self.has_states:
-            return f"what was trained is kept in {self.path}: go on with --resume (resume=True)."
+            return f"what was trained is kept in {self.path}: go on with resume=True."
         return "no epoch was finished, and nothing is kept: start again."
 
     def _tidy(self) -> None:
@@ -151,7 +151,7 @@ def _read(path: Path) -> dict[str, Any]:
         if {"version", "method", "architecture", "start", "options", "frames"} - set(found):
             raise ValueError("entries are missing")
     except (OSError, TypeError, ValueError) as e:
-        raise InputError(f"`{path}` could not be read; delete {path.parent}, and train without --resume.") from e
+        raise InputError(f"`{path}` could not be read; delete {path.parent}, and train without resume=True.") from e
     return dict(found)
 
 

@@ -81,7 +81,7 @@ def _received(connection: Connection, process: Any) -> tuple[str, Any]:
         code = process.exitcode
         how = f"was killed by signal {-code}, for want of memory perhaps" if code < 0 else f"ended with code {code}"
         raise RunError(
-            f"a process of the training {how}; what was trained is kept: go on with --resume, and fewer --jobs."
+            f"a process of the training {how}; what was trained is kept: go on with resume=True, and a smaller `jobs`."
         ) from None
     return kind, content
 

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from ase_uq.errors import InputError, RunError
+from ase_uq.options import recorded
 from ase_uq.potentials.architectures import ARCHITECTURES
 from ase_uq.potentials.device import checked_device
 from ase_uq.structures.fingerprint import frames_hash
@@ -29,7 +30,6 @@ from ase_uq.training.keeping import StateFolder
 from ase_uq.training.last_layer import finish_body
 from ase_uq.training.losses import Objective
 from ase_uq.training.method import Method
-from ase_uq.training.options import recorded
 from ase_uq.training.reference import Reference, fit_reference
 from ase_uq.training.rows import Rows
 from ase_uq.training.settings import FitSettings
@@ -58,7 +58,7 @@ class TrainingRun:
         What is trained: a name of `ase_uq.potentials.architectures`, and arguments of that class other than `elements`
         and `seed`.
     start
-        A potential or an ensemble to fine-tune instead; its architecture is kept, and so are its constants.
+        A potential, of one member or several, to fine-tune instead; its architecture is kept, and so are its constants.
     device
         "cpu", "cuda" or "cuda:0".
     state_dir
@@ -156,7 +156,7 @@ class TrainingRun:
             reason = " ".join(str(getattr(e, "strerror", None) or e).split("\n", 1)[0].split())
             kept = "" if self.state_dir is None else f"; what was trained is kept in {self.state_dir}"
             raise RunError(
-                f"the model could not be written ({reason}){kept}: make room, and go on with --resume (resume=True)."
+                f"the model could not be written ({reason}){kept}: make room, and go on with resume=True."
             ) from e
 
     def warnings(self, model: Any) -> tuple[str, ...]:

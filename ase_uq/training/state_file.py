@@ -34,7 +34,7 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     except OSError as e:
         raise RunError(
             f"the training state `{path}` could not be written ({e.strerror or e}); the last one that was is kept: "
-            "make room, and go on with --resume."
+            "make room, and go on with resume=True."
         ) from e
 
 
@@ -46,7 +46,7 @@ def read_state(path: Path) -> dict[str, Any]:
     InputError
         For a file that is truncated, damaged, of another kind, or of an earlier version.
     """
-    cure = "delete it to train that part anew, and go on with --resume"
+    cure = "delete it to train that part anew, and go on with resume=True"
     try:
         content = path.read_bytes()
     except OSError as e:

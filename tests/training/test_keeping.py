@@ -104,7 +104,7 @@ def test_what_changes_nothing_may_change(frames, tmp_path):
 
 def test_states_are_not_begun_over_unasked(frames, tmp_path):
     stopped(frames, tmp_path / "state")
-    with pytest.raises(InputError, match="an earlier training was interrupted, .*--resume"):
+    with pytest.raises(InputError, match="an earlier training was interrupted, .*resume=True"):
         made(frames, tmp_path / "state").complete()
     (tmp_path / "state" / "training.json").unlink()
     with pytest.raises(InputError, match="do not say what they are of"):
@@ -162,7 +162,7 @@ def test_a_second_training_is_refused_while_the_first_is_under_way(frames, tmp_p
 
 def test_interrupts_say_what_is_kept(frames, tmp_path):
     said = stopped(frames, tmp_path / "state", error=KeyboardInterrupt)
-    assert said == f"interrupted; what was trained is kept in {tmp_path / 'state'}: go on with --resume (resume=True)."
+    assert said == f"interrupted; what was trained is kept in {tmp_path / 'state'}: go on with resume=True."
     resumed = made(frames, tmp_path / "state", resume=True).complete()
     assert resumed.model_hash == made(frames, None).complete().model_hash
 
@@ -196,7 +196,7 @@ def test_a_full_disk_keeps_the_last_state(frames, tmp_path, monkeypatch):
 
     opened = Path.open
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(RunError, match=r"could not be written \(No space left on device\); the last .*--resume"):
+    with pytest.raises(RunError, match=r"could not be written \(No space left on device\); the last .*resume=True"):
         made(frames, tmp_path / "state", resume=True).complete()
     monkeypatch.undo()
     assert (tmp_path / "state" / "member_0.pt").read_bytes() == before
@@ -250,7 +250,7 @@ def test_processes_end_with_their_parent_and_the_training_goes_on(tmp_path):
         wait_for(lambda epochs=epochs: all(s.stat().st_mtime_ns > e for s, e in zip(states, epochs, strict=True)))
         getattr(os, way)(third.pid, number)
         said = third.communicate(timeout=60)[1]
-        assert third.returncode == 1, said
+        assert third.returncode in (1, 130), said
         assert "Traceback" not in said
         assert (
             said.strip().splitlines()[-1].startswith("ase-uq: interrupted; what was trained is kept in m.pt.training")
