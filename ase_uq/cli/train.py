@@ -75,11 +75,11 @@ def run(
     from ase_uq.training.learning_curve import LearningCurve
     from ase_uq.training.run import TrainingRun
 
-    state_dir = _state_folder(out, [data, *([valid] if valid else [])], resume=resume, overwrite=overwrite)
     method, settings = METHOD.made(given), _settings(given, tuned=start is not None)
     architecture, config = given["potential"].value, asdict(ARCHITECTURE.made(given))
-    keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key, "max_force": max_force}
-    frames = read_training_data(data, valid, valid_fraction=valid_fraction, seed=settings.seed, e0s=e0s, **keys)
+    keys: dict[str, Any] = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
+    keys |= {"max_force": max_force, "max_residual": max_residual, "e0s": e0s}
+    frames = read_training_data(data, valid, valid_fraction=valid_fraction, seed=settings.seed, **keys)
     _say(frames.notes, "note")
     _say(frames.warnings, "warning")
     training = TrainingRun(
@@ -91,28 +91,26 @@ def run(
         config=config,
         start=None if start is None else _start(start),
         device=device,
-        state_dir=state_dir,
+        state_dir=out.with_name(out.name + ".training"),
         resume=resume,
         data=data.name,
         e0s=frames.e0s,
         max_residual=max_residual,
     )
+    _check_out(training, out, [data, *([valid] if valid else [])], overwrite=overwrite)
     curve = LearningCurve(out.with_name(out.name + ".curve.csv"), method.parts(), resume=resume)
     model = _trained(training, curve, out)
     _tell(model, training, curve, out, [*frames.notes, *frames.warnings], as_json=as_json)
 
 
-def _state_folder(out: Path, inputs: Sequence[Path], *, resume: bool, overwrite: bool) -> Path:
-    """Return where states are kept, and see beforehand that all can be written there at the end."""
+def _check_out(training: TrainingRun, out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """See before the training that all can be written at its end, and that nothing is written over unasked."""
     from ase_uq.files import check_output
-    from ase_uq.training.keeping import StateFolder
 
     check_output(out, overwrite=overwrite, inputs=inputs)
     for beside in (".curve.csv", ".curve.png"):
         check_output(out.with_name(out.name + beside), overwrite=True, inputs=inputs)
-    state_dir = out.with_name(out.name + ".training")
-    StateFolder(state_dir).check(resume=resume)
-    return state_dir
+    training.check_states()
 
 
 def _settings(given: Mapping[str, Any], *, tuned: bool) -> FitSettings:

@@ -47,9 +47,9 @@ def check_finite(value: Array | float | None, name: str, where: str) -> None:
     if value is None or np.isfinite(value).all():
         return
     array = np.asarray(value, dtype=np.float64)
-    of = f" of atom {int(np.argmin(np.isfinite(array).all(axis=1)))}" if array.ndim == 2 else ""
+    place = f" at atom {int(np.argmin(np.isfinite(array).all(axis=1)))}" if array.ndim == 2 else ""
     bad = float(array[~np.isfinite(array)][0])
-    raise InputError(f"{where}: the {name} label{of} must be finite, got {bad}; remove the frame.")
+    raise InputError(f"{where}: the {name} label must be finite, got {bad}{place}; remove the frame.")
 
 
 def _first_wrong(value: Any) -> str:

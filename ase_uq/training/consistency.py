@@ -43,6 +43,8 @@ SHIFTED = 10.0
 SIGN, LARGER, FEWEST_LABELS = 0.5, 20.0, 5
 # Correlation, without the means, from which on the crude fit is right; and units a stress may be in, eV/Å^3.
 SURE, UNITS, WITHIN = 0.8, {"GPa": GPa, "kbar": 0.1 * GPa, "MPa": 1e-3 * GPa, "Hartree/Bohr^3": 183.63}, 3.0
+# Of forces of the fit with energies, in errors of the one without.
+SPOILT = 2.0
 # Two structures are one when energies (eV), forces (of their rms) and fingerprints differ by no more.
 SAME_ENERGY, SAME_FORCES, SAME_STRUCTURE = 1e-4, 1e-3, 2e-5
 
@@ -80,7 +82,7 @@ def label_warnings(train: Sequence[Frame], valid: Sequence[Frame]) -> tuple[str,
         equations = Equations(some)
         found += _two_zeros(equations, places)
         crude, _ = equations.solve()
-        found += _stresses(crude, some)
+        found += _stresses(equations, some)
         if not found:
             residuals = equations.residuals(crude)
             found += [*_outliers(residuals, places), *_zero_of_validation(crude, residuals, some, valid)]
@@ -188,12 +190,25 @@ def _outliers(residuals: Array, index: Sequence[int]) -> list[str]:
     return [said]
 
 
-def _stresses(crude: Crude, frames: Sequence[Frame]) -> list[str]:
+def _stresses(equations: Equations, frames: Sequence[Frame]) -> list[str]:
     labelled = [frame for frame in frames if frame.stress is not None]
     if len(labelled) < FEWEST_LABELS:
         return []
     labels = np.array([frame.stress for frame in labelled])
-    expected = np.array([crude.stress(frame.atoms) for frame in labelled])
+    crude, _ = equations.solve()
+    said, sure = _judged(labels, np.array([crude.stress(frame.atoms) for frame in labelled]))
+    if said is None:
+        return []
+    # Wrong energies spoil the fit, and its forces with it: then it is not the stress that is to blame.
+    alone, _ = equations.solve(energy_weight=_FORCES_ALONE)
+    spoilt = equations.misfit_of_forces(crude) > SPOILT * equations.misfit_of_forces(alone)
+    if sure and not spoilt and not _outliers(equations.residuals(crude), range(len(frames))):
+        raise InputError(f"{said} Convert them, or leave them out.")
+    return [said]
+
+
+def _judged(labels: Array, expected: Array) -> tuple[str | None, bool]:
+    """Return what is wrong with stresses (S, 6) against those of a crude fit, and whether there is no doubt."""
     # What all frames have in common may be anything; what differs between them tells more.
     correlation, ratio = _alike(labels - labels.mean(axis=0), expected - expected.mean(axis=0))
     sure = abs(correlation) > SURE
@@ -201,7 +216,7 @@ def _stresses(crude: Crude, frames: Sequence[Frame]) -> list[str]:
         correlation, ratio = _alike(labels, expected)
     opposite, other_size = correlation < -SIGN, not 1.0 / LARGER < ratio < LARGER
     if ratio == 0.0 or not (opposite or (other_size and abs(correlation) >= SIGN)):
-        return []
+        return None, sure
     wrong = " and ".join(
         (["of the other sign"] if opposite else []) + ([f"{ratio:.2g} times the size"] if other_size else [])
     )
@@ -211,9 +226,7 @@ def _stresses(crude: Crude, frames: Sequence[Frame]) -> list[str]:
         f"{correlation:.2f}){f', as if in {units[0]}' if units else ''}: labels are in eV/Å^3 and positive under "
         f"tension; 1 GPa is {GPa:.4g}, 1 kbar {0.1 * GPa:.4g}, and VASP prints kbar with the other sign."
     )
-    if sure:
-        raise InputError(f"{said} Convert them, or leave them out.")
-    return [said]
+    return said, sure
 
 
 def _alike(labels: Array, expected: Array) -> tuple[float, float]:

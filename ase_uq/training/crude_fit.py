@@ -214,6 +214,11 @@ class Equations:
         n = len(self.elements)
         return Crude(self.elements, solution[:n], solution[n:-1]), float(solution[-1])
 
+    def misfit_of_forces(self, crude: Crude) -> float:
+        """Return the rms error of the forces of a fit over their rms."""
+        error = self.force_rows @ np.concatenate([crude.constants, crude.coefficients]) - self.forces
+        return float(np.sqrt(np.sum(error**2) / max(np.sum(self.forces**2), 1e-300)))
+
     def residuals(self, crude: Crude) -> Array:
         """Return energies less those of a fit, (S,) eV per atom."""
         return np.asarray(self.energies - self.energy_rows @ np.concatenate([crude.constants, crude.coefficients]))

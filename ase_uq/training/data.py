@@ -11,6 +11,7 @@ from ase_uq.errors import InputError
 from ase_uq.structures.frames import Frame, label_notes, read_frames, split_frames
 from ase_uq.structures.isolated import check_covered, parse_e0s, without_isolated_atoms
 from ase_uq.training.consistency import label_warnings
+from ase_uq.training.energy_residuals import MAX_RESIDUAL, check_residuals
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def read_training_data(
     valid_fraction: float = 0.1,
     seed: int = 0,
     e0s: str | None = None,
+    max_residual: float = MAX_RESIDUAL,
     **reading: Any,
 ) -> TrainingData:
     """Read the frames of a training.
@@ -56,6 +58,8 @@ def read_training_data(
     e0s
         Energies of isolated atoms, see `ase_uq.structures.isolated.parse_e0s`. By default those of frames that are
         isolated atoms, if there is one of every element, otherwise the average: constants fitted to all energies.
+    max_residual
+        eV per atom, see `check_residuals`.
     **reading
         As for `read_frames`.
 
@@ -80,6 +84,9 @@ def read_training_data(
             raise InputError(f"`{valid}` must have frames with forces to judge by, got none; choose others.")
         notes += _sources(data.name, frames, valid.name, held_out)
     zeros, said = _zeros(given, atoms, train, held_out)
+    # First: what is far off spoils all other comparisons.
+    known = [[frame for frame in each if frame.has_energy] for each in (train, held_out)]
+    check_residuals([*known[0], *known[1]], max_residual=max_residual, n_train=len(known[0]))
     warnings = label_warnings(train, held_out)
     return TrainingData(train, held_out, zeros, (*notes, *said), warnings)
 

@@ -31,15 +31,17 @@ _TYPICAL = 10.0
 _ROUNDS, _LEAST = 30, 1e-3
 
 
-def check_residuals(frames: Sequence[Frame], *, max_residual: float = MAX_RESIDUAL) -> None:
+def check_residuals(frames: Sequence[Frame], *, max_residual: float = MAX_RESIDUAL, n_train: int | None = None) -> None:
     """Refuse energies that no constants per element explain.
 
     Parameters
     ----------
     frames
-        Training frames.
+        Training frames, perhaps with those of validation behind them.
     max_residual
         eV per atom.
+    n_train
+        How many are training frames; all by default.
 
     Raises
     ------
@@ -51,16 +53,21 @@ def check_residuals(frames: Sequence[Frame], *, max_residual: float = MAX_RESIDU
     typical = 1.4826 * float(np.median(np.abs(off)))
     pulls = np.array([0.0 if frame.forces is None else float(np.sqrt(np.mean(frame.forces**2))) for frame in frames])
     allowed = max_residual + _ALONG * pulls
-    _check_groups(residuals, allowed, len(frames))
+    _check_groups(residuals, allowed, n_train)
     far = np.flatnonzero(np.abs(off) > np.maximum(allowed, _TYPICAL * typical))
     if len(far):
         worst = int(far[np.argmax(np.abs(off[far]))])
         others = f" ({len(far)} frames are like that)" if len(far) > 1 else ""
         raise InputError(
-            f"training frame {worst}: its energy of {frames[worst].energy:.6g} eV lies {off[worst]:+.4g} eV per atom "
+            f"{_named(worst, n_train)}: its energy of {frames[worst].energy:.6g} eV lies {off[worst]:+.4g} eV per atom "
             f"off what its composition suggests, where {typical:.2g} is usual and `max_residual` {max_residual:g}"
             f"{others}; check its unit, its zero and its level of theory, remove it, or raise the limit."
         )
+
+
+def _named(index: int, n_train: int | None) -> str:
+    of_training = n_train is None or index < n_train
+    return f"training frame {index}" if of_training else f"validation frame {index - (n_train or 0)}"
 
 
 def robust_residuals(frames: Sequence[Frame]) -> Array:
@@ -78,8 +85,9 @@ def robust_residuals(frames: Sequence[Frame]) -> Array:
     return np.asarray(residuals)
 
 
-def _check_groups(residuals: Array, allowed: Array, n: int) -> None:
+def _check_groups(residuals: Array, allowed: Array, n_train: int | None) -> None:
     """Refuse a gap that parts the frames in two, at least two on either side."""
+    n = len(residuals)
     order = np.argsort(residuals)
     gaps = np.diff(residuals[order])
     for k in np.flatnonzero(gaps >= allowed.min()):
@@ -87,7 +95,8 @@ def _check_groups(residuals: Array, allowed: Array, n: int) -> None:
         if min(len(low), len(high)) < 2 or gaps[k] < max(float(allowed[low].min()), float(allowed[high].min())):
             continue
         raise InputError(
-            f"energies of the training frames fall into two groups, {gaps[k]:.3g} eV per atom apart for alike "
-            f"compositions ({len(low)} of {n} as frame {low.min()}, {len(high)} as frame {high.min()}): two zeros or "
+            f"energies of the frames fall into two groups, {gaps[k]:.3g} eV per atom apart for alike "
+            f"compositions ({len(low)} of {n} as {_named(int(low.min()), n_train)}, {len(high)} as "
+            f"{_named(int(high.min()), n_train)}): two zeros or "
             "methods in one set; train on one of them, or align the zeros first."
         )

@@ -142,6 +142,11 @@ class TrainingRun:
         with StateFolder(self.state_dir).held(lambda: identity_of(self), resume=self.resume):
             yield
 
+    def check_states(self) -> None:
+        """Refuse to begin where another training is under way, or was interrupted, see `StateFolder.check`."""
+        if self.state_dir is not None:
+            StateFolder(self.state_dir).check(resume=self.resume)
+
     def clear(self) -> None:
         """Remove the state folder: what it was kept for is done."""
         if self.state_dir is not None:

@@ -13,6 +13,7 @@ from ase_uq.errors import InputError, RunError
 from ase_uq.files import replacing
 
 _MAGIC = b"ase_uq training state 1\n"
+_ARCHIVE = b"PK\x03\x04"  # what torch writes
 _SIZE = hashlib.sha256().digest_size
 
 
@@ -52,10 +53,10 @@ def read_state(path: Path) -> dict[str, Any]:
     except OSError as e:
         raise InputError(f"the training state `{path}` could not be read ({e.strerror or e}); {cure}.") from e
     start = len(_MAGIC) + _SIZE
+    if content.startswith(_ARCHIVE):
+        raise InputError(f"the training state `{path}` is of an earlier version; {cure}.")
     if not content.startswith(_MAGIC):
-        raise InputError(
-            f"the training state `{path}` could not be read, it is damaged or of an earlier version; {cure}."
-        )
+        raise InputError(f"the training state `{path}` could not be read, it is damaged; {cure}.")
     if hashlib.sha256(content[start:]).digest() != content[len(_MAGIC) : start]:
         raise InputError(
             f"the training state `{path}` could not be read, it is damaged and does not match its own hash; {cure}."

@@ -248,7 +248,7 @@ def test_frames_without_forces_count_by_their_energies(tmp_path):
         ({"REF_energy": True}, "the energy label must be made of numbers, got True"),
         ({"REF_stress": "none"}, "the stress label must be made of numbers, got 'none'"),
         ({"REF_energy": np.nan}, "the energy label must be finite, got nan"),
-        ({"REF_stress": np.full((3, 3), np.inf)}, "the stress label.* must be finite, got inf"),
+        ({"REF_stress": np.full((3, 3), np.inf)}, "the stress label must be finite, got inf"),
         ({"config_weight": -1.0}, "`config_weight` must be one number of at least 0, got -1"),
         ({"config_forces_weight": "many"}, "the config_forces_weight label must be made of numbers, got 'many'"),
     ],
@@ -269,7 +269,7 @@ def test_text_in_a_column_of_forces_is_named(tmp_path):
         read_frames(tmp_path / "a.xyz")
     broken = crystal()
     broken.arrays["REF_forces"][2, 1] = np.nan
-    with pytest.raises(InputError, match="frame 0 of .*: the forces label of atom 2 must be finite, got nan"):
+    with pytest.raises(InputError, match="frame 0 of .*: the forces label must be finite, got nan at atom 2"):
         frames_of(tmp_path, broken)
 
 

@@ -235,3 +235,9 @@ def test_alike_is_not_the_same():
         atoms.positions += rng.normal(scale=0.003, size=(3, 3))
         run.append(Frame(atoms.copy(), -10.0 + 1e-3 * np.sin(k), rng.normal(size=(3, 3)), None, ""))
     assert not [said for said in label_warnings(run[::2], run[1::2]) if "also in training" in said]
+
+
+@pytest.mark.parametrize("offset", [-8.0, 30.0])
+@pytest.mark.parametrize("n", [12, 60])
+def test_stresses_are_not_refused_for_a_wrong_energy(frames, held_out, n, offset):
+    label_warnings(shifted(frames[:n], np.arange(n) == 5, offset), held_out)

@@ -43,6 +43,8 @@ def test_a_single_energy_far_off_is_named(n, offset):
     frames = made(n)
     with pytest.raises(InputError, match=r"training frame 1: its energy of .* eV per atom off what its composition"):
         check_residuals(off(frames, {1}, offset))
+    with pytest.raises(InputError, match="validation frame 0: its energy of "):
+        check_residuals(off(frames, {1}, offset), n_train=1)
     check_residuals(off(frames, {1}, offset), max_residual=1e7)
 
 
@@ -50,7 +52,7 @@ def test_a_single_energy_far_off_is_named(n, offset):
 def test_two_zeros_far_apart_are_refused_in_small_sets_too(n):
     frames = [replace(f, atoms=made(1)[0].atoms, energy=-10.0 + 0.01 * k) for k, f in enumerate(made(n))]
     moved = off(frames, set(range(n // 2, n)), 30.0 * len(frames[0].atoms))
-    with pytest.raises(InputError, match=f"fall into two groups, 30 eV .* as frame 0, .* as frame {n // 2}"):
+    with pytest.raises(InputError, match=f"two groups, 30 eV .* as training frame 0, .* as training frame {n // 2}"):
         check_residuals(moved)
 
 

@@ -110,7 +110,6 @@ def _drop(atoms, key):
         (lambda a: _forces(a, np.nan), {}, "the forces label must be finite"),
         (lambda a: _forces(a, 1e4), {}, "a force of 1e[+]04 eV/Å exceeds `max_force` 300"),
         (lambda a: _drop(a, "REF_energy"), {}, "frame 1 of .* has no energy under `REF_energy`"),
-        (lambda a: _drop(a, "REF_forces"), {}, "has no forces under `REF_forces`"),
         (lambda a: a, {"energy_key": "REF_enrgy"}, "did you mean 'REF_energy'.*--energy-key"),
         (lambda a: a, {"forces_key": "REF_energy"}, "has no forces under `REF_energy`; did you mean"),
         (lambda a: a, {"stress_key": "virial"}, "has no stress under `virial`"),
