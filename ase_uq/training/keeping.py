@@ -16,16 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ase_uq.errors import InputError, RunError
+from ase_uq.errors import InputError, Interrupted, RunError
 from ase_uq.files import replacing
 from ase_uq.locks import Lock, check_free
 from ase_uq.training.identity import check_identity
 
 _IDENTITY, _LOCK = "training.json", "lock"
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C, or a request of the system to end, with a sentence on what is kept."""
 
 
 class StateFolder:
@@ -85,7 +81,7 @@ class StateFolder:
             As `check`, and for states of another training.
         RunError
             If a file cannot be written.
-        TrainingInterrupted
+        Interrupted
             When asked to end.
         """
         self.check(resume=resume)
@@ -99,7 +95,7 @@ class StateFolder:
         except OSError as e:
             raise RunError(f"{e.strerror or e} ({e.filename or self.path}); {self._kept()}") from e
         except KeyboardInterrupt as e:
-            raise TrainingInterrupted(f"interrupted; {self._kept()}") from e
+            raise Interrupted(f"interrupted; {self._kept()}") from e
         finally:
             self._tidy()
 
