@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,6 +55,40 @@ def followed(path: str | os.PathLike[str]) -> Path:
     if len(os.fsencode(target.name)) > _LONGEST_NAME:
         raise InputError(f"`{path}` must have a name of at most {_LONGEST_NAME} bytes; choose a shorter one.")
     return target
+
+
+def check_output(path: str | Path, *, overwrite: bool = False, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse to begin what could not be written at its end, or would replace what nobody asked to replace.
+
+    Parameters
+    ----------
+    path
+        The file to be written.
+    overwrite
+        Whether an existing file may be replaced.
+    inputs
+        Files that are read, and must stay.
+
+    Raises
+    ------
+    InputError
+        As for `followed`; for a folder that cannot be written to, and a name that is taken.
+    """
+    target = followed(path)
+    if target.exists() and any(Path(each).exists() and target.samefile(each) for each in inputs):
+        raise InputError(f"`{path}` is also read here, and must stay; choose another name for what is written.")
+    # A link to nowhere is somebody's, too.
+    if os.path.lexists(path):
+        if target.exists() and not target.is_file():
+            raise InputError(f"`{path}` must be an ordinary file, and is a device or a pipe; choose another name.")
+        if not overwrite:
+            raise InputError(f"`{path}` exists already; choose another name, or replace it with overwrite=True.")
+    aside = aside_of(target, f"{os.getpid()}.part")
+    try:
+        aside.touch()
+        aside.unlink()
+    except OSError as e:
+        raise InputError(f"`{path}` cannot be written ({e.strerror}); choose another place or name.") from e
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:

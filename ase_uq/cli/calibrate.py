@@ -14,6 +14,7 @@ from ase_uq.cli.options import (
     JSON,
     MAX_FORCE,
     MODEL,
+    OVERWRITE,
     STRESS_KEY,
     console,
     print_json,
@@ -56,6 +57,7 @@ def run(
     forces_key: FORCES_KEY = None,
     stress_key: STRESS_KEY = None,
     max_force: MAX_FORCE = 300.0,
+    overwrite: OVERWRITE = False,
     as_json: JSON = False,
 ) -> None:
     """Scale the uncertainty of a model so that it fits its errors on labelled frames, and write the model again.
@@ -65,12 +67,12 @@ def run(
     and stress where DATA has it, get factors of their own for their variances.
     """
     from ase_uq.cli.progress import predict_with_progress
-    from ase_uq.files import check_folder
+    from ase_uq.files import check_output
     from ase_uq.models.checkpoint import load, save
     from ase_uq.structures.frames import read_frames
     from ase_uq.validation.residuals import with_factors
 
-    check_folder(out)
+    check_output(out, overwrite=overwrite, inputs=[data, *([] if llpr is None else [llpr])])
     loaded = load(model) if llpr is None else _llpr(load(model), llpr)
     frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force)
     fitted = predict_with_progress(loaded, frames).factors(method=estimator.value)

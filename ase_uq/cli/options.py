@@ -34,6 +34,18 @@ STRESS_KEY = Annotated[
 MAX_FORCE = Annotated[
     float, typer.Option("--max-force", help="Refuse frames with a force component larger than this, eV/Å.")
 ]
+MAX_RESIDUAL = Annotated[
+    float,
+    typer.Option("--max-residual", help="Refuse energies further off what their composition suggests, eV per atom."),
+]
+E0S = Annotated[
+    str | None,
+    typer.Option(
+        "--e0s",
+        help="Zeros of energy: those of isolated atoms (eV) such as O:-432.1,H:-13.6; isolated: of frames of DATA with "
+        "config_type=IsolatedAtom; average: fitted to all frames [isolated where DATA has all of them, else average].",
+    ),
+]
 DEVICE = Annotated[
     str,
     typer.Option(help="Where to compute: cpu, cuda, cuda:0, ...", autocompletion=lambda: ["cpu", "cuda", "cuda:0"]),
@@ -64,7 +76,7 @@ MODEL = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file of `ase
 SKIP = Annotated[
     float, typer.Option("--skip", help="Time at the start of the run that averages leave out as equilibration, fs.")
 ]
-OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace an existing log.")]
+OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 
 
 def warn(sentences: Iterable[str], about: str = "") -> None:

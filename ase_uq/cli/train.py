@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,16 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ase_uq.cli.dataclass_options import Chosen, taking
-from ase_uq.cli.options import DEVICE, ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, STRESS_KEY, console, print_json
+from ase_uq.cli.options import (
+    DEVICE,
+    E0S,
+    ENERGY_KEY,
+    FORCES_KEY,
+    JSON,
+    MAX_FORCE,
+    MAX_RESIDUAL,
+    OVERWRITE,
+    STRESS_KEY,
+    console,
+    print_json,
+)
 from ase_uq.cli.shell_names import Means, spoken
 from ase_uq.errors import InputError
-from ase_uq.files import check_folder
 from ase_uq.training.architectures import ARCHITECTURE_OPTIONS
 from ase_uq.training.methods import METHODS
 from ase_uq.training.settings import FitSettings
 
 if TYPE_CHECKING:
-    from ase_uq.structures.frames import Frame
     from ase_uq.training.fit import EpochRecord
     from ase_uq.training.learning_curve import LearningCurve
     from ase_uq.training.run import TrainingRun
@@ -54,44 +64,53 @@ def run(
     forces_key: FORCES_KEY = None,
     stress_key: STRESS_KEY = None,
     max_force: MAX_FORCE = 300.0,
+    max_residual: MAX_RESIDUAL = 20.0,
+    e0s: E0S = None,
+    overwrite: OVERWRITE = False,
     as_json: JSON = False,
     **given: Any,
 ) -> None:
     """Train a model with uncertainty: frames with energies (eV) and forces (eV/Å) in, one file out."""
+    from ase_uq.training.data import read_training_data
     from ase_uq.training.learning_curve import LearningCurve
     from ase_uq.training.run import TrainingRun
 
-    state_dir = _state_folder(out, resume=resume)
     method, settings = METHOD.made(given), _settings(given, tuned=start is not None)
     architecture, config = given["potential"].value, asdict(ARCHITECTURE.made(given))
-    keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key, "max_force": max_force}
-    train, held_out, notes = _frames(data, valid, valid_fraction, settings.seed, keys)
+    keys: dict[str, Any] = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
+    keys |= {"max_force": max_force, "max_residual": max_residual, "e0s": e0s}
+    frames = read_training_data(data, valid, valid_fraction=valid_fraction, seed=settings.seed, **keys)
+    _say(frames.notes, "note")
+    _say(frames.warnings, "warning")
     training = TrainingRun(
-        train,
-        held_out,
+        frames.train,
+        frames.valid,
         method,
         settings,
         architecture=architecture,
         config=config,
         start=None if start is None else _start(start),
         device=device,
-        state_dir=state_dir,
+        state_dir=out.with_name(out.name + ".training"),
         resume=resume,
         data=data.name,
+        e0s=frames.e0s,
+        max_residual=max_residual,
     )
+    _check_out(training, out, [data, *([valid] if valid else [])], overwrite=overwrite)
     curve = LearningCurve(out.with_name(out.name + ".curve.csv"), method.parts(), resume=resume)
     model = _trained(training, curve, out)
-    _tell(model, training, curve, out, notes, as_json=as_json)
+    _tell(model, training, curve, out, [*frames.notes, *frames.warnings], as_json=as_json)
 
 
-def _state_folder(out: Path, *, resume: bool) -> Path:
-    check_folder(out)
-    state_dir = out.with_name(out.name + ".training")
-    if state_dir.exists() and not resume:
-        raise InputError(
-            f"an earlier training of {out} was interrupted; go on with --resume, or delete {state_dir} to start again."
-        )
-    return state_dir
+def _check_out(training: TrainingRun, out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """See before the training that all can be written at its end, and that nothing is written over unasked."""
+    from ase_uq.files import check_output
+
+    check_output(out, overwrite=overwrite, inputs=inputs)
+    for beside in (".curve.csv", ".curve.png"):
+        check_output(out.with_name(out.name + beside), overwrite=True, inputs=inputs)
+    training.check_states()
 
 
 def _settings(given: Mapping[str, Any], *, tuned: bool) -> FitSettings:
@@ -102,25 +121,6 @@ def _settings(given: Mapping[str, Any], *, tuned: bool) -> FitSettings:
         usual["learning_rate"] = FINE_TUNING_RATE
     made: FitSettings = SETTINGS.made(given, **usual)
     return made
-
-
-def _frames(
-    data: Path, valid: Path | None, valid_fraction: float, seed: int, keys: Mapping[str, Any]
-) -> tuple[list[Frame], list[Frame], list[str]]:
-    """Return the frames to train on and those to validate with, and what has been said about their labels."""
-    from ase_uq.structures.frames import label_notes, read_frames, split_frames
-    from ase_uq.training.consistency import label_warnings
-
-    frames = read_frames(data, **keys)
-    if valid is None:
-        train, held_out = split_frames(frames, valid_fraction=valid_fraction, seed=seed)
-    else:
-        train, held_out = frames, read_frames(valid, **keys)
-    notes = [*label_notes(frames, data.name), *([] if valid is None else label_notes(held_out, valid.name))]
-    _say(notes, "note")
-    suspicious = label_warnings(train, held_out)
-    _say(suspicious, "warning")
-    return train, held_out, [*notes, *suspicious]
 
 
 def _start(path: Path) -> Any:

@@ -16,10 +16,16 @@ from ase.io.formats import UnknownFileTypeError
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.structures.checks import check_structure, is_periodic
-from ase_uq.structures.labels import check_stress_size, find_labels
+from ase_uq.structures.electrons import electron_notes
+from ase_uq.structures.frame_weights import frame_weights
+from ase_uq.structures.labels import check_stress_size, find_labels, missing_forces
+from ase_uq.structures.numbers import check_finite
 
 # eV/Å^3, 800 GPa.
 MAX_STRESS = 5.0
+ISOLATED = {"isolatedatom", "isolatedatoms"}
+Weights = tuple[float, float, float]
+"""Of the energy, the forces and the stress of a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class Frame:
     energy
         Total energy, eV.
     forces
-        (N, 3), eV/Å.
+        (N, 3), eV/Å, or `None`: such a frame counts by its energy.
     stress
         (6,) Voigt, eV/Å^3, ASE's sign, or `None`.
     group
@@ -41,16 +47,32 @@ class Frame:
     source
         Where the energy was found.
     notes
-        What was done with the label of the stress, where that is not obvious.
+        What was done with the label of the stress, where that is not obvious; charge and spin.
+    weights
+        Of the energy, the forces and the stress in the loss of a training. An energy of weight 0 is as good as none.
+    sources
+        Where forces and stress were found.
     """
 
     atoms: Atoms
     energy: float
-    forces: Array
+    forces: Array | None
     stress: Array | None
     group: str
     source: str = ""
     notes: tuple[str, ...] = ()
+    weights: Weights = (1.0, 1.0, 1.0)
+    sources: tuple[str, str] = ("", "")
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether the energy is to be learnt."""
+        return self.weights[0] > 0.0
+
+    @property
+    def is_isolated_atom(self) -> bool:
+        """Whether this is an atom by itself that is there for its energy (`config_type=IsolatedAtom`)."""
+        return len(self.atoms) == 1 and self.group.lower().replace("_", "") in ISOLATED
 
 
 def read_frames(
@@ -70,8 +92,9 @@ def read_frames(
         The file.
     energy_key, forces_key, stress_key
         Names of the labels in `atoms.info` and `atoms.arrays`. By default REF_energy, REF_forces and REF_stress where a
-        frame has them, otherwise the labels of ASE's own attached calculator. Stress is optional. Virials (eV) are read
-        as stress = -virial / V: REF_virial, REF_virials, virial and virials, and any `stress_key` with "virial" in it.
+        frame has them, otherwise the labels of ASE's own attached calculator; a free energy where there is no other.
+        Some frames may be without forces. Stress is optional. Virials (eV) are read as stress = -virial / V:
+        REF_virial, REF_virials, virial and virials, and any `stress_key` with "virial" in it.
     max_force
         eV/Å. A larger force component is taken for a mistake, in units or convergence.
     max_stress
@@ -80,15 +103,20 @@ def read_frames(
     Raises
     ------
     InputError
-        For a file that cannot be read, a missing label, a label that is not finite or too large, energies from two
-        sources; the frame is named.
+        For a file that cannot be read, a missing label, a label that is no number, not finite or too large, energies or
+        forces from two sources, and charges or spins that differ; the frame is named.
     """
     keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
+    structures = read_structures(path)
+    of_electrons = electron_notes(structures, path)
     frames = []
-    for index, atoms in enumerate(read_structures(path)):
+    for index, atoms in enumerate(structures):
         where = f"frame {index} of {path}"
-        frames.append(_frame(atoms, keys, where, max_force, max_stress))
-    _one_source(frames, path)
+        frames.append(_frame(atoms, keys, where, max_force, max_stress, of_electrons))
+    _one_source([frame.source for frame in frames], "energies", "energy", path)
+    _one_source([frame.sources[0] for frame in frames], "forces", "forces", path)
+    if all(frame.forces is None for frame in frames):
+        raise missing_forces(structures[0], forces_key, f"frame 0 of {path}, as all others,")
     return frames
 
 
@@ -121,7 +149,7 @@ def read_structures(path: str | Path) -> list[Atoms]:
 
 
 def split_frames(frames: Sequence[Frame], *, valid_fraction: float, seed: int = 0) -> tuple[list[Frame], list[Frame]]:
-    """Split at random into training and validation frames, at least one of each.
+    """Split at random into training and validation frames, at least one of each; the latter have forces.
 
     Raises
     ------
@@ -136,7 +164,9 @@ def split_frames(frames: Sequence[Frame], *, valid_fraction: float, seed: int = 
         )
     n_valid = min(max(1, round(valid_fraction * len(frames))), len(frames) - 1)
     order = np.random.default_rng(seed).permutation(len(frames))
-    chosen = set(order[:n_valid].tolist())
+    # Frames without forces judge none: they are trained on.
+    judged = [i for i in order.tolist() if frames[i].forces is not None]
+    chosen = set(judged[: min(n_valid, max(1, len(judged) - 1))])
     return [f for i, f in enumerate(frames) if i not in chosen], [f for i, f in enumerate(frames) if i in chosen]
 
 
@@ -152,6 +182,20 @@ def label_notes(frames: Sequence[Frame], name: str) -> tuple[str, ...]:
     """
     noted = Counter(note for frame in frames for note in frame.notes)
     found = [f"{name}: {note} (in {count} of {len(frames)} frames)." for note, count in noted.items()]
+    n_bare = sum(frame.forces is None for frame in frames)
+    if n_bare:
+        found.append(f"{name}: {n_bare} of {len(frames)} frames have no forces, and count by their energies.")
+    weighted = [frame.weights for frame in frames if set(frame.weights) != {1.0}]
+    if weighted:
+        low, high = min(map(min, weighted)), max(map(max, weighted))
+        found.append(
+            f"{name}: {len(weighted)} of {len(frames)} frames have weights of their own (config_weight, "
+            f"config_energy_weight, ...), from {low:g} to {high:g}; they are used."
+        )
+    by_source = Counter(frame.sources[1] for frame in frames if frame.stress is not None)
+    if len(by_source) > 1:
+        listed = ", ".join(f"{count} of {source}" for source, count in by_source.most_common())
+        found.append(f"{name}: the stresses of frames have several sources, {listed}.")
     n_stress = sum(frame.stress is not None for frame in frames)
     n_cells = sum(is_periodic(frame.atoms) for frame in frames)
     if 0 < n_stress < n_cells:
@@ -161,18 +205,20 @@ def label_notes(frames: Sequence[Frame], name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _frame(atoms: Atoms, keys: dict[str, str | None], where: str, max_force: float, max_stress: float) -> Frame:
-    raw = find_labels(atoms, keys, where)
-    energy, forces = (np.asarray(value, dtype=np.float64) for value in (raw.energy, raw.forces))
-    if energy.shape != () or forces.shape != (len(atoms), 3):
-        raise InputError(
-            f"{where}: the energy must be one number and the forces ({len(atoms)}, 3), got shapes {energy.shape} and "
-            f"{forces.shape}; check the keys."
-        )
-    for name, value in (("energy", energy), ("forces", forces), ("stress", raw.stress)):
-        if value is not None and not np.isfinite(value).all():
-            raise InputError(f"{where}: the {name} label must be finite, got nan or inf; remove the frame.")
-    largest = float(np.abs(forces).max())
+def _frame(
+    atoms: Atoms,
+    keys: dict[str, str | None],
+    where: str,
+    max_force: float,
+    max_stress: float,
+    of_electrons: tuple[str, ...],
+) -> Frame:
+    raw, weights = find_labels(atoms, keys, where), frame_weights(atoms.info, where)
+    for name, value in (("energy", raw.energy), ("forces", raw.forces), ("stress", raw.stress)):
+        check_finite(value, name, where)
+    if raw.forces is None and len(atoms) == 1 and not atoms.pbc.any():
+        raw.forces = np.zeros((1, 3))  # nothing is there to pull
+    largest = 0.0 if raw.forces is None else float(np.abs(raw.forces).max())
     if largest > max_force:
         raise InputError(
             f"{where}: a force of {largest:.4g} eV/Å exceeds `max_force` {max_force:g}; "
@@ -182,16 +228,30 @@ def _frame(atoms: Atoms, keys: dict[str, str | None], where: str, max_force: flo
         check_stress_size(raw.stress, max_stress, where)
     own = atoms.copy()
     own.calc = None
-    group = str(atoms.info.get("config_type", ""))
-    return Frame(own, float(energy), forces, raw.stress, group, source=raw.source, notes=tuple(raw.notes))
+    return Frame(
+        own,
+        raw.energy,
+        raw.forces if weights[1] else None,
+        raw.stress if weights[2] else None,
+        str(atoms.info.get("config_type", "")),
+        source=raw.source,
+        notes=(*raw.notes, *of_electrons),
+        weights=weights,
+        sources=(raw.forces_source, raw.stress_source),
+    )
 
 
-def _one_source(frames: Sequence[Frame], path: str | Path) -> None:
-    """Refuse energies from two places in a file: codes differ in their zero of energy."""
-    first = frames[0].source
-    for index, frame in enumerate(frames):
-        if frame.source != first:
+def _one_source(sources: Sequence[str], what: str, name: str, path: str | Path) -> None:
+    """Refuse labels from two places in a file: codes differ in their zero of energy."""
+    said = [(index, source) for index, source in enumerate(sources) if source]
+    if not said:
+        return
+    start, first = said[0]
+    for index, source in said:
+        if source != first:
+            counts = Counter(source for _, source in said)
             raise InputError(
-                f"the energies of `{path}` must have one source: frame 0 has it under {first}, frame {index} under "
-                f"{frame.source}, perhaps with another zero; name it with `energy_key`, or make two files."
+                f"the {what} of `{path}` must have one source: frame {start} has it under {first}, frame {index} under "
+                f"{source} ({counts[first]} and {counts[source]} of {len(sources)} frames), perhaps of another method "
+                f"or with another zero; name it with `{name}_key`, or make two files."
             )

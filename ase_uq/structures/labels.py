@@ -1,6 +1,7 @@
 """Where the labels of a structure are, what they are called, and in which convention they come.
 
-Energies and forces are under REF_energy and REF_forces, or ASE's own. A stress is taken from the first of REF_stress,
+Energies and forces are under REF_energy and REF_forces, or ASE's own; where there is no energy, a free energy is one. A
+frame may be without forces, and then counts by its energy alone. A stress is taken from the first of REF_stress,
 REF_virial(s), ASE's own, virial(s) that is there; a virial W (eV) is turned into the stress -W / V, as QUIP, MACE,
 DeePMD and GPUMD define it. Labels of one frame belong to one calculation: with energies under REF_energy, ASE's own
 stress is another one's if ASE has an energy of its own that differs.
@@ -21,23 +22,29 @@ from ase.units import GPa
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.structures.checks import is_periodic
+from ase_uq.structures.numbers import as_numbers, check_finite
 
 REFERENCE_KEYS = {"energy": "REF_energy", "forces": "REF_forces", "stress": "REF_stress"}
-OWN = "ASE's own labels"
+OWN, OWN_FREE = "ASE's own labels", "ASE's own free energy"
 _VIRIAL = re.compile("virial", re.IGNORECASE)
 _VIRIALS = ("REF_virial", "REF_virials", "virial", "virials")
+# Arrays of three numbers an atom that are no forces, whatever their names remind of.
+_NO_FORCES = {"positions", "momenta", "velocities", "numbers", "initial_magmoms"}
+_FORCE_LIKE = re.compile("forc|frc|grad", re.IGNORECASE)
 # eV: energies that differ by less are one, written with other digits.
 _SAME_ENERGY = 1e-4
 
 
 @dataclass(slots=True)
 class RawLabels:
-    """Labels as they were found, with the name of the energy's source, and notes on what was done with the stress."""
+    """Labels as they were found, with the names of their sources, and notes on what was done with the stress."""
 
-    energy: Any
-    forces: Any
+    energy: float
+    forces: Array | None
     stress: Array | None
     source: str
+    forces_source: str = ""
+    stress_source: str = ""
     notes: list[str] = field(default_factory=list)
 
 
@@ -57,21 +64,26 @@ def find_labels(atoms: Atoms, keys: dict[str, str | None], where: str) -> RawLab
     Raises
     ------
     InputError
-        For a label that is missing or of a wrong shape, and energies and forces of two calculations.
+        For an energy that is missing, a label that is no number or of a wrong shape, and energies and forces of two
+        calculations.
     """
-    energy, source = _required(atoms, "energy", keys["energy"], where)
-    forces, of_forces = _required(atoms, "forces", keys["forces"], where)
-    own = _own(atoms, "energy")
-    foreign = own is not None and abs(float(own) - float(np.ravel(energy)[0])) > _SAME_ENERGY
-    if keys["energy"] is None and keys["forces"] is None and source != of_forces:
-        other_forces = source == OWN or (of_forces == OWN and foreign)
-        if other_forces:
+    value, source = _energy(atoms, keys["energy"], where)
+    energy = as_numbers(value, "energy", where)
+    if energy.size != 1:
+        raise InputError(f"{where}: the energy must be one number, got shape {energy.shape}; check the keys.")
+    found = RawLabels(float(energy.ravel()[0]), None, None, source)
+    forces, found.forces_source = _forces(atoms, keys["forces"], where)
+    own = _own_energy(atoms)[0]
+    foreign = own is not None and abs(float(as_numbers(own, "energy", where).ravel()[0]) - found.energy) > _SAME_ENERGY
+    if forces is not None:
+        found.forces = as_numbers(forces, "forces", where)
+        if found.forces.shape != (len(atoms), 3):
             raise InputError(
-                f"{where}: the energy is that of {_named(source)}, the forces are those of {_named(of_forces)}; they "
-                "must be of one calculation: name both, with `energy_key` and `forces_key`."
+                f"{where}: the forces must be ({len(atoms)}, 3), got shape {found.forces.shape}; check the keys."
             )
-    found = RawLabels(energy, forces, None, source)
-    found.stress = _stress(atoms, keys["stress"], where, found.notes, skip_own=foreign)
+        if keys["energy"] is None and keys["forces"] is None:
+            _check_one_calculation(found, where, foreign=foreign)
+    _add_stress(found, atoms, keys["stress"], where, skip_own=foreign)
     return found
 
 
@@ -110,8 +122,19 @@ def check_stress_size(stress: Array, max_stress: float, where: str) -> None:
         )
 
 
+def _check_one_calculation(found: RawLabels, where: str, *, foreign: bool) -> None:
+    of_energy, of_forces = found.source, found.forces_source
+    if (of_energy in (OWN, OWN_FREE)) is (of_forces == OWN):
+        return
+    if of_energy in (OWN, OWN_FREE) or foreign:
+        raise InputError(
+            f"{where}: the energy is that of {_named(of_energy)}, the forces are those of {_named(of_forces)}; they "
+            "must be of one calculation: name both, with `energy_key` and `forces_key`."
+        )
+
+
 def _named(source: str) -> str:
-    return source if source == OWN else f"`{source}`"
+    return source if source in (OWN, OWN_FREE) else f"`{source}`"
 
 
 def _own(atoms: Atoms, name: str) -> Any:
@@ -123,17 +146,54 @@ def _own(atoms: Atoms, name: str) -> Any:
         return None
 
 
-def _required(atoms: Atoms, name: str, key: str | None, where: str) -> tuple[Any, str]:
-    store = atoms.arrays if name == "forces" else atoms.info
-    if key is not None and key in store:
-        return store[key], key
-    if key is None and REFERENCE_KEYS[name] in store:
-        return store[REFERENCE_KEYS[name]], REFERENCE_KEYS[name]
-    if key in (None, name):
+def _own_energy(atoms: Atoms) -> tuple[Any, str]:
+    for name, source in (("energy", OWN), ("free_energy", OWN_FREE)):
         value = _own(atoms, name)
         if value is not None:
-            return value, OWN
-    raise _missing(atoms, name, key, where)
+            return value, source
+    return None, ""
+
+
+def _energy(atoms: Atoms, key: str | None, where: str) -> tuple[Any, str]:
+    if key is not None:
+        if key in atoms.info:
+            return atoms.info[key], key
+        value = _own(atoms, key) if key in ("energy", "free_energy") else None
+        if value is not None:
+            return value, OWN if key == "energy" else OWN_FREE
+        raise _missing(atoms, "energy", key, where)
+    if "REF_energy" in atoms.info:
+        return atoms.info["REF_energy"], "REF_energy"
+    value = _own(atoms, "energy")
+    if value is not None:
+        return value, OWN
+    for name in ("REF_free_energy", "free_energy"):
+        if name in atoms.info:
+            return atoms.info[name], name
+    value = _own(atoms, "free_energy")
+    if value is None:
+        raise _missing(atoms, "energy", key, where)
+    return value, OWN_FREE
+
+
+def _forces(atoms: Atoms, key: str | None, where: str) -> tuple[Any, str]:
+    """Return forces and their source, or `None` where a frame has nothing that could be forces."""
+    name = REFERENCE_KEYS["forces"] if key is None else key
+    if name in atoms.arrays:
+        return atoms.arrays[name], name
+    own = _own(atoms, "forces")
+    if key in (None, "forces") and own is not None:
+        return own, OWN
+    alike = [each for each in atoms.arrays if each not in _NO_FORCES and _FORCE_LIKE.search(each)]
+    alike += difflib.get_close_matches(name, set(atoms.arrays) - _NO_FORCES, n=1, cutoff=0.7)
+    if own is not None or alike:
+        raise _missing(atoms, "forces", key, where)
+    return None, ""
+
+
+def missing_forces(atoms: Atoms, key: str | None, where: str) -> InputError:
+    """Return what to say of a frame that should have forces."""
+    return _missing(atoms, "forces", key, where)
 
 
 def _missing(atoms: Atoms, name: str, key: str | None, where: str) -> InputError:
@@ -145,22 +205,26 @@ def _missing(atoms: Atoms, name: str, key: str | None, where: str) -> InputError
     return InputError(f"{where} has no {name} under `{wanted}`; {guess} Name it with `{name}_key`.")
 
 
-def _stress(atoms: Atoms, key: str | None, where: str, notes: list[str], *, skip_own: bool) -> Array | None:
+def _add_stress(found: RawLabels, atoms: Atoms, key: str | None, where: str, *, skip_own: bool) -> None:
     if key is None:
-        name, value = _usual_stress(atoms, notes, skip_own=skip_own)
+        name, value = _usual_stress(atoms, found.notes, skip_own=skip_own)
     else:
         name, value = _named_stress(atoms, key, where)
     if name is None:
-        return None
+        return
     if not is_periodic(atoms):
-        notes.append(f"`{name}` is left out: a stress needs a cell with a volume and a periodic axis")
-        return None
-    found = voigt(np.asarray(value, dtype=np.float64), where)
-    if not _VIRIAL.search(name):
-        _compare_with_virial(atoms, found, name, where, notes)
-        return found
-    notes.append(f"stress = -`{name}` / volume")
-    return np.asarray(-found / atoms.get_volume())
+        found.notes.append(f"`{name}` is left out: a stress needs a cell with a volume and a periodic axis")
+        return
+    found.stress_source = name
+    numbers = as_numbers(value, "stress", where)
+    check_finite(numbers.ravel(), "stress", where)
+    stress = voigt(numbers, where)
+    if _VIRIAL.search(name):
+        found.notes.append(f"stress = -`{name}` / volume")
+        found.stress = np.asarray(-stress / atoms.get_volume())
+        return
+    _compare_with_virial(atoms, stress, name, where, found.notes)
+    found.stress = stress
 
 
 def _named_stress(atoms: Atoms, key: str, where: str) -> tuple[str | None, Any]:
@@ -193,7 +257,7 @@ def _usual_stress(atoms: Atoms, notes: list[str], *, skip_own: bool) -> tuple[st
 
 def _compare_with_virial(atoms: Atoms, stress: Array, name: str, where: str, notes: list[str]) -> None:
     for other in _VIRIALS:
-        value = np.asarray(atoms.info.get(other, ()), dtype=np.float64)
+        value = as_numbers(atoms.info.get(other, ()), other, where)
         if value.size not in (6, 9):
             continue
         of_virial = -voigt(value, where) / atoms.get_volume()

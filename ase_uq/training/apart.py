@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from queue import Empty
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,8 @@ from ase_uq.potentials import DeepEnsemble
 from ase_uq.structures.frames import Frame
 from ase_uq.training.deep import Deep
 from ase_uq.training.last_layer import without_last_steps
-from ase_uq.training.run import PartCallback, TrainingRun
+from ase_uq.training.processes import in_processes
+from ase_uq.training.run import TrainingRun
 from ase_uq.training.settings import FitSettings
 
 # NumPy arrays: pickled tensors would share memory with another process, which may be about to end.
@@ -57,8 +55,9 @@ def train_members(
     """
     method = Deep(n_members, subsample, jobs)
     training = TrainingRun(train, valid, method, settings, **run)
-    trained = train_apart(method, training)
-    training.clear()
+    with training.keeping():
+        trained = train_apart(method, training)
+        training.clear()
     return trained
 
 
@@ -102,7 +101,10 @@ def train_apart(method: Deep, run: TrainingRun) -> DeepEnsemble:
         for member, (seed, body) in enumerate(zip(seeds, bodies, strict=True))
     ]
     jobs = method.at_a_time(run.device)
-    states = _in_processes(made, jobs, run) if jobs > 1 else [_train(job, run.note) for job in made]
+    if jobs > 1:
+        states = in_processes(_train, made, at_a_time=jobs, on_note=run.note)
+    else:
+        states = [_train(job, run.note) for job in made]
     for job, state in zip(made, states, strict=True):
         job.body.cpu().load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
     return DeepEnsemble([job.body for job in made])
@@ -121,7 +123,7 @@ def _arrays(state: dict[str, torch.Tensor]) -> State:
     return {name: value.cpu().numpy() for name, value in state.items()}
 
 
-def _train(job: _Job, on_epoch: PartCallback) -> State:
+def _train(job: _Job, on_epoch: Callable[..., None]) -> State:
     run = job.run
     run.on_epoch = on_epoch
     potential: Any = job.body.to(run.device)
@@ -130,36 +132,3 @@ def _train(job: _Job, on_epoch: PartCallback) -> State:
     run.fit(potential, data, f"member_{job.member}", part=job.member, settings=settings)
     run.finish_body(potential, data, minutes=last)
     return _arrays(potential.state_dict())
-
-
-def _in_processes(made: list[_Job], jobs: int, run: TrainingRun) -> list[State]:
-    # Spawned, not forked: torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    records = context.Manager().Queue()
-    threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        futures = [pool.submit(_train_and_report, job, records) for job in made]
-        pending: set[Future[State]] = set(futures)
-        try:
-            while pending:
-                finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                _drain(records, run)
-                for future in finished:
-                    future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        return [future.result() for future in futures]
-
-
-def _train_and_report(job: _Job, records: Any) -> State:
-    return _train(job, lambda member, record: records.put((member, record)))
-
-
-def _drain(records: Any, run: TrainingRun) -> None:
-    while True:
-        try:
-            member, record = records.get_nowait()
-        except Empty:
-            return
-        run.note(member, record)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ase_uq.arrays import Array
 from ase_uq.potentials.graph import Graph, build_graph, collate
 from ase_uq.structures.frames import Frame
 from ase_uq.training.losses import Labels
@@ -42,6 +43,8 @@ class Batches:
         self, frames: Sequence[Frame], *, cutoff: float, batch_size: int, device: torch.device | str = "cpu"
     ) -> None:
         self.frames, self.batch_size, self.device = list(frames), batch_size, device
+        # Of all frames: batches of one data set are alike.
+        self._weighted = any(_weights(frame) != (1.0, 1.0, 1.0) for frame in self.frames)
         self._graphs = [build_graph(frame.atoms, cutoff) for frame in self.frames]
 
     def __len__(self) -> int:
@@ -63,10 +66,22 @@ class Batches:
 
     def _labels(self, frames: Sequence[Frame]) -> Labels:
         zero = np.zeros(6)
-        arrays = (
+        arrays = [
             np.array([frame.energy for frame in frames]),
-            np.concatenate([frame.forces for frame in frames]),
+            np.concatenate([_forces(frame) for frame in frames]),
             np.stack([zero if frame.stress is None else frame.stress for frame in frames]),
             np.array([frame.stress is not None for frame in frames]),
-        )
+        ]
+        if self._weighted:
+            arrays.append(np.array([_weights(frame) for frame in frames]))
         return Labels(*(torch.from_numpy(array).to(self.device) for array in arrays))
+
+
+def _forces(frame: Frame) -> Array:
+    return np.zeros((len(frame.atoms), 3)) if frame.forces is None else frame.forces
+
+
+def _weights(frame: Frame) -> tuple[float, float, float]:
+    """The weights of a frame, 0 of forces that it does not have."""
+    energy, forces, stress = frame.weights
+    return energy, forces if frame.forces is not None else 0.0, stress

@@ -34,13 +34,17 @@ FEWEST, MANY = 10, 50
 GAP_RATIO, GAP, REFUSED_GAP = 10.0, 0.6, 2.0
 # Smallest part of the frames, few or many, that is a group.
 GROUP_OF_FEW, GROUP_OF_MANY = 0.2, 0.05
-# Of single frames: of m, and eV per atom.
+# Of single frames: of m, and eV per atom. What is refused of them is in `energy_residuals`.
 OUTLYING, FAR_OUT = 25.0, 0.5
 _ROUNDS, _FORCES_ALONE, _STARTS = 8, 1e-3, (0.1, 0.3, 0.5, 0.7, 0.9)
 # Of validation against training, of m.
 SHIFTED = 10.0
 # Of labels of the stress against the crude fit: correlation, and their size; fewer say nothing.
 SIGN, LARGER, FEWEST_LABELS = 0.5, 20.0, 5
+# Correlation, without the means, from which on the crude fit is right; and units a stress may be in, eV/Å^3.
+SURE, UNITS, WITHIN = 0.8, {"GPa": GPa, "kbar": 0.1 * GPa, "MPa": 1e-3 * GPa, "Hartree/Bohr^3": 183.63}, 3.0
+# Of forces of the fit with energies, in errors of the one without.
+SPOILT = 2.0
 # Two structures are one when energies (eV), forces (of their rms) and fingerprints differ by no more.
 SAME_ENERGY, SAME_FORCES, SAME_STRUCTURE = 1e-4, 1e-3, 2e-5
 
@@ -65,19 +69,20 @@ def label_warnings(train: Sequence[Frame], valid: Sequence[Frame]) -> tuple[str,
     Raises
     ------
     InputError
-        For energies that fall into two groups more than 2 eV per atom apart.
+        For energies that fall into two groups more than 2 eV per atom apart, and stresses that follow those of the
+        crude fit with the other sign or in another unit.
     """
     order = np.random.default_rng(0).permutation(len(train))[:ENERGY_FRAMES]
     # Isolated atoms say nothing of what others should have.
-    some = [train[i] for i in order if len(train[i].atoms) > 1]
+    some = [train[i] for i in order if len(train[i].atoms) > 1 and train[i].has_energy]
     found: list[str] = []
-    if len(some) >= FEWEST:
+    if len(some) >= FEWEST and any(frame.forces is not None for frame in some):
         index = {id(frame): i for i, frame in enumerate(train)}
         places = [index[id(frame)] for frame in some]
         equations = Equations(some)
         found += _two_zeros(equations, places)
         crude, _ = equations.solve()
-        found += _stresses(crude, some)
+        found += _stresses(equations, some)
         if not found:
             residuals = equations.residuals(crude)
             found += [*_outliers(residuals, places), *_zero_of_validation(crude, residuals, some, valid)]
@@ -150,7 +155,11 @@ def _zero_of_validation(crude: Crude, residuals: Array, train: Sequence[Frame], 
     """Compare the middle of the residuals of either set."""
     # What binds other pairs of elements is not known.
     seen = {frozenset(frame.atoms.symbols) for frame in train}
-    known = [f for f in valid[:ENERGY_FRAMES] if frozenset(f.atoms.symbols) in seen and len(f.atoms) > 1]
+    known = [
+        frame
+        for frame in valid[:ENERGY_FRAMES]
+        if frozenset(frame.atoms.symbols) in seen and len(frame.atoms) > 1 and frame.has_energy
+    ]
     if len(known) < FEWEST_LABELS:
         return []
     middle = float(np.median(residuals))
@@ -181,29 +190,51 @@ def _outliers(residuals: Array, index: Sequence[int]) -> list[str]:
     return [said]
 
 
-def _stresses(crude: Crude, frames: Sequence[Frame]) -> list[str]:
+def _stresses(equations: Equations, frames: Sequence[Frame]) -> list[str]:
     labelled = [frame for frame in frames if frame.stress is not None]
     if len(labelled) < FEWEST_LABELS:
         return []
     labels = np.array([frame.stress for frame in labelled])
-    expected = np.array([crude.stress(frame.atoms) for frame in labelled])
-    size, usual = (float(np.sqrt(np.mean(values**2))) for values in (labels, expected))
-    if not size * usual > 0.0:
+    crude, _ = equations.solve()
+    said, sure = _judged(labels, np.array([crude.stress(frame.atoms) for frame in labelled]))
+    if said is None:
         return []
-    correlation = float(np.mean(labels * expected) / (size * usual))
-    opposite, ratio = correlation < -SIGN, size / usual
-    if not opposite and (abs(correlation) < SIGN or 1.0 / LARGER < ratio < LARGER):
-        return []
+    # Wrong energies spoil the fit, and its forces with it: then it is not the stress that is to blame.
+    alone, _ = equations.solve(energy_weight=_FORCES_ALONE)
+    spoilt = equations.misfit_of_forces(crude) > SPOILT * equations.misfit_of_forces(alone)
+    if sure and not spoilt and not _outliers(equations.residuals(crude), range(len(frames))):
+        raise InputError(f"{said} Convert them, or leave them out.")
+    return [said]
+
+
+def _judged(labels: Array, expected: Array) -> tuple[str | None, bool]:
+    """Return what is wrong with stresses (S, 6) against those of a crude fit, and whether there is no doubt."""
+    # What all frames have in common may be anything; what differs between them tells more.
+    correlation, ratio = _alike(labels - labels.mean(axis=0), expected - expected.mean(axis=0))
+    sure = abs(correlation) > SURE
+    if not sure:
+        correlation, ratio = _alike(labels, expected)
+    opposite, other_size = correlation < -SIGN, not 1.0 / LARGER < ratio < LARGER
+    if ratio == 0.0 or not (opposite or (other_size and abs(correlation) >= SIGN)):
+        return None, sure
     wrong = " and ".join(
-        (["of the other sign"] if opposite else [])
-        + ([f"{ratio:.2g} times the size"] if not 1.0 / LARGER < ratio < LARGER else [])
+        (["of the other sign"] if opposite else []) + ([f"{ratio:.2g} times the size"] if other_size else [])
     )
+    units = [name for name, unit in UNITS.items() if other_size and 1.0 / WITHIN < ratio * unit < WITHIN]
     said = (
         f"stresses of the training frames are {wrong} of what their energies and forces suggest (correlation "
-        f"{correlation:.2f}): labels are in eV/Å^3 and positive under tension; 1 GPa is {GPa:.4g}, 1 kbar "
-        f"{0.1 * GPa:.4g}, and VASP prints kbar with the other sign."
+        f"{correlation:.2f}){f', as if in {units[0]}' if units else ''}: labels are in eV/Å^3 and positive under "
+        f"tension; 1 GPa is {GPa:.4g}, 1 kbar {0.1 * GPa:.4g}, and VASP prints kbar with the other sign."
     )
-    return [said]
+    return said, sure
+
+
+def _alike(labels: Array, expected: Array) -> tuple[float, float]:
+    """Return the correlation of two arrays, and the size of the first over that of the second; 0 where one vanishes."""
+    size, usual = (float(np.sqrt(np.mean(values**2))) for values in (labels, expected))
+    if not size * usual > 0.0:
+        return 0.0, 0.0
+    return float(np.mean(labels * expected) / (size * usual)), size / usual
 
 
 def _copies(train: Sequence[Frame], valid: Sequence[Frame]) -> list[str]:
@@ -214,7 +245,7 @@ def _copies(train: Sequence[Frame], valid: Sequence[Frame]) -> list[str]:
     for k, frame in enumerate(valid):
         formula, bin_of_energy = _place(frame)
         near = [i for shift in (-1, 0, 1) for i in known.get((formula, bin_of_energy + shift), ())]
-        pairs += [(i, k) for i in near if _alike(train[i], frame)][:1]
+        pairs += [(i, k) for i in near if _one_structure(train[i], frame)][:1]
     if not pairs:
         return []
     i, k = pairs[0]
@@ -229,9 +260,11 @@ def _place(frame: Frame) -> tuple[str, int]:
     return frame.atoms.get_chemical_formula(), int(np.floor(frame.energy / SAME_ENERGY))
 
 
-def _alike(a: Frame, b: Frame) -> bool:
+def _one_structure(a: Frame, b: Frame) -> bool:
     """Whether two frames are one structure, perhaps shifted, turned or in another order of its atoms."""
-    of_a, of_b = (float(np.sqrt(np.mean(frame.forces**2))) for frame in (a, b))
+    of_a = of_b = 0.0
+    if a.forces is not None and b.forces is not None:
+        of_a, of_b = (float(np.sqrt(np.mean(forces**2))) for forces in (a.forces, b.forces))
     if abs(a.energy - b.energy) > SAME_ENERGY or abs(of_a - of_b) > SAME_FORCES * max(of_a, of_b) + 1e-5:
         return False
     elements = sorted(set(a.atoms.symbols))

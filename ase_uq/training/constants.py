@@ -5,7 +5,8 @@ symbol   variable
 =======  =====================================================================
 n_sz     `counts[s, z]`, atoms of element z in structure s; N_s = sum_z n_sz
 v_sk     `values[s, k]`, total energies, or features summed over atoms
-c_zk     `composition_constants`: minimise sum_s (v_sk - sum_z n_sz c_zk)^2 / N_s^2
+w_s      `weights[s]`, of the energy of structure s, 1 by default
+c_zk     `composition_constants`: minimise sum_s w_s (v_sk - sum_z n_sz c_zk)^2 / N_s^2
 =======  =====================================================================
 
 A constant cancels in every force, average and difference between frames of one composition, but errors of energies and
@@ -34,7 +35,9 @@ from ase_uq.training.batches import Batches
 _RANK_TOLERANCE = 1e-10
 
 
-def composition_constants(counts: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def composition_constants(
+    counts: NDArray[np.float64], values: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Fit constants per element by least squares, structures counted per atom.
 
     Parameters
@@ -43,20 +46,30 @@ def composition_constants(counts: NDArray[np.float64], values: NDArray[np.float6
         (S, Z), atoms of each element.
     values
         (S, n_values), sums over the atoms of a structure.
+    weights
+        (S,); 0 leaves a structure out.
 
     Returns
     -------
     array
         (Z, n_values); of minimum norm where compositions leave a choice.
     """
-    n_atoms = counts.sum(axis=1, keepdims=True)
-    return np.asarray(np.linalg.lstsq(counts / n_atoms, values / n_atoms, rcond=_RANK_TOLERANCE)[0])
+    units = counts.sum(axis=1, keepdims=True)
+    if weights is not None and weights.any():
+        known = weights > 0.0
+        counts, values, units = counts[known], values[known], units[known] / np.sqrt(weights[known, None])
+    return np.asarray(np.linalg.lstsq(counts / units, values / units, rcond=_RANK_TOLERANCE)[0])
 
 
 def element_counts(graph: Graph, elements: Sequence[str]) -> Tensor:
     """Return how many atoms of each element every structure has, (S, Z) float64."""
     species = species_of(graph.numbers, element_indices(elements).to(graph.numbers.device), elements)
     return graph.sum_over_atoms(nn.functional.one_hot(species, len(elements)).to(torch.float64))
+
+
+def energy_weights(data: Batches) -> NDArray[np.float64]:
+    """Return the weights of the energies of all frames, (S,)."""
+    return np.array([frame.weights[0] for frame in data.frames])
 
 
 @torch.no_grad()
@@ -76,7 +89,7 @@ def refit_constants(potential: Any, data: Batches) -> None:
     errors = [
         (batch.labels.energies - potential.energies(batch.graph).mean(dim=0)).unsqueeze(1) for batch in data.in_order()
     ]
-    constants = composition_constants(_counts(body, data), torch.cat(errors).cpu().numpy())
+    constants = composition_constants(_counts(body, data), torch.cat(errors).cpu().numpy(), energy_weights(data))
     body.move_reference(torch.from_numpy(constants[:, 0]))
 
 
@@ -102,7 +115,7 @@ def centre_draws(draws: VariationalEnsemble, data: Batches) -> None:
     if isinstance(underlying(draws), RefitsReference):
         # The mean of these is the body, which is right already.
         errors -= errors.mean(dim=1, keepdim=True)
-    constants = composition_constants(_counts(draws, data), errors.cpu().numpy())
+    constants = composition_constants(_counts(draws, data), errors.cpu().numpy(), energy_weights(data))
     draws.constants.copy_(torch.from_numpy(constants.T))
 
 

@@ -156,18 +156,20 @@ def counts(atoms: Atoms, elements: Sequence[str]) -> Array:
 class Equations:
     """What energies per atom and forces of frames say of the coefficients, ready to be solved several times.
 
-    The first 60 frames give some forces each, all give their energies: shuffle them, and pass no more than 300.
+    The first 60 frames with forces give some each, all give their energies: shuffle them, and pass no more than 300,
+    of which some have forces.
     """
 
     def __init__(self, frames: Sequence[Frame]) -> None:
         self.elements = tuple(sorted({symbol for frame in frames for symbol in frame.atoms.symbols}))
-        self.scale = float(np.sqrt(np.mean(np.concatenate([frame.forces.ravel() for frame in frames]) ** 2))) or 1.0
+        known = np.concatenate([frame.forces.ravel() for frame in frames if frame.forces is not None])
+        self.scale = float(np.sqrt(np.mean(known**2))) or 1.0
         rng = np.random.default_rng(0)
-        energies, forces, labels = [], [], []
-        for k, frame in enumerate(frames):
+        energies, forces, labels = list[Array](), list[Array](), list[Array]()
+        for frame in frames:
             basis = Basis(frame.atoms, self.elements)
             energies.append(np.concatenate([counts(frame.atoms, self.elements), basis.values]) / len(frame.atoms))
-            if k < FORCE_FRAMES:
+            if frame.forces is not None and len(forces) < FORCE_FRAMES:
                 chosen = rng.permutation(len(frame.atoms))[:FORCE_ATOMS]
                 weight = 1.0 / np.sqrt(3.0 * len(chosen))
                 forces.append(basis.forces(chosen).reshape(3 * len(chosen), -1) * weight)
@@ -211,6 +213,11 @@ class Equations:
         )
         n = len(self.elements)
         return Crude(self.elements, solution[:n], solution[n:-1]), float(solution[-1])
+
+    def misfit_of_forces(self, crude: Crude) -> float:
+        """Return the rms error of the forces of a fit over their rms."""
+        error = self.force_rows @ np.concatenate([crude.constants, crude.coefficients]) - self.forces
+        return float(np.sqrt(np.sum(error**2) / max(np.sum(self.forces**2), 1e-300)))
 
     def residuals(self, crude: Crude) -> Array:
         """Return energies less those of a fit, (S,) eV per atom."""

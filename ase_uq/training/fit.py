@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ase_uq.errors import InputError, RunError
-from ase_uq.files import replacing
 from ase_uq.training.balance import usual_objective
 from ase_uq.training.batches import Batch, Batches
 from ase_uq.training.losses import Errors, FollowsEpochs, FollowsErrors, Objective
 from ase_uq.training.schedule import learning_rate_factor
 from ase_uq.training.settings import FitSettings
+from ase_uq.training.state_file import read_state, write_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,24 +149,26 @@ def fit(
 def validate(potential: Any, data: Batches, objective: Objective) -> Errors:
     """Score a potential on all frames."""
     total = energy = per_root = forces = stress = 0.0
-    n_forces = n_stress = 0
+    n_energies = n_forces = n_stress = 0
     for batch in data.in_order():
         scored = objective(potential, batch.graph, batch.labels, training=False)
         total += scored.loss.item() * len(batch.samples)
-        energy += ((scored.energy_error / batch.graph.n_atoms) ** 2).sum().item()
-        per_root += (scored.energy_error**2 / batch.graph.n_atoms).sum().item()
+        known = batch.labels.has_energy()
+        n_energies += int(known.sum())
+        error, n_atoms = scored.energy_error[known], batch.graph.n_atoms[known]
+        energy += ((error / n_atoms) ** 2).sum().item()
+        per_root += (error**2 / n_atoms).sum().item()
         forces += (scored.force_error**2).sum().item()
         n_forces += scored.force_error.numel()
         if scored.stress_error is not None:
             stress += (scored.stress_error**2).sum().item()
             n_stress += scored.stress_error.numel()
-    n = len(data.frames)
     return Errors(
-        total / n,
-        math.sqrt(energy / n),
-        math.sqrt(forces / n_forces),
+        total / len(data.frames),
+        math.sqrt(energy / max(1, n_energies)),
+        math.sqrt(forces / max(1, n_forces)),
         math.sqrt(stress / n_stress) if n_stress else None,
-        math.sqrt(per_root / n),
+        math.sqrt(per_root / max(1, n_energies)),
     )
 
 
@@ -266,21 +268,11 @@ def _save_state(
     path: Path, parts: dict[str, Any], fixed: dict[str, Any], done: _Progress, best: dict[str, Tensor]
 ) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
-    with replacing(path) as aside:
-        torch.save({**state, "best": best, "settings": fixed, "done": asdict(done)}, aside)
+    write_state(path, {**state, "best": best, "settings": fixed, "done": asdict(done)})
 
 
 def _load_state(path: Path, parts: dict[str, Any], fixed: dict[str, Any]) -> tuple[_Progress, dict[str, Tensor]]:
-    try:
-        state = torch.load(path, weights_only=True)
-    except Exception as e:
-        raise InputError(
-            f"the training state `{path}` could not be read; delete it, or train without resume=True."
-        ) from e
-    if "errors" not in state["done"]:
-        raise InputError(
-            f"the training state `{path}` is of an earlier version; delete it, or train without resume=True."
-        )
+    state = read_state(path)
     # The length of the run may change on resuming; everything else would make it another training.
     free = ("epochs", "minutes", "stop_after")
     for name, value in fixed.items():
@@ -289,7 +281,13 @@ def _load_state(path: Path, parts: dict[str, Any], fixed: dict[str, Any]) -> tup
                 f"`{name}` must be {state['settings'].get(name)!r} as in the interrupted training, got {value!r}; "
                 "set it so, or train without resume=True."
             )
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (RuntimeError, ValueError) as e:
+        raise InputError(
+            f"the training state `{path}` is of another potential than the one to be trained; give the same "
+            "architecture and elements, or train without resume=True."
+        ) from e
     done = state["done"]
     return _Progress(**{**done, "errors": [Errors(**each) for each in done["errors"]]}), state["best"]

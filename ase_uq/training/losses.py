@@ -4,6 +4,8 @@
 
     loss = w_F <(dF / scale)^2> + w_E <(dE / (N scale))^2> + w_S <(V d(stress) / (N scale))^2>
 
+Each mean is one over what is labelled, and weights of single frames multiply their terms in it.
+
 Energy and virial are taken per atom. Their errors in one structure push all atoms the same way: divided by less than N
 they drown the forces of large structures early in the training, when they are still systematic. `scale` is the force
 scale of the potential, so that the weights mean the same for every material (lengths in Å).
@@ -25,17 +27,26 @@ from ase_uq.training.settings import Weights
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Targets of a batch: (S,) eV, (N, 3) eV/Å, (S, 6) eV/Å^3 with (S,) bool where a stress is known."""
+    """Targets of a batch: (S,) eV, (N, 3) eV/Å, (S, 6) eV/Å^3 with (S,) bool where a stress is known.
+
+    `weights` (S, 3) are those of energy, forces and stress of each structure, 0 where there is no label; `None` where
+    all have energies and forces, and all weights are 1.
+    """
 
     energies: Tensor
     forces: Tensor
     stresses: Tensor
     has_stress: Tensor
+    weights: Tensor | None = None
+
+    def has_energy(self) -> Tensor:
+        """Return where an energy is known, (S,) bool."""
+        return torch.ones_like(self.has_stress) if self.weights is None else self.weights[:, 0] > 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A loss, with the signed errors of the mean it was formed from: (S,) eV and (N, 3) eV/Å.
+    """A loss, with the signed errors of the mean it was formed from: (S,) eV and (N, 3) eV/Å, N atoms with a label.
 
     `terms` are further numbers to be followed, means over the batch. `stress_error` (n_known, 6) eV/Å^3 are errors
     of the structures with a label, or `None` where stresses were not evaluated.
@@ -114,6 +125,11 @@ class SquaredErrors:
         return evaluation, _squared(evaluation, labels, graph, weights=self.weights, scale=potential.scale)
 
 
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the sum of weighted values (n,) over the number of those with a weight; 0 without any."""
+    return (weights * values).sum() / (weights > 0.0).sum().clamp(min=1)
+
+
 def _mean(energies: Tensor) -> Tensor:
     n_members = len(energies)
     return torch.full((1, n_members), 1.0 / n_members, dtype=energies.dtype, device=energies.device)
@@ -124,8 +140,14 @@ def _squared(evaluation: Evaluation, labels: Labels, graph: Graph, *, weights: W
     n_atoms = graph.n_atoms
     energy_error = evaluation.energies.mean(dim=0) - labels.energies
     force_error = evaluation.forces[0] - labels.forces
-    energy = (energy_error / n_atoms / scale) ** 2
-    total = weights.energy * energy.mean() + weights.forces * ((force_error / scale) ** 2).mean()
+    energy, forces = (energy_error / n_atoms / scale) ** 2, (force_error / scale) ** 2
+    if labels.weights is None:
+        total = weights.energy * energy.mean() + weights.forces * forces.mean()
+    else:
+        of_atoms = labels.weights[:, 1].index_select(0, graph.structures)
+        total = weights.energy * weighted_mean(energy, labels.weights[:, 0])
+        total = total + weights.forces * weighted_mean(forces.mean(dim=1), of_atoms)
+        force_error = force_error[of_atoms > 0.0]
     stress_error = None
     if evaluation.stresses is not None:
         stress_error = (evaluation.stresses[0] - labels.stresses)[labels.has_stress]
@@ -133,5 +155,7 @@ def _squared(evaluation: Evaluation, labels: Labels, graph: Graph, *, weights: W
         known = labels.has_stress.unsqueeze(1)
         virial = torch.where(known, (evaluation.stresses[0] - labels.stresses) * volumes, 0.0)
         squares = (virial / n_atoms.unsqueeze(1) / scale) ** 2
+        if labels.weights is not None:
+            squares = squares * labels.weights[:, 2].unsqueeze(1)
         total = total + weights.stress * squares.sum() / (6 * labels.has_stress.sum())
     return Scored(total, energy_error, force_error, stress_error=stress_error)

@@ -28,7 +28,7 @@ from ase_uq.potentials.variational.draws import SeparateDraws, SharingDraws
 from ase_uq.training.batches import Batch
 from ase_uq.training.constants import element_counts
 from ase_uq.training.crps import fair_crps
-from ase_uq.training.losses import Labels, Scored
+from ase_uq.training.losses import Labels, Scored, weighted_mean
 from ase_uq.training.rows import RESOLUTION
 
 DRAWS, ENERGY_WEIGHT = 2, 3.0
@@ -69,12 +69,22 @@ class DrawsScore:
         found = evaluate_draws(potential, graph, self.n_draws, self.generators[training], training=training)
         counts = element_counts(graph, potential.elements)
         unit = _frame_unit(found.forces.detach().mean(dim=0), graph, potential.scale)
-        energies = without_constants(torch.cat([found.energies, labels.energies.unsqueeze(0)]), counts)
-        of_energies = fair_crps(energies[:-1], energies[-1]) / unit
-        of_forces = fair_crps(found.forces, labels.forces).mean(dim=1) / unit.index_select(0, graph.structures)
-        loss = of_forces.mean() + self.energy_weight * of_energies.mean()
-        energy_error = found.energies.mean(dim=0) - labels.energies
-        return Scored(loss, energy_error, found.forces.mean(dim=0) - labels.forces)
+        of_atoms = unit.index_select(0, graph.structures)
+        of_forces = fair_crps(found.forces, labels.forces).mean(dim=1) / of_atoms
+        energy_error, force_error = (
+            found.energies.mean(dim=0) - labels.energies,
+            found.forces.mean(dim=0) - labels.forces,
+        )
+        known = labels.has_energy()
+        energies = without_constants(torch.cat([found.energies, labels.energies.unsqueeze(0)])[:, known], counts[known])
+        of_energies = fair_crps(energies[:-1], energies[-1]) / unit[known]
+        if labels.weights is None:
+            loss = of_forces.mean() + self.energy_weight * of_energies.mean()
+            return Scored(loss, energy_error, force_error)
+        weights = labels.weights[:, 1].index_select(0, graph.structures)
+        loss = weighted_mean(of_forces, weights)
+        loss = loss + self.energy_weight * weighted_mean(of_energies, labels.weights[known, 0])
+        return Scored(loss, energy_error, force_error[weights > 0.0])
 
 
 def evaluate_draws(
@@ -94,6 +104,8 @@ def evaluate_draws(
 
 def without_constants(energies: Tensor, counts: Tensor) -> Tensor:
     """Take a least-squares fit to compositions out of energies (M, S), and divide them by the square root of atoms."""
+    if not len(counts):
+        return energies
     root = counts.sum(dim=1).sqrt()
     axes, sizes, _ = torch.linalg.svd(counts / root.unsqueeze(1), full_matrices=False)
     axes = axes[:, sizes > 1e-10 * sizes[0]]
@@ -178,10 +190,12 @@ def _errors_in_spreads(
     known = labels.abs() > smallest
     mean = evaluate(potential, batch.graph)
     draws = evaluate_draws(potential, batch.graph, _SIZE_DRAWS, generator)
-    counts = element_counts(batch.graph, potential.elements)
-    of_energies = without_constants(torch.cat([draws.energies, mean.energies - batch.labels.energies]), counts)
+    has_energy = batch.labels.has_energy()
+    counts = element_counts(batch.graph, potential.elements)[has_energy]
+    both = torch.cat([draws.energies, mean.energies - batch.labels.energies])[:, has_energy]
+    of_energies = without_constants(both, counts)
     energies = _ratio(of_energies[-1], of_energies[:-1])
-    if batch.graph.n_structures <= int(torch.linalg.matrix_rank(counts)):
+    if not len(counts) or len(counts) <= int(torch.linalg.matrix_rank(counts)):
         energies = energies[:0]  # constants have taken all
     forces = _ratio((mean.forces[0].flatten() - labels)[known], draws.forces.flatten(1)[:, known])
     return forces.cpu(), energies.cpu()

@@ -11,7 +11,8 @@ r        `forces.error` (R,), `energies.error` (S,), `virials.error` (V,): label
 =======  =====================================================================
 
 Everything is linear in w, so that the errors of all other weights follow: r - x . dw. Constants per element (see
-`constants`) are taken out of energies, since they are refitted anyway. Force components that vanish by symmetry, and
+`constants`) are taken out of energies, since they are refitted anyway. Rows of a frame with a weight of its own are
+multiplied by its root. Force components that vanish by symmetry, and
 with them their rows, are left out. A few components of every structure are enough, drawn at random: many from one
 structure know little more than a few.
 """
@@ -107,13 +108,17 @@ def last_layer_rows(
             n_rows += len(found[-1][0])
             if n_rows >= ENOUGH * potential.n_features or (end is not None and time.monotonic() > end):
                 break
-    x, error, strained, virial, counts, features, misses = (torch.cat(parts) for parts in zip(*found, strict=True))
-    if not len(error):
+    x, error, strained, virial, counts, features, misses, weights = (
+        torch.cat(parts) for parts in zip(*found, strict=True)
+    )
+    known = weights > 0.0
+    if not len(error) or not bool(known.any()):
         return None
+    counts, features, misses, weights = counts[known], features[known], misses[known], weights[known]
     sizes = counts.sum(dim=1)
     values = torch.cat([features, misses.unsqueeze(1)], dim=1).numpy()
-    constants = torch.from_numpy(composition_constants(counts.numpy(), values))
-    centred = (torch.from_numpy(values) - counts @ constants) / sizes.sqrt().unsqueeze(1)
+    constants = torch.from_numpy(composition_constants(counts.numpy(), values, weights.numpy()))
+    centred = (torch.from_numpy(values) - counts @ constants) * (weights / sizes).sqrt().unsqueeze(1)
     return Rows(Part(x, error), Part(centred[:, :-1], centred[:, -1]), Part(strained, virial), sizes)
 
 
@@ -126,6 +131,10 @@ def _of_batch(potential: FeaturePotential, batch: Batch, n_each: int, generator:
     weights = potential.readout().detach().repeat(graph.n_structures, 1).requires_grad_(True)
     total = (features * weights).sum()
     gradient, virials = torch.autograd.grad(total, [positions, strain], create_graph=True)
+    of_frames = batch.labels.weights
+    roots = torch.ones(graph.n_structures, 3, dtype=torch.float64) if of_frames is None else of_frames.sqrt()
+    roots = roots.to(positions.device)
+    # Without forces they are zero here, and as good as those that vanish by symmetry.
     known = batch.labels.forces.flatten().abs()
     known = known > RESOLUTION * float(known.square().mean().sqrt())
     forces, errors = -gradient.flatten(), batch.labels.forces.flatten() + gradient.detach().flatten()
@@ -133,8 +142,9 @@ def _of_batch(potential: FeaturePotential, batch: Batch, n_each: int, generator:
     for chosen, new in _components(graph, n_each, generator):
         new = new & known[chosen]
         (row,) = torch.autograd.grad(forces[chosen].sum(), weights, retain_graph=True)
-        found.append((row[new], errors[chosen][new]))
-    of_virials = _of_virials(virials[:, VOIGT_ROWS, VOIGT_COLUMNS], weights, batch)
+        root = roots[new, 1]
+        found.append((row[new] * root.unsqueeze(1), errors[chosen][new] * root))
+    of_virials = _of_virials(virials[:, VOIGT_ROWS, VOIGT_COLUMNS], weights, batch, roots[:, 2])
     with torch.no_grad():
         energies = (features * weights).sum(dim=1) + potential.reference_energies(graph)
     parts = (
@@ -143,15 +153,16 @@ def _of_batch(potential: FeaturePotential, batch: Batch, n_each: int, generator:
         element_counts(batch.graph, potential.elements),
         features,
         batch.labels.energies - energies,
+        roots[:, 0].square(),
     )
     return tuple(part.detach().cpu() for part in parts)
 
 
-def _of_virials(virials: Tensor, weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+def _of_virials(virials: Tensor, weights: Tensor, batch: Batch, roots: Tensor) -> tuple[Tensor, Tensor]:
     known = batch.labels.has_stress
     if not bool(known.any()):
         return weights.new_zeros(0, weights.shape[1]), weights.new_zeros(0)
-    n_atoms = batch.graph.n_atoms[known].unsqueeze(1)
+    n_atoms = (batch.graph.n_atoms[known] / roots[known]).unsqueeze(1)  # of weighted rows
     labels = batch.labels.stresses * torch.linalg.det(batch.graph.cells).abs().unsqueeze(1)
     rows = [torch.autograd.grad(virials[:, k].sum(), weights, retain_graph=True)[0][known] for k in range(6)]
     errors = (labels - virials.detach())[known] / n_atoms

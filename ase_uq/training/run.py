@@ -8,21 +8,25 @@ takes from it what it needs: `new_body`, `batches`, `fit`, `finish_body` and `st
 from __future__ import annotations
 
 import inspect
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ase_uq.errors import InputError
+from ase_uq.errors import InputError, RunError
 from ase_uq.options import recorded
 from ase_uq.potentials.architectures import ARCHITECTURES
 from ase_uq.potentials.device import checked_device
+from ase_uq.structures.fingerprint import frames_hash
 from ase_uq.structures.frames import Frame
 from ase_uq.training.batches import Batches
+from ase_uq.training.energy_residuals import MAX_RESIDUAL
 from ase_uq.training.fit import EpochRecord, SampleCallback, fit
+from ase_uq.training.identity import identity_of
+from ase_uq.training.keeping import StateFolder
 from ase_uq.training.last_layer import finish_body
 from ase_uq.training.losses import Objective
 from ase_uq.training.method import Method
@@ -65,6 +69,11 @@ class TrainingRun:
         Called with (part, record) after every epoch; `method.parts()` has the names of the parts.
     data
         What the frames are called, for the description in the model.
+    e0s
+        Energies of isolated atoms by element, eV, for the zeros of energy: constants per element are these and one
+        number for all. Without them they are fitted to the energies.
+    max_residual
+        eV per atom by which an energy may lie off what its composition suggests, see `energy_residuals`.
     last
         The last record of every part so far.
 
@@ -96,6 +105,8 @@ class TrainingRun:
     resume: bool = False
     on_epoch: PartCallback | None = None
     data: str | None = None
+    e0s: Mapping[str, float] | None = None
+    max_residual: float = MAX_RESIDUAL
     last: dict[int, EpochRecord] = field(default_factory=dict, init=False)
     _references: dict[float, Reference] = field(default_factory=dict, init=False, repr=False)
 
@@ -107,18 +118,51 @@ class TrainingRun:
     def complete(self, *, save: Callable[[UncertaintyModel], None] | None = None) -> UncertaintyModel:
         """Train, hand the model to `save`, remove the state folder, and return the model.
 
-        Should `save` fail, on a full disk, say, the states are still there, and a resumed run has little to do.
+        Raises
+        ------
+        InputError
+            If the states in the folder are of another training, or another process is at work there.
+        RunError
+            If the model cannot be written, on a full disk, say. The states are still there, and a resumed run has
+            little to do.
         """
-        model = self.method.train(self)
-        if save is not None:
-            save(model)
-        self.clear()
+        with self.keeping():
+            model = self.method.train(self)
+            if save is not None:
+                self._save(model, save)
+            self.clear()
         return model
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Hold the state folder, if there is one, see `StateFolder.held`; for methods that are called by themselves."""
+        if self.state_dir is None:
+            yield
+            return
+        with StateFolder(self.state_dir).held(lambda: identity_of(self), resume=self.resume):
+            yield
+
+    def check_states(self) -> None:
+        """Refuse to begin where another training is under way, or was interrupted, see `StateFolder.check`."""
+        if self.state_dir is not None:
+            StateFolder(self.state_dir).check(resume=self.resume)
 
     def clear(self) -> None:
         """Remove the state folder: what it was kept for is done."""
-        if self.state_dir is not None and self.state_dir.exists():
-            shutil.rmtree(self.state_dir)
+        if self.state_dir is not None:
+            StateFolder(self.state_dir).clear()
+
+    def _save(self, model: UncertaintyModel, save: Callable[[UncertaintyModel], None]) -> None:
+        try:
+            save(model)
+        except RunError:
+            raise
+        except (OSError, RuntimeError) as e:  # torch writes files with errors of its own
+            reason = " ".join(str(getattr(e, "strerror", None) or e).split("\n", 1)[0].split())
+            kept = "" if self.state_dir is None else f"; what was trained is kept in {self.state_dir}"
+            raise RunError(
+                f"the model could not be written ({reason}){kept}: make room, and go on with resume=True."
+            ) from e
 
     def warnings(self, model: Any) -> tuple[str, ...]:
         """Return sentences about what went wrong: first those of the method, then what any training is judged by."""
@@ -135,6 +179,8 @@ class TrainingRun:
             **({} if self.data is None else {"data": self.data}),
             "n_train": len(self.train),
             "n_valid": len(self.valid),
+            "frames_hash": frames_hash([*self.train, *self.valid], ordered=False),
+            **({} if self.e0s is None else {"e0s": dict(self.e0s)}),
             **recorded(self.method),
             **{name: getattr(self.settings, name) for name in _KEPT},
             "parts": [_described(names[part], record) for part, record in sorted(self.last.items())],
@@ -161,7 +207,9 @@ class TrainingRun:
     def give_reference(self, body: Any) -> None:
         """Set the constants of a potential, which may know elements that the frames do not have."""
         if body.cutoff not in self._references:
-            self._references[body.cutoff] = fit_reference(self.train, cutoff=body.cutoff)
+            self._references[body.cutoff] = fit_reference(
+                self.train, cutoff=body.cutoff, e0s=self.e0s, max_residual=self.max_residual
+            )
         found = self._references[body.cutoff]
         shifts = dict(zip(found.elements, found.shifts, strict=True))
         body.set_reference(

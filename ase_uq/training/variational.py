@@ -183,8 +183,9 @@ def train_variational(
     """
     method = Blip(n_members, kl_weight)
     training = TrainingRun(train, valid, method, settings, **run)
-    draws = train_noisy(method, training, noise=noise, objective=objective)
-    training.clear()
+    with training.keeping():
+        draws = train_noisy(method, training, noise=noise, objective=objective)
+        training.clear()
     return draws
 
 

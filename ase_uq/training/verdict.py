@@ -68,14 +68,17 @@ def training_warnings(potential: Any, train: Sequence[Frame], valid: Sequence[Fr
     train, valid
         Labelled frames.
     """
-    found = achieved(potential, train, valid[:: -(-len(valid) // MOST_FRAMES)])
+    judged = [frame for frame in valid if frame.forces is not None and frame.has_energy]
+    if not judged:
+        return ()
+    found = achieved(potential, train, judged[:: -(-len(judged) // MOST_FRAMES)])
     apart = not abilities_of(potential).pinned_mean
     worse = _worse_members(found.member_forces) if apart else ()
     return (*worse, *_forces(found), *_energies(found), *_stresses(found))
 
 
 def achieved(potential: Any, train: Sequence[Frame], valid: Sequence[Frame]) -> Achieved:
-    """Evaluate a potential on validation frames, every member by itself."""
+    """Evaluate a potential on validation frames with energies and forces, every member by itself."""
     batches = Batches(valid, cutoff=potential.cutoff, batch_size=1)
     evaluated = [(batch, _evaluated(potential, batch)) for batch in batches.in_order()]
     n_atoms = np.array([len(frame.atoms) for frame in valid])
@@ -87,10 +90,11 @@ def achieved(potential: Any, train: Sequence[Frame], valid: Sequence[Frame]) -> 
         if evaluation.stresses is not None
     ]
     stress, label = (torch.stack(each).numpy() for each in zip(*labelled, strict=True)) if labelled else (None, None)
+    known = [frame for frame in train if frame.has_energy] or list(train)
     constants = fit_offsets(
-        [frame.atoms for frame in train],
-        model_energies=[frame.energy for frame in train],
-        baseline_energies=np.zeros(len(train)),
+        [frame.atoms for frame in known],
+        model_energies=[frame.energy for frame in known],
+        baseline_energies=np.zeros(len(known)),
     )
     of_constants = [
         (frame.energy - sum(constants.get(symbol, math.nan) for symbol in frame.atoms.symbols)) / len(frame.atoms)
@@ -101,7 +105,7 @@ def achieved(potential: Any, train: Sequence[Frame], valid: Sequence[Frame]) -> 
         energy_of_constants=_rms(np.array(of_constants)),
         energy_constant=float(np.mean(energy)),
         forces=_rms(forces.mean(axis=0)),
-        forces_of_zero=_rms(np.concatenate([frame.forces for frame in valid])),
+        forces_of_zero=_rms(np.concatenate([frame.forces for frame in valid if frame.forces is not None])),
         stress=None if stress is None else _rms(stress - label),
         stress_of_zero=None if label is None else _rms(label),
         stress_correlation=None if stress is None or label is None else _correlation(stress, label),

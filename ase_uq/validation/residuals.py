@@ -55,8 +55,9 @@ class Residuals:
 
     @property
     def force_error(self) -> Array:
-        """Predicted minus reference forces of all frames, (N, 3), eV/Å."""
-        return np.concatenate([p.forces - f.forces for p, f in zip(self.predictions, self.frames, strict=True)])
+        """Predicted minus reference forces of all frames that have them, (N, 3), eV/Å."""
+        pairs = zip(self.predictions, self.frames, strict=True)
+        return np.concatenate([p.forces - f.forces for p, f in pairs if f.forces is not None])
 
     @property
     def with_stress(self) -> Residuals | None:
@@ -73,8 +74,11 @@ class Residuals:
         return np.array([np.subtract(p.stress, f.stress) for p, f in pairs])  # type: ignore[arg-type]
 
     def stacked(self, name: str) -> Array | None:
-        """A field of the predictions: (S,) of scalars, (N, 3) of forces; `None` if the model does not provide it."""
-        values = [getattr(prediction, name) for prediction in self.predictions]
+        """A field of the predictions: (S,) of scalars, (N, 3) of forces; `None` if the model does not provide it.
+
+        Those of forces are of the frames that have them.
+        """
+        values = [getattr(prediction, name) for prediction, _ in self._labelled(name)]
         if any(value is None for value in values):
             return None
         return np.concatenate(values) if np.ndim(values[0]) else np.array(values)
@@ -196,8 +200,9 @@ class Residuals:
                 "provide; use a model with members, or with widths of its own."
             )
         law, members = self._law(on), self._members(on)
-        mean = np.concatenate([np.ravel(getattr(p, on)) for p in self.predictions])
-        reference = np.concatenate([np.ravel(getattr(f, on)) for f in self.frames])
+        labelled = self._labelled(on)
+        mean = np.concatenate([np.ravel(getattr(p, on)) for p, _ in labelled])
+        reference = np.concatenate([np.ravel(getattr(f, on)) for _, f in labelled])
         if members is None:
             spread: dict[str, Any] = {"std": np.sqrt(variance.ravel()) / law["alpha"], "n_members": n_members}
             if n_members is None:
@@ -207,11 +212,12 @@ class Residuals:
             # About the mean, which is exact; the members carry the factor of the energies, whatever is fitted here.
             spread = {"members": mean + (members - members.mean(axis=0)) / self.predictions[0].alpha}
         kinds = {name: labels for name, labels in self._kinds(on).items() if len(set(labels)) > 1}
-        per_frame = np.array([np.size(getattr(frame, on)) for frame in self.frames])
+        per_frame = np.array([np.size(getattr(frame, on)) for _, frame in labelled])
         if on == "energy":
             spread["compositions"] = self.counts if members is not None else None
         else:
-            groups = options.get("groups", np.arange(len(self.frames)))
+            groups = np.asarray(options.get("groups", np.arange(len(self.frames))))
+            groups = groups[[on != "forces" or frame.forces is not None for frame in self.frames]]
             options |= {"groups": np.repeat(groups, per_frame), "values": f"{on.removesuffix('s')} components"}
             kinds = {name: np.repeat(labels, 3).tolist() for name, labels in kinds.items()} if on == "forces" else {}
         fitted = calibrate(
@@ -226,6 +232,11 @@ class Residuals:
         )
         return replace(fitted, n_structures=len(self.frames))
 
+    def _labelled(self, name: str) -> list[tuple[Prediction, Frame]]:
+        """The frames, those with forces alone if `name` is a field of forces."""
+        pairs = zip(self.predictions, self.frames, strict=True)
+        return [(p, f) for p, f in pairs if f.forces is not None or not name.startswith("forces")]
+
     def _noise_of(self, on: str) -> Array | None:
         noise = self.stacked(f"{on}_var_aleatoric")
         return None if noise is None else noise.ravel()
@@ -238,15 +249,16 @@ class Residuals:
 
     def _members(self, on: str) -> Array | None:
         """Calibrated members of all frames, (M, n), or `None` where the model has none."""
-        parts = [getattr(prediction, f"{on}_members") for prediction in self.predictions]
+        parts = [getattr(prediction, f"{on}_members") for prediction, _ in self._labelled(on)]
         if any(part is None for part in parts):
             return None
         return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
     def _zero(self, on: str) -> NDArray[np.bool_]:
         """Components that symmetry makes zero: mean and spread below 1e-4 of the root mean square of the labels."""
-        mean = np.concatenate([np.atleast_2d(getattr(p, on)) for p in self.predictions])
-        labels = np.concatenate([np.atleast_2d(getattr(f, on)) for f in self.frames])
+        labelled = self._labelled(on)
+        mean = np.concatenate([np.atleast_2d(getattr(p, on)) for p, _ in labelled])
+        labels = np.concatenate([np.atleast_2d(getattr(f, on)) for _, f in labelled])
         var = self.stacked(f"{on}_var_epistemic")
         # The raw spread, so that calibration and scores leave out the same.
         std = np.full(mean.shape, np.inf) if var is None else np.sqrt(var.reshape(mean.shape)) / self._law(on)["alpha"]
@@ -269,9 +281,10 @@ class Residuals:
 
     def _kinds(self, on: str) -> dict[str, list[str]]:
         if on == "forces":
+            frames = [frame for _, frame in self._labelled(on)]
             return {
-                "config_type": [frame.group for frame in self.frames for _ in frame.atoms],
-                "element": [chemical_symbols[z] for frame in self.frames for z in frame.atoms.numbers],
+                "config_type": [frame.group for frame in frames for _ in frame.atoms],
+                "element": [chemical_symbols[z] for frame in frames for z in frame.atoms.numbers],
             }
         return {
             "config_type": [frame.group for frame in self.frames],

@@ -326,7 +326,7 @@ def test_training_resumes_and_fine_tunes(folder):
     assert "--resume" in refused.stderr
     good("train", "train.xyz", *TINY, "--out", "resumed.pt", "--resume", cwd=folder)
     assert not state.exists()
-    good("train", "train.xyz", *TINY, "--out", "tuned.pt", "--from", "model.pt", cwd=folder)
+    good("train", "train.xyz", *TINY, "--out", "retuned.pt", "--from", "model.pt", cwd=folder)
 
 
 # Command, and what its one line must say.
@@ -344,10 +344,12 @@ MISTAKES = [
     (["train", "train.xyz", "--method", "blip", "--jobs", "1"], "`--jobs` is an option of --method deep, not of blip"),
     (["train", "train.xyz", "--kl-weight", "-1", "--method", "blip"], "`--kl-weight` must not be negative, got -1.0"),
     (["train", "train.xyz", "--channels", "0"], "`--channels` must be positive, got 0"),
-    (["train", "train.xyz", "--l-max", "0", "--hidden-l-max", "1"], "`--hidden-l-max` must be between 0 and l_max"),
+    (["train", "train.xyz", "--out", "x.pt", "--l-max", "0", "--hidden-l-max", "1"],
+     "`--hidden-l-max` must be between 0 and l_max"),
     (["train", "train.xyz", "--seed", "-1"], "`--seed` must not be negative, got -1"),
     (["train", "train.xyz", "--learning-rate", "nan"], "`--learning-rate` must be positive, got nan"),
-    (["train", "train.xyz", "--from", "model.pt", "--members", "5"], "`--members` must be 4 as in the starting model"),
+    (["train", "train.xyz", "--out", "x.pt", "--from", "model.pt", "--members", "5"],
+     "`--members` must be 4 as in the starting model"),
     (["train", "train.xyz", "--out", "nowhere/model.pt"], "does not exist"),
     (["train", "one.xyz"], "at least 2 frames, got 1"),
     (["train", "nan.xyz"], "must be finite"),

@@ -177,3 +177,142 @@ def test_clean_files_say_nothing(reference_data):
         frames = read_frames(reference_data / f"{name}.xyz.gz")
         assert label_notes(frames, name) == ()
         assert isinstance(frames[0].atoms, Atoms)
+
+
+# --- what is read, and what is no label -----------------------------------------------------------------------------
+
+
+def bare(seed=0, **info):
+    atoms = crystal(seed=seed, **info)
+    del atoms.arrays["REF_forces"]
+    return atoms
+
+
+def test_sources_are_counted(tmp_path):
+    forces = np.full((4, 3), 0.1)
+    with pytest.raises(InputError, match=r"\(3 and 1 of 4 frames\), perhaps of another method .*or make two files"):
+        frames_of(tmp_path, crystal(), crystal(), crystal(), own(97.0, forces=forces))
+
+
+def test_forces_of_one_file_have_one_source(tmp_path):
+    alone = bare()
+    alone.calc = SinglePointCalculator(alone, forces=np.full((4, 3), 0.2))
+    with pytest.raises(InputError, match="the forces of .* frame 0 has it under REF_forces, frame 1 under ASE's own"):
+        frames_of(tmp_path, crystal(), alone)
+
+
+def test_stresses_of_two_sources_are_said(tmp_path):
+    mixed = crystal()
+    mixed.calc = SinglePointCalculator(mixed, stress=STRESS)
+    frames = frames_of(tmp_path, crystal(REF_stress=STRESS), mixed, crystal(seed=1, REF_stress=STRESS))
+    said = "a.xyz: the stresses of frames have several sources, 2 of REF_stress, 1 of ASE's own labels."
+    assert said in label_notes(frames, "a.xyz")
+
+
+def test_a_free_energy_is_an_energy_where_there_is_no_other(tmp_path):
+    forces = np.full((4, 3), 0.1)
+    free = crystal()
+    del free.info["REF_energy"], free.arrays["REF_forces"]
+    free.calc = SinglePointCalculator(free, free_energy=-7.0, forces=forces)
+    assert frames_of(tmp_path, free)[0].energy == -7.0
+    assert frames_of(tmp_path, free, energy_key="free_energy")[0].energy == -7.0
+    both = own(-6.5, free_energy=-7.0, forces=forces)
+    assert frames_of(tmp_path, both)[0].energy == -6.5
+    named = crystal(REF_free_energy=-8.0)
+    del named.info["REF_energy"]
+    assert frames_of(tmp_path, named)[0].energy == -8.0
+    with pytest.raises(InputError, match="frame 0 has it under ASE's own labels, frame 1 under ASE's own free energy"):
+        frames_of(tmp_path, own(97.0, forces=forces), free)
+
+
+def test_frames_without_forces_count_by_their_energies(tmp_path):
+    frames = frames_of(tmp_path, crystal(), bare(seed=1), crystal(seed=2))
+    assert [frame.forces is None for frame in frames] == [False, True, False]
+    said = "a.xyz: 1 of 3 frames have no forces, and count by their energies."
+    assert label_notes(frames, "a.xyz") == (said,)
+    # All of a file, or a name that is nearly right: a wrong key.
+    with pytest.raises(InputError, match=r"frame 0 of .*, as all others, has no forces under `REF_forces`"):
+        frames_of(tmp_path, bare(), bare(seed=1))
+    for name in ("REF_force", "dft_forces", "gradient"):
+        wrong = bare()
+        wrong.arrays[name] = np.zeros((4, 3))
+        with pytest.raises(InputError, match="frame 1 of .* has no forces under `REF_forces`"):
+            frames_of(tmp_path, crystal(), wrong)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"REF_energy": "-3.O"}, "the energy label must be made of numbers, got '-3.O'"),
+        ({"REF_energy": "********"}, r"the energy label must be made of numbers, got '\*+'"),
+        ({"REF_energy": True}, "the energy label must be made of numbers, got True"),
+        ({"REF_stress": "none"}, "the stress label must be made of numbers, got 'none'"),
+        ({"REF_energy": np.nan}, "the energy label must be finite, got nan"),
+        ({"REF_stress": np.full((3, 3), np.inf)}, "the stress label must be finite, got inf"),
+        ({"config_weight": -1.0}, "`config_weight` must be one number of at least 0, got -1"),
+        ({"config_forces_weight": "many"}, "the config_forces_weight label must be made of numbers, got 'many'"),
+    ],
+)
+def test_what_is_no_number_is_named_with_its_frame(tmp_path, labels, words):
+    with pytest.raises(InputError, match=f"frame 1 of .*{words}") as refused:
+        frames_of(tmp_path, crystal(), crystal(**labels))
+    assert "\n" not in str(refused.value)
+
+
+def test_text_in_a_column_of_forces_is_named(tmp_path):
+    write(tmp_path / "a.xyz", [crystal(), crystal()])
+    text = (tmp_path / "a.xyz").read_text().splitlines()
+    text[7] = text[7].replace("REF_forces:R:3", "REF_forces:S:3")
+    text[9] = text[9].replace("0.10000000", "one")
+    (tmp_path / "a.xyz").write_text("\n".join(text) + "\n")
+    with pytest.raises(InputError, match="frame 1 of .*: the forces label must be made of numbers, got 'one'"):
+        read_frames(tmp_path / "a.xyz")
+    broken = crystal()
+    broken.arrays["REF_forces"][2, 1] = np.nan
+    with pytest.raises(InputError, match="frame 0 of .*: the forces label must be finite, got nan at atom 2"):
+        frames_of(tmp_path, broken)
+
+
+def test_weights_of_frames_are_read(tmp_path):
+    frames = frames_of(
+        tmp_path,
+        crystal(REF_stress=STRESS, config_weight=2.0, config_energy_weight=0.5, config_stress_weight=3),
+        crystal(REF_stress=STRESS, config_forces_weight=0, config_virials_weight=0.0),
+        crystal(config_energy_weight=0),
+    )
+    assert frames[0].weights == (1.0, 2.0, 6.0)
+    assert frames[1].weights == (1.0, 0.0, 0.0)
+    assert frames[1].forces is None
+    assert frames[1].stress is None
+    assert [frame.has_energy for frame in frames] == [True, True, False]
+    assert any("3 of 3 frames have weights of their own" in note for note in label_notes(frames, "a.xyz"))
+
+
+# --- charge and spin ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["charge", "total_charge", "REF_charge", "spin", "multiplicity", "spin_multiplicity"])
+def test_charges_and_spins_that_differ_are_refused(tmp_path, key):
+    with pytest.raises(InputError, match=f"frames of .* differ in `{key}` .*3 in 2, .*several energy surfaces"):
+        frames_of(tmp_path, crystal(**{key: 3}), crystal(**{key: 2}), crystal(**{key: 3}))
+    with pytest.raises(InputError, match=f"differ in `{key}`"):
+        frames_of(tmp_path, crystal(**{key: 3}), crystal())
+    frames = frames_of(tmp_path, crystal(**{key: 3}), crystal(**{key: 3}))
+    (note,) = label_notes(frames, "a.xyz")
+    assert f"`{key}` is 3 in all frames: the model is for this" in note
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("charge", 0), ("charge", "0"), ("spin", 1), ("multiplicity", 1), ("spin", 0)]
+)
+def test_neutral_singlets_get_no_word(tmp_path, key, value):
+    frames = frames_of(tmp_path, crystal(**{key: value}), crystal())
+    assert label_notes(frames, "a.xyz") == ()
+
+
+def test_isolated_atoms_have_a_spin_of_their_own(tmp_path):
+    atom = Atoms("O", info={"REF_energy": -432.0, "config_type": "IsolatedAtom", "multiplicity": 3})
+    frames = frames_of(tmp_path, crystal(multiplicity=1), atom)
+    assert label_notes(frames, "a.xyz") == ()
+    assert frames[1].is_isolated_atom
+    assert np.array_equal(frames[1].forces, np.zeros((1, 3)))

@@ -172,20 +172,34 @@ def test_a_gap_by_hand():
 @pytest.mark.parametrize(
     ("factor", "words"),
     [
-        (-1.0, "of the other sign"),
-        (1.0 / GPa, "times the size"),
-        (-10.0 / GPa, "of the other sign and"),
-        (10.0 / GPa, "times the size"),
-        (0.01, "times the size"),
+        (-1.0, "of the other sign of"),
+        (1.0 / GPa, r"times the size of .*as if in GPa"),
+        (-10.0 / GPa, r"of the other sign and .* times the size of .*as if in kbar"),
+        (10.0 / GPa, r"times the size of .*as if in kbar"),
+        (1.0 / 183.63, "times the size of .*as if in Hartree/Bohr"),
     ],
 )
-def test_stresses_of_another_sign_or_unit_are_said(frames, held_out, factor, words):
+def test_stresses_of_another_sign_or_unit_are_refused(frames, held_out, factor, words):
     wrong = [replace(frame, stress=factor * frame.stress) for frame in frames]
-    (said,) = label_warnings(wrong, held_out)
-    assert said.startswith("stresses of the training frames are ")
-    assert words in said
-    assert ("other sign of" in said.split(":")[0]) is (factor == -1.0)
-    assert "kbar with the other sign" in said
+    with pytest.raises(InputError, match=f"stresses of the training frames are .*{words}.* Convert them") as refused:
+        label_warnings(wrong, held_out)
+    assert ("other sign" in str(refused.value).split(":")[0]) is (factor < 0)
+    assert "kbar with the other sign" in str(refused.value)
+
+
+def test_stresses_that_follow_nothing_are_said_or_left_alone(frames, held_out):
+    """Where the labels do not move with the crude fit, it may be the one that is wrong."""
+    for constant in (0.02, -0.02, 4.0):
+        label_warnings([replace(f, stress=constant * np.array([1, 1, 1, 0, 0, 0])) for f in frames], held_out)
+    noise = np.random.default_rng(0).normal(size=(len(frames), 6))
+    assert label_warnings([replace(f, stress=100 * s) for f, s in zip(frames, noise, strict=True)], held_out) == ()
+
+
+def test_frames_without_forces_or_energies_are_no_outliers(frames, held_out):
+    some = [replace(f, forces=None) if k % 3 == 0 else f for k, f in enumerate(frames)]
+    assert label_warnings(some, held_out) == ()
+    unknown = [replace(f, energy=1e6, weights=(0.0, 1.0, 1.0)) if k % 5 == 0 else f for k, f in enumerate(frames)]
+    assert label_warnings(unknown, held_out) == ()
 
 
 # --- copies -------------------------------------------------------------------------------------------------------
@@ -221,3 +235,9 @@ def test_alike_is_not_the_same():
         atoms.positions += rng.normal(scale=0.003, size=(3, 3))
         run.append(Frame(atoms.copy(), -10.0 + 1e-3 * np.sin(k), rng.normal(size=(3, 3)), None, ""))
     assert not [said for said in label_warnings(run[::2], run[1::2]) if "also in training" in said]
+
+
+@pytest.mark.parametrize("offset", [-8.0, 30.0])
+@pytest.mark.parametrize("n", [12, 60])
+def test_stresses_are_not_refused_for_a_wrong_energy(frames, held_out, n, offset):
+    label_warnings(shifted(frames[:n], np.arange(n) == 5, offset), held_out)
