@@ -212,8 +212,10 @@ def averaged(
         start += each.n
         if n_missing[name]:
             _check_some(name, n_frames - n_missing[name], n_frames)
-            # Frames in which it has no value do not count for it; the others need them.
-            sums, where = _sums({name: sources[name]}, {name: each}, parts, settings, n_members)[0], slice(0, each.n)
+            if len(sources) > 1:
+                # Frames in which it has no value do not count for it; the others need them.
+                alone, where = {name: sources[name]}, slice(0, each.n)
+                sums, _ = _sums(alone, {name: each}, parts, settings, n_members)
         result = average(sums.columns(where), question)
         if sources[name].function is None:
             result = circles[name].told(result)
@@ -285,6 +287,8 @@ def _sums(
                 logs = None if logs is None else logs[kept]
                 blocks.add(np.concatenate(values, axis=1)[kept], h[kept], logs, energy[kept])
         blocks.end_run()
+    if blocks.n_frames == 0:
+        _check_some(next(iter(sources)), 0, sum(part.n_frames for part in parts))
     return blocks.result(), n_missing
 
 

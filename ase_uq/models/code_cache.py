@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import stat
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +37,7 @@ class CodeCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._own: tempfile.TemporaryDirectory[str] | None = None
+        self._own: Path | None = None
 
     def path(self, key: str, build: Callable[[Path], Path]) -> Path:
         """Return the file of a package that may be run, built if there is none.
@@ -60,7 +62,7 @@ class CodeCache:
 
     def _safe_folder(self) -> Path:
         if self._own is not None:
-            return Path(self._own.name)
+            return self._own
         try:
             self.folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
             why = why_not_safe(self.folder)
@@ -72,8 +74,9 @@ class CodeCache:
             "compiled models are not kept: %s; make the folder your own (chmod go-w), or set XDG_CACHE_HOME to another",
             why,
         )
-        self._own = tempfile.TemporaryDirectory(prefix="ase_uq-")
-        return Path(self._own.name)
+        self._own = Path(tempfile.mkdtemp(prefix="ase_uq-"))  # for this user alone
+        weakref.finalize(self, shutil.rmtree, self._own, ignore_errors=True)
+        return self._own
 
 
 def why_not_safe(folder: Path) -> str | None:

@@ -194,6 +194,8 @@ def _fewest_weights(value: Any) -> int:
     inside = sum(_fewest_weights(each) for each in value["config"].values())
     try:
         return inside + _own_weights(value["kind"], value["config"])
+    except InputError:
+        raise
     except (TypeError, KeyError, ValueError) as e:
         raise InputError(
             f"the arguments of a {value['kind']!r:.40} must be those of this ase_uq, got {list(value['config'])!s:.200}"

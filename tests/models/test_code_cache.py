@@ -92,7 +92,8 @@ def test_a_folder_of_another_user(tmp_path, monkeypatch):
     else:
         os.chown(tmp_path, 54321, -1)
         assert f"{tmp_path} belongs to another user" == why_not_safe(tmp_path)
-    assert CodeCache(tmp_path).path("key", build).parent != tmp_path
+    cache = CodeCache(tmp_path)
+    assert cache.path("key", build).parent != tmp_path
     assert len(built) == 1
 
 
@@ -107,5 +108,6 @@ def test_a_folder_behind_a_link_that_others_can_move(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     build, built = builder()
-    assert CodeCache(tmp_path / "file" / "cache").path("key", build).is_file()
+    cache = CodeCache(tmp_path / "file" / "cache")
+    assert cache.path("key", build).is_file()
     assert len(built) == 1
