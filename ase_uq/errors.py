@@ -1,4 +1,4 @@
-"""The two exceptions of the package: bad input, and work that failed."""
+"""The exceptions of the package: bad input, work that failed, and work that was interrupted."""
 
 from __future__ import annotations
 
@@ -12,3 +12,7 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """Work that began well and could not be finished, such as a training that diverged; exit code 1."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Work that the user stopped (Ctrl-C); the message says what is kept and how to go on. Exit code 130."""

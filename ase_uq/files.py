@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,22 +10,75 @@ from pathlib import Path
 
 from ase_uq.errors import InputError
 
+# Of a name, in bytes, on every file system in use.
+_LONGEST_NAME = 255
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a name beside `path` to write to; rename it to `path` on success, remove it on failure.
 
+    A symbolic link stays one: the file it points to is replaced.
+
     Raises
     ------
     InputError
-        If the folder does not exist.
+        If the folder does not exist, or the name cannot be one of a file.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"the folder of `{path}` does not exist; create {path.parent} first.")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    target = followed(path)
+    aside = aside_of(target, f"{os.getpid()}.part")
     try:
         yield aside
-        os.replace(aside, path)  # noqa: PTH105 - the atomic rename is the point
+        os.replace(aside, target)  # noqa: PTH105 - the atomic rename is the point
     finally:
         aside.unlink(missing_ok=True)
+
+
+def followed(path: str | os.PathLike[str]) -> Path:
+    """Return the file that `path` means, behind all symbolic links; it need not exist, its folder must.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist, or the name is too long, a folder, or a link to itself.
+    """
+    try:
+        target = Path(path).resolve()
+        is_folder = target.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        # In the words of the system: too long, a loop of links, a null character.
+        raise InputError(f"`{path}` cannot be the name of a file: {error}; choose another.") from error
+    if not target.parent.is_dir():
+        raise InputError(f"the folder of `{path}` does not exist; create {target.parent} first.")
+    if is_folder:
+        raise InputError(f"`{path}` must be the name of a file, it is a folder; add a name.")
+    if len(os.fsencode(target.name)) > _LONGEST_NAME:
+        raise InputError(f"`{path}` must have a name of at most {_LONGEST_NAME} bytes; choose a shorter one.")
+    return target
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Check that a file could be written at `path`; ask before the work whose result it is to hold.
+
+    Raises
+    ------
+    InputError
+        As for `followed`.
+    """
+    followed(path)
+
+
+def aside_of(path: Path, ending: str) -> Path:
+    """Return the hidden name beside `path` that a file has while it is written; it is never too long.
+
+    Examples
+    --------
+    >>> aside_of(Path("run.h5"), "part").name
+    '.run.h5.part'
+    >>> len(aside_of(Path("x" * 255), "part").name)
+    38
+    """
+    name = f".{path.name}.{ending}"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.{ending}"
+    return path.with_name(name)

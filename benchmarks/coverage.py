@@ -44,7 +44,7 @@ import torch
 from coverage_trial import Bar, Comparison, Fit, Row
 
 from ase_uq.dynamics.allocator import keep_freed_memory
-from ase_uq.report.style import write_png
+from ase_uq.report.style import write_figure
 
 FULL: dict[str, dict[str, int]] = {
     "gaussian": {"repeats": 1000},
@@ -163,7 +163,7 @@ def main() -> int:
     if options.json is not None:
         options.json.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
     if options.figure is not None:
-        write_png(coverage_figure.figure(found.rows, found.bars, found.fits, found.comparisons), options.figure)
+        write_figure(coverage_figure.figure(found.rows, found.bars, found.fits, found.comparisons), options.figure)
     return 0
 
 

@@ -216,7 +216,7 @@ def langevin_step(model: MemberUncertainty, atoms: Atoms) -> Step:
 def logged_step(ensemble: VariationalEnsemble, atoms: Atoms) -> Step:
     """Return a step of Langevin dynamics with both variances, logged, as `ase-uq md` runs it."""
     model, own = MemberUncertainty(ensemble), atoms.copy()
-    own.calc = UQCalculator(model, forces_var=model.usual_forces_var)
+    own.calc = UQCalculator(model)
     rng = np.random.RandomState(0)
     dynamics = Langevin(own, 0.1 * units.fs, temperature_K=10.0, friction=0.01, fixcm=False, rng=rng)
     dynamics.max_steps = 10**9  # as in a long run: the log is written in blocks, not at what looks like the end

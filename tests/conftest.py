@@ -1,5 +1,6 @@
 """Data and small models that many tests share."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -8,6 +9,14 @@ import torch
 
 # Small tensors on many threads only wait for each other.
 torch.set_num_threads(1)
+
+# The environment of MACE has no hypothesis, and needs none.
+if importlib.util.find_spec("hypothesis") is not None:
+    from hypothesis import settings
+
+    # How long an example takes says how busy a machine is.
+    settings.register_profile("any machine", deadline=None)
+    settings.load_profile("any machine")
 
 DEFAULT_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 

@@ -162,7 +162,7 @@ def test_a_log_a_report_and_a_rerun_hold_what_there_is(name, tmp_path):
     assert (run.force_std_max > 0.0).all()
     write_report(tmp_path / "run.h5", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert ("nothing can be reweighed" in page) == (members is None)
+    assert ("Model error: none, the model has no members." in page) == (members is None)
     for positions in run.positions:
         frame = copper()
         frame.positions = positions
@@ -172,7 +172,7 @@ def test_a_log_a_report_and_a_rerun_hold_what_there_is(name, tmp_path):
     np.testing.assert_allclose(again.energy, run.energy, atol=1e-4)
     np.testing.assert_allclose(again.force_std_max, run.force_std_max, rtol=1e-3)
     assert (again.energy_members is None) == (members is None)
-    rerun(model, frames, tmp_path / "quick.h5", temperature_K=300.0, interval_fs=0.5, forces_var=False)
+    rerun(model, frames, tmp_path / "quick.h5", temperature_K=300.0, interval_fs=0.5, forces_var="off")
     np.testing.assert_allclose(read_log(tmp_path / "quick.h5").energy, again.energy, rtol=1e-12)
 
 

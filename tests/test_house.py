@@ -4,7 +4,9 @@ import ast
 import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
+from tokenize import COMMENT, STRING
 
 import pytest
 
@@ -33,9 +35,53 @@ def documented():
 
 
 def test_docstrings_are_sentences():
-    """A letter or a single word says nothing to a reader who does not know the code."""
-    short = [(path.name, node.name) for path, node, text in documented() if len(text.split()) < 2]
+    """A letter, a word or a shape says nothing to a reader who does not know the code."""
+    short = [
+        (path.name, node.name, text)
+        for path, node, text in documented()
+        if len(re.findall(r"[^\W\d_]{2,}", text)) < 2 or text.startswith("(")
+    ]
     assert short == []
+
+
+def test_descriptions_of_arguments_are_more_than_a_word():
+    entry = re.compile(r"^([a-z_][\w, ]*)\n    (\S[^\n]*)(?=\n\S|\n\n|\Z)", re.MULTILINE)
+    short = [
+        (path.name, node.name, name, text)
+        for path, node, docstring in documented()
+        for name, text in entry.findall(docstring)
+        if re.fullmatch(r"\S+", text) and "(" not in text and '"' not in text and "`" not in text
+    ]
+    assert short == []
+
+
+def shapes():
+    """Yield what stands in parentheses in docstrings and comments and looks like a shape."""
+    for path in MODULES:
+        with path.open("rb") as file:
+            words = [token for token in tokenize.tokenize(file.readline) if token.type in (STRING, COMMENT)]
+        for token in words:
+            for shape in re.findall(r"\(((?:[\w.'+ -]+, ?)+[\w.'+ -]*)\)", token.string):
+                yield f"{path.name}:{token.start[0]}", shape
+
+
+def test_letters_of_shapes_mean_one_thing():
+    """K is kelvin, not a size; draws are members, M; see the words of the guide."""
+    found = list(shapes())
+    assert len(found) > 500
+    assert [(place, shape) for place, shape in found if re.search(r"(?<![\w.])K(?![\w.])", shape)] == []
+
+
+def test_a_committee_is_made_of_calculators():
+    apart = {"calculators", "adapters"}
+    named = [
+        f"{path.name}:{n}"
+        for path in MODULES
+        if path.parent.name not in apart
+        for n, line in enumerate(path.read_text().splitlines(), start=1)
+        if re.search(r"\bcommittees?\b", line.replace("calculators.committee", "").replace("committee of ASE", ""))
+    ]
+    assert named == []
 
 
 def keeps_the_environment(node):
@@ -59,11 +105,7 @@ def test_children_keep_the_environment():
 MOST_LINES, MOST_OF_A_FUNCTION, MOST_ARGUMENTS = 400, 60, 12
 # What is above its budget today, by file, or file and function. The list may only become shorter.
 LONG_FILES: set[str] = set()
-LONG_FUNCTIONS = {
-    "cli/md.py:run",
-    "reweighting/trajectory.py:reweight",
-    "validation/calibration.py:calibrate",
-}
+LONG_FUNCTIONS: set[str] = set()
 MANY_ARGUMENTS = {
     "reweighting/trajectory.py:reweight",
     "uncertainty/prediction.py:from_energies",

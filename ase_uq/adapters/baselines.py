@@ -1,4 +1,4 @@
-"""Baseline calculators by name."""
+"""Calculators of other packages that serve as baselines, made by their names."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@
 `runs`            `of_run`, the road: logs or runs, names in; results out
 `sources`         where values come from
 `running`         the same over the first frames of a run, for a growing number of them
+`plain`           of a model without members
 `online`          during a run
 `run_checks`      whether a run sampled what reweighting takes it to have sampled; `run_series`
 `text`            results in words

@@ -1,4 +1,4 @@
-"""Averages over a committee while the run goes on, in one pass and constant memory.
+"""Averages over the members of a model while the run goes on, in one pass and constant memory.
 
 Frames wait until there are enough of them to be summed together (`FrameBlocks`); results are those of `reweight`.
 
@@ -25,7 +25,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_changes
 from ase.units import fs
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.arrays import Array
 from ase_uq.averages.circle import Circle
@@ -36,6 +36,7 @@ from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.calculators.driven import added_energy, driving_calculator, temperature
 from ase_uq.errors import InputError
 from ase_uq.log.ensembles import ensemble_of
+from ase_uq.log.reader import RunLog
 from ase_uq.observables.observable import ObservableLike, named_observables
 from ase_uq.observables.observing import Observing
 from ase_uq.reweighting import check_relaxation, inverse_temperature
@@ -209,6 +210,47 @@ class OnlineReweighter:
             counted.
         """
         members = np.asarray(energy_members, dtype=np.float64)
+        self._update(energy_reference, members, members - energy_reference, values, log_weight)
+
+    def take_logged(self, run: RunLog, frames: NDArray[np.int64]) -> None:
+        """Take frames of an earlier part of the run from its log, as if they had been seen.
+
+        Parameters
+        ----------
+        run
+            What the logger of the run has written, with members and all observables.
+        frames
+            Which of its frames, in their order.
+        """
+        differences, weights, bias = run.energy_members_minus_energy, run.log_weights, run.bias_energy
+        members = run.energy_members
+        if differences is None or members is None:
+            raise InputError(f"`run` must have members, {run.path} has none; log a model with members.")
+        self._law = self._law or SpreadLaw.of_log(run.attributes)
+        self._steps = self._steps[:1] or [int(run.step[frames[0]])]
+        own = self._log_weight is None and weights is not None
+        self._weighted = self._weighted or own
+        for t in frames:
+            values = {name: run.observables[name][t] for name in self._observables}
+            log_weight = float(weights[t]) if own and weights is not None else 0.0
+            self._update(float(run.energy[t]), np.asarray(members[t]), np.asarray(differences[t]), values, log_weight)
+            self._run.add(
+                energy=float(run.energy[t]),
+                kinetic_energy=float(run.kinetic_energy[t]),
+                temperature_K=float(run.temperature_K[t]),
+                volume=float(run.volume[t]),
+                weight=None if run.weight is None else float(run.weight[t]),
+                bias_energy=None if bias is None else float(bias[t]),
+            )
+
+    def _update(
+        self,
+        energy_reference: float,
+        members: Array,
+        differences: Array,
+        values: Mapping[str, ArrayLike],
+        log_weight: float,
+    ) -> None:
         given = {name: np.asarray(value, dtype=np.float64) for name, value in values.items()}
         self._check(energy_reference, members, given, log_weight)
         if self._blocks is None:
@@ -221,8 +263,7 @@ class OnlineReweighter:
                 missing.add(name)
                 value = np.zeros(place.shape)
             parts.append(place.columns.build(value[None])[0])
-        h = self._beta * (members - energy_reference)
-        self._waiting.append((np.concatenate(parts), h, log_weight, energy_reference))
+        self._waiting.append((np.concatenate(parts), self._beta * differences, log_weight, energy_reference))
         self._missing.append(missing)
         if len(self._waiting) == _WAITING:
             self._settle()
@@ -359,7 +400,7 @@ class OnlineReweighter:
         if members.ndim != 1 or len(members) < 2 or changed:
             raise InputError(
                 f"`energy_members` must have shape (M,), M >= 2 and always the same, got {members.shape} {frame}; "
-                "use one committee throughout."
+                "use one model throughout."
             )
         if not (np.isfinite(energy_reference) and np.isfinite(members).all() and np.isfinite(log_weight)):
             raise InputError(

@@ -3,9 +3,9 @@
 =========================================  ================================================================
 symbol                                     variable
 =========================================  ================================================================
-K                                          `kinetic_energy`
-f                                          `degrees`, 2 K/(kB T), T being the instantaneous temperature
-f (kB T)^2/2                               variance of K at constant temperature T
+E_kin                                      `kinetic_energy`
+f                                          `degrees`, 2 E_kin/(kB T), T being the instantaneous temperature
+f (kB T)^2/2                               variance of E_kin at constant temperature T
 =========================================  ================================================================
 
 References
@@ -16,7 +16,7 @@ Berendsen et al., J. Chem. Phys. 81, 3684 (1984): a thermostat without an ensemb
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +28,8 @@ from ase_uq.reweighting.gates import YES_OR_NO, Gate
 from ase_uq.reweighting.statistics import SamplingError, sampling_error
 from ase_uq.reweighting.thermostat import relaxation_frames
 
+# Datasets of a log that the checks look at.
+CHECKED = ("step", "time_fs", "energy", "kinetic_energy", "temperature_K", "volume", "weight", "bias_energy")
 LOW_WEIGHT = 0.5
 _NOTABLE_SHARE = 0.01
 _SIGNIFICANT = 4.0  # standard errors
@@ -49,14 +51,25 @@ def run_gates(run: RunLog, *, unbiased: bool = True) -> tuple[Gate, ...]:
     unbiased
         Whether averages are taken without weights of a bias.
     """
-    checks = (_calibration, _ensemble, _volume, _thermostat, _temperature, _fluctuation, _drift, _fallback, _switch)
+    checks = (
+        _damage,
+        _calibration,
+        _ensemble,
+        _volume,
+        _thermostat,
+        _temperature,
+        _fluctuation,
+        _drift,
+        _fallback,
+        _switch,
+    )
     of_bias = (_bias, _growing_bias)
     found = (*(check(run) for check in checks), *(check(run, unbiased=unbiased) for check in of_bias))
     return tuple(gate for gates in found for gate in gates)
 
 
-def gates_of_runs(runs: Sequence[RunLog], *, unbiased: bool = True) -> tuple[Gate, ...]:
-    """Checks of several runs that are averaged together; what fails in some of them says in which.
+def gates_of_runs(runs: Iterable[RunLog], n_runs: int, *, unbiased: bool = True) -> tuple[Gate, ...]:
+    """Checks of so many runs that are averaged together; what fails in some of them says in which.
 
     Arguments as for `run_gates`.
     """
@@ -64,7 +77,7 @@ def gates_of_runs(runs: Sequence[RunLog], *, unbiased: bool = True) -> tuple[Gat
     for run in runs:
         for gate in run_gates(run, unbiased=unbiased):
             found.setdefault(gate.name, []).append((run.path.name, gate))
-    return tuple(gate for gates in found.values() for gate in _together(gates, len(runs)))
+    return tuple(gate for gates in found.values() for gate in _together(gates, n_runs))
 
 
 def _together(gates: list[tuple[str, Gate]], n_runs: int) -> Iterator[Gate]:
@@ -89,10 +102,16 @@ def _gate(name: str, value: float, limit: float, unit: str, failed: bool, senten
     return Gate(name, value, limit, unit, at_least=False, failed=bool(failed), sentence=sentence)
 
 
+def _damage(run: RunLog) -> Iterator[Gate]:
+    for what in run.damage:
+        sentence = f"the log is damaged: {what}; the averages are of the frames that are whole, restore it from a copy"
+        yield _gate(f"damage: {what}", 1.0, 0.0, YES_OR_NO, True, sentence)
+
+
 def _calibration(run: RunLog) -> Iterator[Gate]:
     alpha = float(run.attributes.get("alpha", 1.0))
     sentence = (
-        "the model is not calibrated (alpha = 1): committees usually spread less than they err, so take every "
+        "the model is not calibrated (alpha = 1): members usually spread less than they err, so take every "
         "standard deviation and every model error below as a lower bound until the model is calibrated."
     )
     yield _gate("model without calibration", float(alpha == 1.0), 0.0, YES_OR_NO, alpha == 1.0, sentence)
@@ -235,7 +254,7 @@ def _bias(run: RunLog, *, unbiased: bool) -> Iterator[Gate]:
     if not unbiased:
         return
     own = [name for name in names if name in _FORCES_WITH_ENERGY]
-    logged = bias_by_hand({name: run.units.get(name) for name in run.observables})
+    logged = bias_by_hand(run.units)
     what = f"{own[0]} adds forces of its own" if own else "" if logged is None else f"the bias {logged!r} was logged"
     if run.bias_energy is not None and not own:
         what = f"by {run.attributes.get('bias') or 'a constraint'}"

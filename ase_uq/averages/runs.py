@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ase_uq.arrays import Array
 from ase_uq.averages.circle import Circle
 from ase_uq.averages.gaps import without_values
-from ase_uq.averages.run_checks import gates_of_runs
+from ase_uq.averages.run_checks import CHECKED, gates_of_runs
 from ase_uq.averages.sources import Settings, Source, computed, differences, number_of, source_of
 from ase_uq.errors import InputError
 from ase_uq.log.bias import Bias, logged_bias
@@ -108,7 +108,7 @@ def of_run(
     arXiv:2011.08828, Eqs. 8 to 12 (baseline) and 20 to 28.
     """
     check_method(method)
-    with opened(runs, skip_fs) as parts:
+    with opened(runs, skip_fs, stored=bool(compute)) as parts:
         settings = settings_of(parts, method, target, bias)
         sources = _sources(parts, observables, compute, settings)
         for name, function in (functions or {}).items():
@@ -152,7 +152,7 @@ def free_energy_of_run(
     Returns
     -------
     centres, result
-        (S,) in the unit of the observable, and the profile in eV; see `free_energy_profile`.
+        (n_bins,) in the unit of the observable, and the profile in eV; see `free_energy_profile`.
 
     Raises
     ------
@@ -318,8 +318,9 @@ def _relaxation(part: LogPart) -> float:
 
 
 def _gates_of_runs(parts: Sequence[LogPart], settings: Settings) -> tuple[Gate, ...]:
-    runs = [run_of(part.log, per_atom=False, members=False).frames(part.rows) for part in parts]
-    return gates_of_runs(runs, unbiased=settings.bias.weights is None)
+    # One run at a time, and only what the checks look at: a long log with many observables is larger than memory.
+    runs = (run_of(part.log, CHECKED).frames(part.rows) for part in parts)
+    return gates_of_runs(runs, len(parts), unbiased=settings.bias.weights is None)
 
 
 def _columns(source: Source, parts: Sequence[LogPart], method: str, n_members: int) -> Columns:

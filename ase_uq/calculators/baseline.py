@@ -310,7 +310,7 @@ class WeightedBaseline(PredictionCalculator):
         # One evaluation, and a single backward pass where the model can: with the coefficients of the blend.
         shift = self._member_shift(atoms)
         target = self._target(v_b, sigma_b, shift)
-        model, shown = self.uq.evaluate(atoms, properties, combine=target)
+        model, shown = self.uq.predict_due(atoms, properties, combine=target)
         found = self._blend(target, model)
         if shift is not None:
             model = _without(model, shift)

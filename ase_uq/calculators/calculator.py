@@ -256,7 +256,8 @@ class UQCalculator(PredictionCalculator):
         `forces_uncertainty`, `energy_ensemble`, `forces_ensemble` (standard deviations and members).
     forces_var
         How the variances of forces and stress are found: "exact", "low_rank", "stochastic" or "off", or an estimator of
-        `ase_uq.uncertainty.force_variance`. Only members that share a body make anything cheaper than "exact".
+        `ase_uq.uncertainty.force_variance`. Only members that share a body make anything cheaper than "exact". By
+        default "exact", or what the model prefers, as its `usual_forces_var` says; with `members` always "exact".
     every
         Evaluations from one estimate of these variances to the next. In between their keys are absent; asking for them
         computes them.
@@ -295,7 +296,7 @@ class UQCalculator(PredictionCalculator):
         *,
         members: bool = False,
         aliases: Family | None = None,
-        forces_var: str | ForceVariance = "exact",
+        forces_var: str | ForceVariance | None = None,
         every: int = 1,
     ) -> None:
         if not isinstance(model, UncertaintyModel):
@@ -305,7 +306,9 @@ class UQCalculator(PredictionCalculator):
             )
         self.model = model
         self._combining = model if isinstance(model, CombiningModel) else None
-        self.forces_var = force_variance(forces_var, every=every)
+        self.forces_var = force_variance(
+            "exact" if members and forces_var is None else forces_var, every=every, model=model
+        )
         self.intermittent = self.forces_var.every > 1
         self._resumable = self.forces_var if isinstance(self.forces_var, Resumable) else None
         self._evaluations = 0
@@ -330,14 +333,14 @@ class UQCalculator(PredictionCalculator):
         """Whether the model differentiates combinations of members, so that theirs are not needed one by one."""
         return self._combining is not None
 
-    def evaluate(
+    def predict_due(
         self,
         atoms: Atoms,
         properties: Sequence[str] = (),
         *,
         combine: Target | None = None,
     ) -> tuple[Prediction, bool]:
-        """Evaluate the model once; say, too, whether variances of forces are due or asked for in `properties`.
+        """Predict once; say, too, whether variances of forces are due or asked for in `properties`.
 
         `combine` as in `CombiningModel.predict_combined`.
         """
@@ -390,5 +393,5 @@ class UQCalculator(PredictionCalculator):
         self._before = self._evaluations, self._resumable.state() if self._resumable is not None else None
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
-        prediction, shown = self.evaluate(atoms, properties)
+        prediction, shown = self.predict_due(atoms, properties)
         return prediction if shown else prediction.without_force_variance(), {}

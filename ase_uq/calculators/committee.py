@@ -11,6 +11,7 @@ from typing import Any, Self
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
+from ase_uq.calculators.fingerprint import fingerprint
 from ase_uq.calculators.foreign import keeping_info, own_changes
 from ase_uq.calculators.member_alignment import MemberOffsets, check_zeros
 from ase_uq.calculators.plain_values import PlainValues, check_plain, has_stress, plain_values
@@ -91,6 +92,7 @@ class CommitteeUncertainty:
             raise InputError("`calculators` must be different objects, got one of them twice; construct each one.")
         for i, calculator in enumerate(self.calculators):
             check_plain(calculator, f"calculators[{i}]")
+        self._fingerprints = [fingerprint(calculator) for calculator in self.calculators]
         self._has_stress = all(has_stress(calculator) for calculator in self.calculators)
         self._alignment = None if align is None else self._aligned(align)
         self._zeros_checked = self._alignment is not None
@@ -148,15 +150,22 @@ class CommitteeUncertainty:
 
     @property
     def model_hash(self) -> str:
-        """SHA-256 of the names and parameters of the members, of the factors, and of their offsets where there are."""
-        content: list[Any] = [
-            self._factors,
-            [(calculator.name, calculator.todict()) for calculator in self.calculators],
-        ]
+        """SHA-256 of what tells the members apart, of the factors, and of their offsets where there are."""
+        return self._hash(self._fingerprints)
+
+    def hash_for(self, atoms: Atoms) -> str:
+        """Return the same from what members whose weights cannot be found compute for the elements of `atoms`.
+
+        It does not depend on whether the members have been used, and is what logs carry.
+        """
+        return self._hash([fingerprint(calculator, atoms) for calculator in self.calculators])
+
+    def _hash(self, fingerprints: Sequence[str]) -> str:
+        content: list[Any] = [self._factors, list(fingerprints)]
         if self.offsets is not None:
             # To a micro-electronvolt: the last digits of a fit are those of the processor.
             content.append([{z: round(value, 6) + 0.0 for z, value in member.items()} for member in self.offsets])
-        return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def changes(self, atoms: Atoms) -> list[str]:
         """Return what members say has changed, by their own `check_state`, beside what the calculator compares."""

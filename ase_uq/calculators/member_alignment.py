@@ -66,9 +66,9 @@ class MemberOffsets:
         Parameters
         ----------
         frames
-            F structures; only their compositions are read.
+            S structures; only their compositions are read.
         energies
-            (F, M), raw total energies of the members, eV.
+            (S, M), raw total energies of the members, eV.
 
         Raises
         ------

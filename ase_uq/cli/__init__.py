@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from ase_uq.cli import calibrate, demo, evaluate, md, report, rerun, reweight, train
+from ase_uq.cli.shell_names import StoppedError, speaks_shell
+from ase_uq.cli.usage import USAGE_ERROR, sentence_of
 from ase_uq.errors import InputError, RunError
 
 app = typer.Typer(
     help="Uncertainty for molecular dynamics in ASE: train, wrap, run, analyse. Units: eV, Å, fs, K.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 for command in (demo, train, evaluate, calibrate, md, rerun, reweight, report):
-    app.command(name=command.NAME)(command.run)
+    app.command(name=command.NAME)(speaks_shell(command.run))
 
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
@@ -30,24 +31,33 @@ def _root(
 
         typer.echo(installed("ase-uq"))
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 def main() -> None:
     """Run a command; a mistake in the input is one line and exit code 2, a failed run one line and exit code 1."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except USAGE_ERROR as e:
+        _leave(sentence_of(e), 2)
     except InputError as e:
         _leave(str(e), 2)
     except RunError as e:
         _leave(str(e), 1)
-    except KeyboardInterrupt:
-        _leave("interrupted; what was done is kept, --resume (train) or --restart (md) goes on", 1)
+    except StoppedError as e:
+        _leave(str(e), 130)
+    except (KeyboardInterrupt, typer.Abort):
+        _leave("interrupted", 130)
     except BrokenPipeError:
         # The reader of a pipe (head, say) has seen enough.
         sys.stderr.close()
         sys.exit(0)
+    if isinstance(code, int) and code:
+        sys.exit(code)
 
 
-def _leave(message: str, code: int) -> None:
+def _leave(message: str, code: int) -> NoReturn:
     print(f"ase-uq: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""`ase-uq calibrate`."""
+"""The command `ase-uq calibrate`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ase_uq.cli.choices import Estimator
 from ase_uq.cli.options import (
     ENERGY_KEY,
     FORCES_KEY,
@@ -16,7 +17,9 @@ from ase_uq.cli.options import (
     STRESS_KEY,
     console,
     print_json,
+    warn,
 )
+from ase_uq.cli.shell_names import Means, spoken
 
 if TYPE_CHECKING:
     from ase_uq.models.llpr import LLPRUncertainty
@@ -28,35 +31,49 @@ NAME = "calibrate"
 
 def run(
     model: MODEL,
-    data: Annotated[Path, typer.Argument(help="Labelled frames new to every member.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("calibrated.pt"),
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="Labelled frames new to every member.", show_default=False),
+        Means("frames", "atoms"),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Model file to write."), Means("path")] = Path("calibrated.pt"),
     llpr: Annotated[
         Path | None,
-        typer.Option(help="Take the uncertainty from the last layer instead (LLPR); its training frames: TRAIN.xyz."),
+        typer.Option(
+            help="Take the uncertainty from the last layer instead (LLPR), fitted to the frames of this file, on which "
+            "the model was trained."
+        ),
     ] = None,
     estimator: Annotated[
-        str, typer.Option(help="student_t (maximum likelihood) or moment (arXiv:2011.08828, Eq. 6).")
-    ] = "student_t",
+        Estimator,
+        typer.Option(
+            help="How factors are fitted: student_t (maximum likelihood) or moment (mean squares, arXiv:2011.08828, "
+            "Eq. 6)."
+        ),
+        Means("method"),
+    ] = Estimator.student_t,
     energy_key: ENERGY_KEY = None,
     forces_key: FORCES_KEY = None,
     stress_key: STRESS_KEY = None,
     max_force: MAX_FORCE = 300.0,
     as_json: JSON = False,
 ) -> None:
-    """Fit the factors of a model to its errors, alpha of energies and those of forces and stress; write the result.
+    """Scale the uncertainty of a model so that it fits its errors on labelled frames, and write the model again.
 
-    alpha of the energies is that of the members, and so of averages and of the weight of a baseline. It is fitted to
-    errors and members without what is constant within a composition. Forces, and stress where DATA has it, get factors
-    of their own for their variances.
+    The factor of the energies, alpha, scales the members, and so averages and the weight of a baseline. It is fitted
+    to energies without what is constant within a composition, for constants cancel in every force and average. Forces,
+    and stress where DATA has it, get factors of their own for their variances.
     """
     from ase_uq.cli.progress import predict_with_progress
+    from ase_uq.files import check_folder
     from ase_uq.models.checkpoint import load, save
     from ase_uq.structures.frames import read_frames
     from ase_uq.validation.residuals import with_factors
 
+    check_folder(out)
     loaded = load(model) if llpr is None else _llpr(load(model), llpr)
     frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force)
-    fitted = predict_with_progress(loaded, frames).factors(method=estimator)
+    fitted = predict_with_progress(loaded, frames).factors(method=estimator.value)
     calibrated = with_factors(loaded, fitted, data=data.name)
     save(calibrated, out)
     if as_json:
@@ -64,8 +81,7 @@ def run(
         print_json({"model": str(out), "model_hash": told["model_hash"], **(told["calibration"] or {})})
         return
     for name, each in fitted.items():
-        for warning in each.warnings:
-            typer.echo(f"warning, {name}: {warning}")
+        warn(each.warnings, about=f", {name}")
     for name, each in fitted.items():
         typer.echo(f"{_LABELS[name]:13} = {_with_error(each)}{_of_what(each)}")
     n_members = next(iter(fitted.values())).n_members
@@ -109,5 +125,5 @@ def _llpr(model: UncertaintyModel, path: Path) -> LLPRUncertainty:
             training={**(getattr(model, "training", None) or {}), "method": "llpr", "covariance_from": path.name},
         )
     for warning in found.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True)
+        console.print(f"warning: {spoken(warning)}", soft_wrap=True)
     return found

@@ -1,4 +1,4 @@
-"""Options of a command that are fields of dataclasses, see `ase_uq.training.options`: declared there, once.
+"""Options of a command that are fields of dataclasses, see `ase_uq.options`: declared there, once.
 
 `@taking(Chosen("method", METHODS), ...)` gives a command an option for each field of each class, beside its own. The
 command gets all of them as `**given`, and `Chosen.made` constructs the dataclass that was chosen.
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import wraps
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
+from ase_uq.cli.shell_names import Means, parameters_of, with_parameters
 from ase_uq.errors import InputError
-from ase_uq.training.options import Option, options_of, parts_of, types_of
+from ase_uq.options import Option, options_of, parts_of, types_of
 
 Parameter = inspect.Parameter
 
@@ -35,6 +35,10 @@ class _Field:
     @property
     def flag(self) -> str:
         return self.known.flag or self.name
+
+    @property
+    def required(self) -> bool:
+        return self.default is Parameter.empty
 
     @property
     def bare(self) -> Any:
@@ -77,6 +81,8 @@ class Chosen:
     def made(self, given: Mapping[str, Any], **usual: Any) -> Any:
         """Construct what was chosen of what was given; `usual` are values of fields where nothing was said.
 
+        The message of a refused value names the field; `ase_uq.cli.shell_names` makes it the option.
+
         Raises
         ------
         InputError
@@ -97,8 +103,7 @@ class Chosen:
                 values[own.name] = value
             elif own is not None and own.known.shell_default is not ...:
                 values[own.name] = own.known.shell_default
-        with shell_names(self):
-            return self.classes[chosen](**{**usual, **values})
+        return self.classes[chosen](**{**usual, **values})
 
     def _parameter(self, flag: str, fields: list[_Field]) -> Parameter:
         kind: Any = fields[0].bare
@@ -106,8 +111,13 @@ class Chosen:
         if choices:
             kind = _enum(flag, list(choices))
         name = f"--{_dashed(flag)}"
+        means = Means(*dict.fromkeys(each.name for each in fields))
+        annotation: Any
+        if any(each.required for each in fields):
+            annotation = Annotated[kind, typer.Option(name, help=self._help(fields)), means]
+            return Parameter(flag, Parameter.KEYWORD_ONLY, annotation=annotation)
         # Nothing is said by default: only then can an option of another class be told from one that was given.
-        annotation: Any = Annotated[kind | None, typer.Option(name, help=self._help(fields), show_default=False)]
+        annotation = Annotated[kind | None, typer.Option(name, help=self._help(fields), show_default=False), means]
         return Parameter(flag, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
     def _help(self, fields: list[_Field]) -> str:
@@ -129,38 +139,21 @@ def taking(*groups: Chosen, after: str) -> Callable[[Callable[..., None]], Calla
     """Give a command the options of these groups, behind its own parameter `after`."""
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(command, include_extras=True)
         own = [
-            each.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[each.name])
-            for each in inspect.signature(command).parameters.values()
+            each.replace(kind=Parameter.KEYWORD_ONLY)
+            for each in parameters_of(command)
             if each.kind is not Parameter.VAR_KEYWORD
         ]
         place = 1 + [each.name for each in own].index(after)
         made = [each for group in groups for each in group.parameters()]
-        parameters = [*own[:place], *made, *own[place:]]
 
         @wraps(command)
         def called(**given: Any) -> None:
             command(**given)
 
-        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        called.__annotations__ = {each.name: each.annotation for each in parameters}
-        return called
+        return with_parameters(called, [*own[:place], *made, *own[place:]])
 
     return decorated
-
-
-@contextmanager
-def shell_names(*groups: Chosen, **further: str) -> Iterator[None]:
-    """Let messages about mistakes name the options of the shell: those of fields, and `further`, argument to option."""
-    names = {each.name: flag for group in groups for flag, fields in group.flags.items() for each in fields}
-    try:
-        yield
-    except InputError as e:
-        message = str(e)
-        for name, flag in {**names, **further}.items():
-            message = message.replace(f"`{name}`", f"`--{_dashed(flag)}`")
-        raise InputError(message) from e
 
 
 def _fields(owner: str, kind: type) -> Iterator[_Field]:
@@ -187,7 +180,7 @@ def _plain(value: Any) -> Any:
 def _usual(field: _Field) -> str:
     if field.known.usual is not None:
         return field.known.usual
-    return "" if field.default is None else f"{field.default}"
+    return "" if field.default is None or field.required else f"{field.default}"
 
 
 def _dashed(flag: str) -> str:

@@ -1,4 +1,4 @@
-"""`ase-uq demo`."""
+"""The command `ase-uq demo`."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ SIGMA_BASELINE = 0.02
 
 def run(
     out: Annotated[Path, typer.Option("--out", help="Folder for the model, the logs and the reports.")] = Path("demo"),
-    members: Annotated[int, typer.Option(help="M, at least 4 to calibrate.")] = 4,
+    members: Annotated[int, typer.Option(help="Number of members, M, at least 4 to calibrate.")] = 4,
     epochs: Annotated[int, typer.Option(help="Training passes over the data.")] = 120,
-    steps: Annotated[int, typer.Option(help="Steps of each of the two runs.")] = 2500,
-    seed: Annotated[int, typer.Option(help="Of training and dynamics.")] = 0,
+    steps: Annotated[int, typer.Option(help="Number of steps of each of the two runs, 0.5 fs each.")] = 2500,
+    seed: Annotated[int, typer.Option(help="Seed of training and dynamics.")] = 0,
     as_json: JSON = False,
 ) -> None:
     """Do the whole path on ammonia, whose DFT labels come with the package: train, calibrate, run, report.
 
-    The committee has seen only frames near one minimum. GFN2-xTB is the baseline it falls back to: hardly ever at
+    The model has seen only frames near one minimum. GFN2-xTB is the baseline it falls back to: hardly ever at
     300 K, and on the way through the planar geometry in the hot run.
     """
     from ase_uq.calculators.calculator import UQCalculator
@@ -49,7 +49,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     with as_file(files("ase_uq") / "data" / "ammonia") as data:
         model = _train(data, out / "model.pt", members=members, epochs=epochs, seed=seed)
-        _evaluate(model, data)
+        _judge(model, data)
         calculator = make_calculator(
             UQCalculator(model), "gfn2-xtb", SIGMA_BASELINE, None, read_structures(data / "train.xyz")
         )
@@ -88,7 +88,7 @@ def _train(data: Path, path: Path, *, members: int, epochs: int, seed: int) -> M
     return model
 
 
-def _evaluate(model: MemberUncertainty, data: Path) -> None:
+def _judge(model: MemberUncertainty, data: Path) -> None:
     from ase_uq.training import read_frames
     from ase_uq.validation.residuals import residuals
 
@@ -110,7 +110,8 @@ def _run(
     from ase_uq.averages.text import round_average
     from ase_uq.cli.md import describe
     from ase_uq.cli.progress import status_line
-    from ase_uq.dynamics.driver import MDSettings, run_md
+    from ase_uq.dynamics.driver import run_md
+    from ase_uq.dynamics.settings import MDSettings
     from ase_uq.log.reader import read_log
     from ase_uq.observables import parse_observables
     from ase_uq.report import write_report

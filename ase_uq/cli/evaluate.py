@@ -1,4 +1,4 @@
-"""`ase-uq evaluate`."""
+"""The command `ase-uq evaluate`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ase_uq.cli.options import ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, MODEL, STRESS_KEY, print_json
+from ase_uq.cli.options import ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, MODEL, STRESS_KEY, print_json, warn
+from ase_uq.cli.shell_names import Means
 
 if TYPE_CHECKING:
     from ase_uq.uncertainty.prediction import Prediction
@@ -17,13 +18,26 @@ if TYPE_CHECKING:
     from ase_uq.validation.yardsticks import Yardstick
 
 NAME = "evaluate"
+DATA = Annotated[
+    Path,
+    typer.Argument(metavar="DATA", help="Labelled frames the model has not seen.", show_default=False),
+    Means("frames", "atoms"),
+]
+PLOT = Annotated[
+    Path | None,
+    typer.Option(
+        help="Draw errors against predicted standard deviations, and how often intervals hold, into this file: "
+        ".png, .svg or .pdf."
+    ),
+    Means("path"),
+]
 _OFFSET = 2.0  # ratio of the errors with and without their constants from which on it is said
 
 
 def run(
     model: MODEL,
-    data: Annotated[Path, typer.Argument(help="Labelled frames the model has not seen.", show_default=False)],
-    plot: Annotated[Path | None, typer.Option(help="Also draw error against std, and reliability: a PNG file.")] = None,
+    data: DATA,
+    plot: PLOT = None,
     energy_key: ENERGY_KEY = None,
     forces_key: FORCES_KEY = None,
     stress_key: STRESS_KEY = None,
@@ -33,10 +47,12 @@ def run(
     """Score a model on labelled frames: errors, calibration, and whether the uncertainty ranks the errors."""
     from ase_uq.cli.progress import predict_with_progress
     from ase_uq.models.checkpoint import load
-    from ase_uq.report.evaluation import evaluation_figure
-    from ase_uq.report.style import write_png
+    from ase_uq.report.style import figure_format, write_figure
+    from ase_uq.report.validation import validation_figure
     from ase_uq.structures.frames import read_frames
 
+    if plot is not None:
+        figure_format(plot)
     loaded = load(model)
     frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force)
     found = predict_with_progress(loaded, frames)
@@ -49,7 +65,7 @@ def run(
         columns["stress"] = stress
     widths = {"energy": found.energy_yardsticks(), "forces": found.force_yardsticks()}
     if plot is not None:
-        write_png(evaluation_figure(**_panels(found, columns)), plot)
+        write_figure(validation_figure(**_panels(found, columns)), plot)
     first = found.predictions[0]
     if as_json:
         print_json(
@@ -69,8 +85,7 @@ def run(
     typer.echo(f"{data.name}: {size}; {_described(first, calibrated=bool(getattr(loaded, 'calibration', None)))}")
     _print_table(columns)
     _print_widths(widths)
-    for warning in _warnings(columns, widths):
-        typer.echo(f"warning: {warning}")
+    warn(_warnings(columns, widths))
     if plot is not None:
         typer.echo(f"wrote {plot}")
 

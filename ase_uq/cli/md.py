@@ -1,124 +1,141 @@
-"""`ase-uq md`."""
+"""The command `ase-uq md`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ase_uq.cli.options import DEVICE, JSON, MEMORY_LIMIT, MODEL, OBSERVABLES, chosen, console, print_json
+from ase_uq.cli.choices import Compile, ForcesVar, PerAtom
+from ase_uq.cli.dataclass_options import Chosen, taking
+from ase_uq.cli.options import (
+    DEVICE,
+    FORCES_VAR,
+    JSON,
+    MEMORY_LIMIT,
+    MODEL,
+    OBSERVABLES,
+    OVERWRITE,
+    chosen,
+    console,
+    print_json,
+)
+from ase_uq.cli.shell_names import Means
+from ase_uq.dynamics.settings import MDSettings
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from ase_uq.calculators.calculator import PredictionCalculator, UQCalculator
     from ase_uq.dynamics.driver import Status
+    from ase_uq.reweighting import ReweightResult
 
 NAME = "md"
+SETTINGS = Chosen("", {"all": MDSettings})
+START = Annotated[
+    Path,
+    typer.Argument(metavar="START", help="Start structure: the last frame of this file.", show_default=False),
+    Means("atoms"),
+]
+LOG = Annotated[Path, typer.Option(help="HDF5 log to write."), Means("path")]
+BASELINE = Annotated[
+    str | None,
+    typer.Option(
+        help="Potential to fall back to where the model is unsure: gfn2-xtb, gfn1-xtb, emt, or package.module:Class.",
+        autocompletion=lambda: ["gfn2-xtb", "gfn1-xtb", "emt"],
+    ),
+]
+SIGMA = Annotated[
+    float | None, typer.Option("--sigma-baseline", help="Standard deviation of the baseline's total energy, eV.")
+]
+SIGMA_PER_ATOM = Annotated[
+    float | None, typer.Option("--sigma-baseline-per-atom", help="The same for each atom instead, eV.")
+]
+ALIGN = Annotated[
+    Path | None,
+    typer.Option(help="Frames on which the energy zeros of model and baseline are aligned [START]."),
+    Means("frames"),
+]
+STORE = Annotated[list[PerAtom] | None, typer.Option(help="Also log this for every atom and frame. Repeatable.")]
+EVERY = Annotated[int, typer.Option(help="Steps from one variance of forces to the next.")]
+COMPILE = Annotated[
+    Compile,
+    typer.Option(
+        "--compile",
+        help="auto evaluates the members as machine code, built once for an architecture in about a minute.",
+    ),
+]
+RESTART = Annotated[
+    bool, typer.Option("--restart", help="Go on exactly where the log of this name stopped."), Means("append")
+]
 
 
+@taking(SETTINGS, after="start")
 def run(
     model: MODEL,
-    start: Annotated[Path, typer.Argument(help="Start structure (the last frame of the file).")],
-    temperature: Annotated[float, typer.Option(help="K.")],
-    steps: Annotated[int, typer.Option(help="Steps in all, those before a restart included.")],
-    log: Annotated[Path, typer.Option(help="HDF5 log to write.")],
-    timestep: Annotated[float, typer.Option(help="fs.")] = 0.5,
-    ensemble: Annotated[str, typer.Option(help="nvt (Langevin) or nve.")] = "nvt",
-    friction: Annotated[float, typer.Option(help="Of the thermostat, 1/ps.")] = 10.0,
-    baseline: Annotated[
-        str | None, typer.Option(help="Fall back to: gfn2-xtb, gfn1-xtb, emt, or package.module:Class.")
-    ] = None,
-    sigma_baseline: Annotated[float | None, typer.Option(help="Error of the baseline's total energy, eV.")] = None,
-    sigma_baseline_per_atom: Annotated[float | None, typer.Option(help="The same for each atom, eV.")] = None,
-    align: Annotated[
-        Path | None, typer.Option(help="Frames on which the energy zeros of model and baseline are aligned [START].")
-    ] = None,
+    start: START,
+    log: LOG,
     observable: OBSERVABLES = None,
-    store: Annotated[
-        list[str] | None, typer.Option(help="Also log positions, forces, forces_var or cell. Repeatable.")
-    ] = None,
-    forces_var: Annotated[
-        str | None,
-        typer.Option(
-            help="Variance of forces: exact, low_rank, stochastic or off. Cheaper for members that share a body "
-            "[exact; stochastic for BLIP with noise on the readouts]."
-        ),
-    ] = None,
-    every: Annotated[int, typer.Option(help="Steps from one variance of forces to the next.")] = 1,
-    compile_: Annotated[
-        str,
-        typer.Option("--compile", help="auto: machine code, built once for an architecture in about a minute; or off."),
-    ] = "off",
+    store: STORE = None,
+    baseline: BASELINE = None,
+    sigma_baseline: SIGMA = None,
+    sigma_baseline_per_atom: SIGMA_PER_ATOM = None,
+    align: ALIGN = None,
+    forces_var: FORCES_VAR = None,
+    every: EVERY = 1,
+    compile_: COMPILE = Compile.off,
     device: DEVICE = "cpu",
     memory_limit: MEMORY_LIMIT = None,
-    interval: Annotated[int, typer.Option(help="Steps between logged frames.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Go on exactly where the log of this name stopped.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing log.")] = False,
+    restart: RESTART = False,
+    overwrite: OVERWRITE = False,
     as_json: JSON = False,
+    **given: Any,
 ) -> None:
     """Run molecular dynamics with the uncertainty of every step, and averages with error bars while it runs."""
-    from ase_uq.calculators.calculator import UQCalculator
     from ase_uq.cli.progress import status_line
-    from ase_uq.dynamics.allocator import keep_freed_memory
-    from ase_uq.dynamics.driver import MDSettings, run_md
-    from ase_uq.models.checkpoint import load
+    from ase_uq.dynamics.driver import run_md
     from ase_uq.observables import parse_observables
     from ase_uq.structures.frames import read_structures
 
-    settings = MDSettings(
-        temperature_K=temperature,
-        steps=steps,
-        timestep_fs=timestep,
-        friction_per_ps=friction,
-        ensemble=ensemble,
-        seed=seed,
-        interval=interval,
-    )
+    settings = SETTINGS.made(given)
     structures = read_structures(start)
-    atoms = structures[-1]
-    keep_freed_memory()
-    loaded = load(model, **chosen(device=device, compile=compile_, memory_limit=memory_limit))
-    usual = getattr(loaded, "usual_forces_var", "exact")
-    wrapped = UQCalculator(loaded, forces_var=forces_var or usual, every=every)
+    evaluated = chosen(device=device, compile=compile_.value, memory_limit=memory_limit)
+    wrapped = _wrapped(model, forces_var, every, evaluated)
     aligned_on = structures if align is None else read_structures(align)
     calculator = make_calculator(wrapped, baseline, sigma_baseline, sigma_baseline_per_atom, aligned_on)
-    observables = parse_observables(observable or [], atoms)
     with status_line() as show:
         averages = run_md(
-            atoms,
+            structures[-1],
             calculator,
             settings,
             log=log,
-            observables=observables,
-            store=store or (),
+            observables=parse_observables(observable or [], structures[-1]),
+            store=[each.value for each in store or ()],
             restart=restart,
             overwrite=overwrite,
             on_status=lambda status: show(describe(status)),
         )
     if as_json:
-        print_json(
-            {
-                "log": str(log),
-                "steps": steps,
-                "averages": {
-                    name: {
-                        "mean": result.mean,
-                        "std_sampling": result.std_sampling,
-                        "std_model": result.std_model,
-                        "std_total": result.std_total,
-                        "n_frames": result.n_frames,
-                    }
-                    for name, result in averages.items()
-                },
-            }
-        )
+        print_json({"log": str(log), "steps": settings.steps, "averages": _told(averages)})
     else:
         console.print(f"wrote [bold]{log}[/bold]; next: ase-uq report {log} --out report.html")
+
+
+def _wrapped(model: Path, forces_var: ForcesVar | None, every: int, evaluated: dict[str, Any]) -> UQCalculator:
+    from ase_uq.calculators.calculator import UQCalculator
+    from ase_uq.dynamics.allocator import keep_freed_memory
+    from ase_uq.models.checkpoint import load
+
+    keep_freed_memory()
+    loaded = load(model, **evaluated)
+    return UQCalculator(loaded, forces_var=None if forces_var is None else forces_var.value, every=every)
+
+
+def _told(averages: Mapping[str, ReweightResult]) -> dict[str, Any]:
+    kept = ("mean", "std_sampling", "std_model", "std_total", "n_frames")
+    return {name: {each: getattr(result, each) for each in kept} for name, result in averages.items()}
 
 
 def make_calculator(

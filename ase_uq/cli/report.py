@@ -1,4 +1,4 @@
-"""`ase-uq report`."""
+"""The command `ase-uq report`."""
 
 from __future__ import annotations
 
@@ -7,32 +7,41 @@ from typing import Annotated
 
 import typer
 
-from ase_uq.cli.options import JSON, console, print_json
+from ase_uq.cli.options import DEFINITIONS, JSON, SKIP, console, print_json
+from ase_uq.cli.shell_names import Means
 
 NAME = "report"
 
 
 def run(
-    log: Annotated[Path, typer.Argument(help="HDF5 log of `ase-uq md`.", show_default=False)],
+    log: Annotated[
+        Path,
+        typer.Argument(metavar="LOG", help="HDF5 log of `ase-uq md` or `rerun`.", show_default=False),
+        Means("runs", "atoms", store="md --store"),
+    ],
     out: Annotated[Path, typer.Option("--out", help="HTML page to write.")] = Path("report.html"),
-    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-    rdf: Annotated[
+    title: Annotated[str | None, typer.Option(help="Heading of the page [the name of the log].")] = None,
+    observable: Annotated[
         list[str] | None,
-        typer.Option(help="g(r) from stored positions: O-O, or O-O,6,100 (r_max in Å, bins). Repeatable."),
+        typer.Option(
+            help="Observable to show beside those that were logged, computed from stored positions: "
+            f"{DEFINITIONS}; NAME=... gives it a name. Repeatable.",
+            show_default=False,
+        ),
+        Means("observables", "compute"),
     ] = None,
-    compute: Annotated[
-        list[str] | None, typer.Option(help="Other observables from stored positions, as for `reweight`. Repeatable.")
-    ] = None,
-    skip: Annotated[
-        float, typer.Option(help="Time at the start to leave out of the averages as equilibration, fs.")
-    ] = 0.0,
+    skip_fs: SKIP = 0.0,
     as_json: JSON = False,
 ) -> None:
     """Write one self-contained HTML page: what was run, its uncertainty, its averages with both error bars."""
+    from ase_uq.cli.asked import asked_of
+    from ase_uq.files import check_folder
     from ase_uq.report import write_report
 
-    texts = [*(f"rdf:{text}" for text in rdf or ()), *(compute or ())]
-    results = write_report(log, out, title=title, skip_fs=skip, compute=texts)
+    check_folder(out)
+    logged, _ = asked_of(log, observable or [])
+    texts = [text for text in observable or [] if text not in logged]
+    results = write_report(log, out, title=title, skip_fs=skip_fs, compute=texts)
     if as_json:
         print_json({"report": str(out), "averages": {name: found.to_dict() for name, found in results.items()}})
     else:

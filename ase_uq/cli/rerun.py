@@ -1,4 +1,4 @@
-"""`ase-uq rerun`."""
+"""The command `ase-uq rerun`."""
 
 from __future__ import annotations
 
@@ -7,25 +7,51 @@ from typing import Annotated
 
 import typer
 
-from ase_uq.cli.options import DEVICE, JSON, MEMORY_LIMIT, MODEL, OBSERVABLES, chosen, console, print_json
+from ase_uq.cli.options import (
+    DEVICE,
+    FORCES_VAR,
+    JSON,
+    MEMORY_LIMIT,
+    MODEL,
+    OBSERVABLES,
+    OVERWRITE,
+    chosen,
+    console,
+    print_json,
+    warn,
+)
+from ase_uq.cli.shell_names import Means
 
 NAME = "rerun"
 
 
 def run(
     model: MODEL,
-    trajectory: Annotated[Path, typer.Argument(help="Frames of a finished run, any format of ASE.")],
-    temperature: Annotated[float, typer.Option(help="Target of the thermostat of that run, K.")],
-    out: Annotated[Path, typer.Option(help="HDF5 log to write.")],
-    interval: Annotated[float, typer.Option(help="Time from one frame to the next, fs.")] = 1.0,
+    trajectory: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRAJECTORY", help="Frames of a finished run, in any format of ASE.", show_default=False
+        ),
+        Means("frames", "atoms"),
+    ],
+    temperature_K: Annotated[
+        float, typer.Option("--temperature", help="Temperature that the thermostat of that run was set to, K.")
+    ],
+    out: Annotated[Path, typer.Option(help="HDF5 log to write."), Means("path")],
+    interval_fs: Annotated[
+        float, typer.Option("--interval-fs", help="Time from one frame to the next, fs."), Means("timestep_fs")
+    ] = 1.0,
     observable: OBSERVABLES = None,
-    forces_var: Annotated[bool, typer.Option(help="Also the variance of forces, which costs most of the time.")] = True,
+    forces_var: FORCES_VAR = None,
     device: DEVICE = "cpu",
     memory_limit: MEMORY_LIMIT = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing log.")] = False,
+    overwrite: OVERWRITE = False,
     as_json: JSON = False,
 ) -> None:
-    """Give an old trajectory what a model says of it: with energies of members its averages can have error bars."""
+    """Evaluate the frames of an old run with a model, and write the log that `reweight` and `report` read.
+
+    With the energies of the members, averages over that run can have error bars.
+    """
     from ase_uq.cli.progress import bar
     from ase_uq.dynamics.allocator import keep_freed_memory
     from ase_uq.dynamics.rerun import rerun
@@ -42,8 +68,8 @@ def run(
             loaded,
             frames,
             out,
-            temperature_K=temperature,
-            interval_fs=interval,
+            temperature_K=temperature_K,
+            interval_fs=interval_fs,
             observables=parse_observables(observable or [], frames[0]),
             forces_var=forces_var,
             overwrite=overwrite,
@@ -53,7 +79,7 @@ def run(
         print_json({"log": str(out), "n_frames": len(frames), "driver": driver})
         return
     if driver == "model":
-        typer.echo("warning: the frames have no energies; averages are right only if this model's mean drove that run.")
+        warn(["the frames have no energies; averages are right only if this model's mean drove that run."])
     if not any(frame.has("momenta") for frame in frames):
         console.print("the frames have no velocities; kinetic energy and temperature are zero in the log")
     console.print(f"wrote [bold]{out}[/bold]; next: ase-uq reweight {out} --observable NAME")

@@ -1,4 +1,4 @@
-"""`ase-uq reweight`."""
+"""The command `ase-uq reweight`."""
 
 from __future__ import annotations
 
@@ -7,64 +7,107 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ase_uq.cli.options import JSON, print_json
+from ase_uq.cli.choices import Average, Target
+from ase_uq.cli.options import DEFINITIONS, JSON, SKIP, print_json, warn
+from ase_uq.cli.shell_names import Means
 from ase_uq.errors import InputError
 
 if TYPE_CHECKING:
     from ase_uq.log.reader import RunLog
-    from ase_uq.observables import Observable
     from ase_uq.reweighting import ReweightResult
 
 NAME = "reweight"
-
-_COMPUTED = "rdf:O-O coordination:O-H,1.25 angles:H-O-H,1.3 distance:0,1 density ..."
+LOGS = Annotated[
+    list[Path],
+    typer.Argument(metavar="LOGS", help="HDF5 logs of `ase-uq md` or `rerun`, of one model.", show_default=False),
+    Means("runs", "atoms", store="md --store"),
+]
+OBSERVABLE = Annotated[
+    str,
+    typer.Option(
+        help="What is averaged: the name of a logged observable; energy, heat_capacity, volume, kinetic_energy or "
+        f"temperature_K; or, computed from stored positions, {DEFINITIONS}.",
+        show_default=False,
+    ),
+    Means("observables", "compute"),
+]
+METHOD = Annotated[
+    Average | None,
+    typer.Option(
+        help="How averages are taken: cea (cumulant expansion), direct (exponential weights) or gap (mean energy "
+        "gap in the bins of a histogram) [cea; gap with --free-energy].",
+        show_default=False,
+    ),
+]
+FREE_ENERGY = Annotated[
+    int | None,
+    typer.Option(help="Free energy (eV) along a logged observable, in this number of bins.", show_default=False),
+    Means("bins"),
+]
+BIAS = Annotated[
+    str | None,
+    typer.Option(
+        help="Logged observable that holds the bias energy (eV) of a biased run [what the run recorded].",
+        show_default=False,
+    ),
+    Means("log_weights"),
+]
+KEEP_BIAS = Annotated[
+    bool,
+    typer.Option("--keep-bias", help="Average a biased run as it was, without taking its bias away."),
+    Means("bias=False"),
+]
+TARGET = Annotated[
+    Target,
+    typer.Option(
+        help="What a run on a baseline is averaged under: driven (the members, blended with the baseline as in the "
+        "run) or model (the members alone)."
+    ),
+]
+PLOT = Annotated[
+    Path | None,
+    typer.Option(help="Draw a vector with its error bands into this file: .png, .svg or .pdf.", show_default=False),
+    Means("path"),
+]
 
 
 def run(
-    logs: Annotated[list[Path], typer.Argument(help="HDF5 logs of `ase-uq md`, of one model.", show_default=False)],
-    observable: Annotated[
-        str | None, typer.Option(help="Name of a logged observable, or energy, heat_capacity, volume.")
-    ] = None,
-    rdf: Annotated[
-        str | None, typer.Option(help="g(r) from stored positions: O-O, or with r_max (Å) and bins O-O,6,100.")
-    ] = None,
-    compute: Annotated[str | None, typer.Option(help=f"Another observable from stored positions: {_COMPUTED}")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="cea (cumulant expansion), direct (weights) or gap (mean energy gap) [cea].")
-    ] = None,
-    free_energy: Annotated[
-        int | None, typer.Option(help="Free energy (eV) along the observable in so many bins [method gap].", min=2)
-    ] = None,
-    bias: Annotated[
-        str | None,
-        typer.Option(help="Logged observable with the bias energy (eV) of a biased run [what the run recorded]."),
-    ] = None,
-    keep_bias: Annotated[
-        bool, typer.Option("--keep-bias", help="Average a biased run as it was, not without its bias.")
-    ] = False,
-    target: Annotated[
-        str, typer.Option(help="Of a run on a baseline: driven (members with its weights) or model (the members).")
-    ] = "driven",
-    skip: Annotated[float, typer.Option(help="Time at the start to leave out as equilibration, fs.")] = 0.0,
-    plot: Annotated[Path | None, typer.Option(help="Draw a vector with its bands into this file (.png, .svg).")] = None,
+    logs: LOGS,
+    observable: OBSERVABLE,
+    method: METHOD = None,
+    free_energy: FREE_ENERGY = None,
+    bias: BIAS = None,
+    keep_bias: KEEP_BIAS = False,
+    target: TARGET = Target.driven,
+    skip_fs: SKIP = 0.0,
+    plot: PLOT = None,
     as_json: JSON = False,
 ) -> None:
     """Average an observable over a run, with the sampling error and the model error apart."""
     from ase_uq.averages import free_energy_of_run, of_run
+    from ase_uq.cli.asked import asked_of
     from ase_uq.log.reader import recorded
+    from ase_uq.report.style import figure_format
 
-    name, functions = _question(observable, rdf, compute, logs[0])
+    if plot is not None:
+        figure_format(plot)
     if keep_bias and bias is not None:
         raise InputError(f"`--bias` and `--keep-bias` exclude each other, got {bias!r} and the flag; choose one.")
-    options: dict[str, Any] = {"skip_fs": skip, "target": target, "bias": False if keep_bias else bias}
+    logged, computed = asked_of(logs[0], [observable])
+    name = next(iter([*logged, *computed]))
+    options: dict[str, Any] = {"skip_fs": skip_fs, "target": target.value, "bias": False if keep_bias else bias}
     if free_energy is not None:
-        if functions:
-            raise InputError("`--free-energy` needs a logged number, `--observable NAME`; log it with md --observable.")
-        _, result = free_energy_of_run(logs, name, bins=free_energy, method=method or "gap", **options)
+        if computed:
+            raise InputError(
+                f"`--free-energy` needs a logged `observable`, got {observable!r}, which is not in {logs[0]}; log it "
+                f"with md --observable {observable}."
+            )
+        how = "gap" if method is None else method.value
+        _, result = free_energy_of_run(logs, name, bins=free_energy, method=how, **options)
         heading, symbol = f"Free energy along {name}", "F"
     else:
-        logged = () if functions else (name,)
-        result = of_run(logs, logged, compute=functions, method=method or "cea", **options)[name]
+        how = "cea" if method is None else method.value
+        result = of_run(logs, logged, compute=computed, method=how, **options)[name]
         heading, symbol = name, ""
     if plot is not None:
         _plot(plot, result, heading, symbol)
@@ -72,10 +115,9 @@ def run(
         print_json({"observable": name, **result.to_dict()})
         return
     # A failed gate comes before the number it is about.
-    for warning in result.warnings:
-        typer.echo(f"warning: {warning}")
+    warn(result.warnings)
     _print(symbol or name, result)
-    _explain(recorded(logs[0], per_atom=False, members=False), "" if functions else name, target, keep_bias)
+    _explain(recorded(logs[0], per_atom=False, members=False), "" if computed else name, target, keep_bias)
 
 
 def _explain(run: RunLog, name: str, target: str, keep_bias: bool) -> None:
@@ -88,24 +130,6 @@ def _explain(run: RunLog, name: str, target: str, keep_bias: bool) -> None:
     if run.weight is not None:
         meaning = "V_b + w (V_i - V_b), w that of each frame" if target == "driven" else "the members themselves, V_i"
         typer.echo(f"the run was driven on a baseline; averages are under {meaning} (--target)")
-
-
-def _question(
-    observable: str | None, rdf: str | None, compute: str | None, log: Path
-) -> tuple[str, dict[str, Observable]]:
-    from ase_uq.log.parts import first_structure
-    from ase_uq.observables import parse_observables
-
-    given = [text for text in (observable, rdf, compute) if text is not None]
-    if len(given) != 1:
-        raise InputError(
-            f"`--observable`, `--rdf` and `--compute` must be given once, one of them, got {len(given)}; choose."
-        )
-    if observable is not None:
-        return observable, {}
-    text = compute if compute is not None else f"rdf:{rdf}"
-    functions = parse_observables([text], first_structure(log))
-    return next(iter(functions)), functions
 
 
 def _in_gpa(pressure: Any) -> Any:

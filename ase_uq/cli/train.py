@@ -1,4 +1,4 @@
-"""`ase-uq train`."""
+"""The command `ase-uq train`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ase_uq.cli.dataclass_options import Chosen, shell_names, taking
+from ase_uq.cli.dataclass_options import Chosen, taking
 from ase_uq.cli.options import DEVICE, ENERGY_KEY, FORCES_KEY, JSON, MAX_FORCE, STRESS_KEY, console, print_json
+from ase_uq.cli.shell_names import Means, spoken
 from ase_uq.errors import InputError
+from ase_uq.files import check_folder
 from ase_uq.training.architectures import ARCHITECTURE_OPTIONS
 from ase_uq.training.methods import METHODS
 from ase_uq.training.settings import FitSettings
@@ -27,18 +29,24 @@ NAME = "train"
 UNLIMITED, FINE_TUNING_RATE = 1_000_000, 0.001
 KINDS = ", ".join(f"{name} ({kind.says})" for name, kind in METHODS.items())
 METHOD = Chosen("method", METHODS, f"Kind of uncertainty: {KINDS}.")
-ARCHITECTURE = Chosen("potential", ARCHITECTURE_OPTIONS, "Architecture; that of the model with --from.")
+ARCHITECTURE = Chosen("potential", ARCHITECTURE_OPTIONS, "Architecture of the network; that of the model with --from.")
 SETTINGS = Chosen("", {"all": FitSettings})
 
 
 @taking(METHOD, ARCHITECTURE, SETTINGS, after="out")
 def run(
-    data: Annotated[Path, typer.Argument(help="Frames with energies and forces: extended XYZ, also .gz.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Frames with energies and forces: extended XYZ, also .gz.", show_default=False
+        ),
+        Means("frames"),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("model.pt"),
-    valid: Annotated[Path | None, typer.Option(help="Validation frames [a random part of DATA].")] = None,
-    valid_fraction: Annotated[float, typer.Option(help="Part of DATA held out for validation.")] = 0.1,
+    valid: Annotated[Path | None, typer.Option(help="File of validation frames [a random part of DATA].")] = None,
+    valid_fraction: Annotated[float, typer.Option(help="Part of DATA that is held out for validation.")] = 0.1,
     device: DEVICE = "cpu",
-    from_model: Annotated[Path | None, typer.Option("--from", help="Model file to fine-tune.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="Model file to fine-tune.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted training of the same OUT.")
     ] = False,
@@ -54,32 +62,30 @@ def run(
     from ase_uq.training.run import TrainingRun
 
     state_dir = _state_folder(out, resume=resume)
-    method, settings = METHOD.made(given), _settings(given, tuned=from_model is not None)
+    method, settings = METHOD.made(given), _settings(given, tuned=start is not None)
     architecture, config = given["potential"].value, asdict(ARCHITECTURE.made(given))
     keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key, "max_force": max_force}
     train, held_out, notes = _frames(data, valid, valid_fraction, settings.seed, keys)
-    with shell_names(METHOD, ARCHITECTURE, SETTINGS, start="from", architecture="potential"):
-        training = TrainingRun(
-            train,
-            held_out,
-            method,
-            settings,
-            architecture=architecture,
-            config=config,
-            start=None if from_model is None else _start(from_model),
-            device=device,
-            state_dir=state_dir,
-            resume=resume,
-            data=data.name,
-        )
-        curve = LearningCurve(out.with_name(out.name + ".curve.csv"), method.parts(), resume=resume)
-        model = _trained(training, curve, out)
+    training = TrainingRun(
+        train,
+        held_out,
+        method,
+        settings,
+        architecture=architecture,
+        config=config,
+        start=None if start is None else _start(start),
+        device=device,
+        state_dir=state_dir,
+        resume=resume,
+        data=data.name,
+    )
+    curve = LearningCurve(out.with_name(out.name + ".curve.csv"), method.parts(), resume=resume)
+    model = _trained(training, curve, out)
     _tell(model, training, curve, out, notes, as_json=as_json)
 
 
 def _state_folder(out: Path, *, resume: bool) -> Path:
-    if not out.parent.is_dir():
-        raise InputError(f"the folder of `{out}` does not exist; create {out.parent} first.")
+    check_folder(out)
     state_dir = out.with_name(out.name + ".training")
     if state_dir.exists() and not resume:
         raise InputError(
@@ -151,10 +157,10 @@ def _tell(
 ) -> None:
     """Draw the learning curves, and say what was written and what went wrong."""
     from ase_uq.report.learning_curve import learning_curve_figure
-    from ase_uq.report.style import write_png
+    from ase_uq.report.style import write_figure
 
     drawn = curve.path.with_suffix(".png")
-    write_png(learning_curve_figure(curve.rows, in_turn=training.method.in_turn), drawn)
+    write_figure(learning_curve_figure(curve.rows, in_turn=training.method.in_turn), drawn)
     warnings = training.warnings(model)
     _say(warnings, "warning")
     if as_json:
@@ -168,4 +174,4 @@ def _tell(
 
 def _say(sentences: Iterable[str], kind: str) -> None:
     for sentence in sentences:
-        console.print(f"{kind}: {sentence}", soft_wrap=True)
+        console.print(f"{kind}: {spoken(sentence)}", soft_wrap=True)

@@ -17,57 +17,19 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_uq.averages.online import OnlineReweighter
 from ase_uq.calculators.calculator import PredictionCalculator
-from ase_uq.dynamics.restart import RestartState, read_restart
-from ase_uq.errors import InputError
+from ase_uq.dynamics.keeper import Keeper, where_it_is
+from ase_uq.dynamics.restart import RestartState, state_of_run, state_path
+from ase_uq.dynamics.settings import MDSettings
+from ase_uq.errors import InputError, Interrupted
 from ase_uq.log.continuation import logged_interval
+from ase_uq.log.definition import differences, told
 from ase_uq.log.logger import UncertaintyLogger
+from ase_uq.log.owned import LogTakenError, OwnedLog
+from ase_uq.log.reader import recorded
 from ase_uq.observables import ObservableLike
 from ase_uq.reweighting.result import ReweightResult
 
 _messages = logging.getLogger(__name__)
-
-ENSEMBLES = ("nvt", "nve")
-
-
-@dataclass(frozen=True, slots=True)
-class MDSettings:
-    """How to run.
-
-    Attributes
-    ----------
-    temperature_K
-        Of the thermostat and of the initial velocities.
-    steps
-        Steps to do, those of earlier parts of a restarted run included.
-    timestep_fs
-        fs.
-    friction_per_ps
-        Of the Langevin thermostat, 1/ps.
-    ensemble
-        "nvt" (Langevin) or "nve" (velocity Verlet).
-    seed
-        Of velocities and thermostat.
-    interval
-        Steps between logged frames.
-    average_interval
-        Steps between frames of the running averages.
-    """
-
-    temperature_K: float
-    steps: int
-    timestep_fs: float = 0.5
-    friction_per_ps: float = 10.0
-    ensemble: str = "nvt"
-    seed: int = 0
-    interval: int = 1
-    average_interval: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("temperature_K", "steps", "timestep_fs", "friction_per_ps", "interval", "average_interval"):
-            if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise InputError(f"`{name}` must be positive, got {getattr(self, name)}; change it.")
-        if self.ensemble not in ENSEMBLES:
-            raise InputError(f"`ensemble` must be one of {', '.join(ENSEMBLES)}, got {self.ensemble!r}; choose one.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +71,8 @@ def run_md(
     settings
         How to run.
     log
-        HDF5 file; the state for a restart is kept beside it, with `.restart` added to the name.
+        HDF5 file; the state for a restart is kept beside it, with `.restart` added to the name, from the first step on.
+        Both carry the random name of the run.
     observables
         Name to what is logged and averaged, see `UncertaintyLogger`.
     store
@@ -124,53 +87,83 @@ def run_md(
     Returns
     -------
     dict
-        Name -> running average of this part of the run; empty for a model without members.
+        Name -> running average of the whole run, parts before a restart included; empty for a model without members.
+
+    Raises
+    ------
+    InputError
+        For a log that exists, that another process writes, or, with `restart`, that is of another run.
+    LogTakenError
+        If the log was deleted or replaced meanwhile; its frames are kept.
+    Interrupted
+        For a `KeyboardInterrupt`: says where the log is and how to go on.
     """
     rng = np.random.default_rng(settings.seed)
-    state_path = log.with_name(log.name + ".restart")
-    done, atoms.calc = 0, calculator
-    if restart:
-        state = read_restart(state_path)
-        state.apply(atoms, rng)
-        done = state.step
-        _check_interval(log, settings.interval)
-        if done >= settings.steps:
-            raise InputError(f"`steps` must exceed the {done} steps already done, got {settings.steps}; raise it.")
-    elif not atoms.has("momenta"):
-        # Maxwell-Boltzmann: ASE has renamed its function for it between the versions we support.
-        spread = np.sqrt(atoms.get_masses() * units.kB * settings.temperature_K)
-        atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * spread[:, None])
-    dynamics = _dynamics(atoms, settings, rng)
-    # Counted on, so that frames stay at multiples of the interval.
-    dynamics.nsteps = done
-    online = None
-    if observables:
-        online = OnlineReweighter(atoms, temperature_K=settings.temperature_K, observables=observables, dyn=dynamics)
-        dynamics.attach(_Averaging(calculator, online), interval=settings.average_interval)
-    logger = UncertaintyLogger(
-        log,
-        atoms,
-        dyn=dynamics,
-        temperature_K=settings.temperature_K,
-        observables=observables,
-        ensemble=settings.ensemble,
-        store=store,
-        append=restart,
-        overwrite=overwrite,
-    )
-    with logger:
-        dynamics.attach(logger, interval=settings.interval)
-        keeper = _Keeper(atoms, dynamics, logger, rng, state_path)
-        try:
-            if restart:
-                # As the interrupted run did at this step: the same evaluations in the same order.
-                atoms.get_forces()
-                dynamics.call_observers()
-            _steps(dynamics, settings.steps - done, keeper, _Reporter(on_status, atoms, online, settings, done))
-        finally:
-            # Also when interrupted between two steps: what was done is kept.
-            keeper.keep()
+    atoms.calc = calculator
+    with OwnedLog(log) as own:
+        _check_name(log, restart=restart, overwrite=overwrite)
+        state = state_of_run(log) if restart else None
+        done = _go_on(atoms, rng, state, settings, log)
+        dynamics = _dynamics(atoms, settings, rng)
+        # Counted on, so that frames stay at multiples of the interval.
+        dynamics.nsteps = done
+        logger = UncertaintyLogger(
+            own,
+            atoms,
+            dyn=dynamics,
+            temperature_K=settings.temperature_K,
+            observables=observables,
+            ensemble=settings.ensemble,
+            store=store,
+            append=state is not None,
+            overwrite=overwrite or (restart and state is None),
+        )
+        with logger:
+            online = None
+            if observables:
+                online = _online(atoms, dynamics, settings, observables)
+                dynamics.attach(_Averaging(calculator, online), interval=settings.steps_between_averaged)
+            dynamics.attach(logger, interval=settings.interval)
+            if state is not None:
+                _check_definition(state, logger)
+                if online is not None:
+                    _recall(online, log, done, settings)
+            keeper = Keeper(atoms, logger, rng)
+            _steps(dynamics, settings, keeper, _Reporter(on_status, atoms, online, settings, done))
     return _averages(online)
+
+
+def _check_name(log: Path, *, restart: bool, overwrite: bool) -> None:
+    if restart and overwrite:
+        raise InputError("`restart` and `overwrite` exclude each other, got both; choose one.")
+    if not log.exists() or restart or overwrite:
+        return
+    way = "go on with it by restart=True, or " if state_path(log).exists() else ""
+    raise InputError(f"`log` must not exist yet, {log} does; {way}replace it by overwrite=True, or name another.")
+
+
+def _go_on(atoms: Atoms, rng: np.random.Generator, state: RestartState | None, settings: MDSettings, log: Path) -> int:
+    """Put the state onto the atoms, or initial velocities where there is none; return the steps done."""
+    if state is None:
+        if not atoms.has("momenta"):
+            # Maxwell-Boltzmann: ASE has renamed its function for it between the versions we support.
+            spread = np.sqrt(atoms.get_masses() * units.kB * settings.temperature_K)
+            atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * spread[:, None])
+        return 0
+    state.apply(atoms, rng)
+    _check_interval(log, settings.interval)
+    if state.step >= settings.steps:
+        raise InputError(f"`steps` must exceed the {state.step} steps already done, got {settings.steps}; raise it.")
+    return state.step
+
+
+def _check_definition(state: RestartState, logger: UncertaintyLogger) -> None:
+    found = told(differences(state.definition, logger.definition))
+    if found:
+        raise InputError(
+            f"`restart` needs what the run of {logger.path} was started with, it differs in {found}; give the same, "
+            "or another log."
+        )
 
 
 def _check_interval(log: Path, interval: int) -> None:
@@ -191,10 +184,40 @@ def _dynamics(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> M
     return Langevin(atoms, timestep, temperature_K=settings.temperature_K, friction=friction, fixcm=False, rng=rng)
 
 
-def _steps(dynamics: MolecularDynamics, steps: int, keeper: _Keeper, reporter: _Reporter) -> None:
-    for _ in dynamics.irun(steps):
-        reporter(dynamics.nsteps)
-        keeper(dynamics.nsteps)
+def _steps(dynamics: MolecularDynamics, settings: MDSettings, keeper: Keeper, reporter: _Reporter) -> None:
+    """Do the steps that are left; whatever ends them, what was done is kept."""
+    try:
+        try:
+            done = dynamics.nsteps
+            if done:
+                # As the interrupted run did at this step: the same evaluations in the same order.
+                dynamics.atoms.get_forces()
+                dynamics.call_observers()
+            for _ in dynamics.irun(settings.steps - done):
+                keeper(dynamics.nsteps)
+                reporter(dynamics.nsteps)
+        except LogTakenError as error:
+            keeper.follow(error)
+            raise
+        finally:
+            # Also when interrupted between two steps.
+            keeper.keep()
+    except KeyboardInterrupt:
+        raise Interrupted(where_it_is(keeper.log, keeper.step, settings.steps)) from None
+
+
+def _online(
+    atoms: Atoms, dynamics: MolecularDynamics, settings: MDSettings, observables: Mapping[str, ObservableLike]
+) -> OnlineReweighter:
+    return OnlineReweighter(atoms, temperature_K=settings.temperature_K, observables=observables, dyn=dynamics)
+
+
+def _recall(online: OnlineReweighter, log: Path, done: int, settings: MDSettings) -> None:
+    """Take what the log has of earlier parts, so that averages are those of the whole run."""
+    run = recorded(log, per_atom=False)
+    seen = (run.step < done) & (run.step % settings.steps_between_averaged == 0)
+    if run.energy_members is not None and seen.any():
+        online.take_logged(run, np.flatnonzero(seen))
 
 
 class _Averaging:
@@ -211,35 +234,6 @@ class _Averaging:
                 "running averages need `energy_members`, which this model does not provide; the observables are logged"
             )
             self._said = True
-
-
-class _Keeper:
-    """Keeps the restart state and the log at the same step, every few seconds."""
-
-    def __init__(
-        self,
-        atoms: Atoms,
-        dynamics: MolecularDynamics,
-        logger: UncertaintyLogger,
-        rng: np.random.Generator,
-        path: Path,
-    ) -> None:
-        self.atoms, self.dynamics, self.logger, self.rng, self.path = atoms, dynamics, logger, rng, path
-        self._last = time.monotonic()
-        self._state: RestartState | None = None
-
-    def __call__(self, step: int) -> None:
-        # Taken after every whole step: an interrupt in the middle of the next one cannot tear it.
-        self._state = RestartState.of(self.atoms, step=step, rng=self.rng)
-        if time.monotonic() - self._last > 5.0:
-            self.keep()
-            self._last = time.monotonic()
-
-    def keep(self) -> None:
-        # The log first: frames beyond the state are dropped on restart, frames missing before it would be lost.
-        if self._state is not None:
-            self.logger.flush()
-            self._state.write(self.path)
 
 
 class _Reporter:

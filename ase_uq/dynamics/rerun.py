@@ -7,7 +7,7 @@ energies the run is taken to have been driven by the mean of the members.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +15,15 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from ase_uq.calculators.calculator import PredictionCalculator
+from ase_uq.arrays import Array
+from ase_uq.calculators.calculator import PredictionCalculator, UQCalculator
 from ase_uq.errors import InputError
+from ase_uq.log.definition import hash_of_model
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.observables import ObservableLike
 from ase_uq.uncertainty.abilities import BatchModel
-from ase_uq.uncertainty.prediction import DERIVATIVE_UNCERTAINTY, STANDARD, UNCERTAINTY, Prediction, UncertaintyModel
+from ase_uq.uncertainty.force_variance import Exact, ForceVariance, Off
+from ase_uq.uncertainty.prediction import STANDARD, UNCERTAINTY, Prediction, UncertaintyModel
 
 BATCH_SIZE = 16
 
@@ -35,7 +38,7 @@ def rerun(
     ensemble: str = "nvt",
     observables: Mapping[str, ObservableLike] | None = None,
     store: Collection[str] = (),
-    forces_var: bool = True,
+    forces_var: str | ForceVariance | None = None,
     overwrite: bool = False,
     batch_size: int = BATCH_SIZE,
     on_frame: Callable[[int], None] | None = None,
@@ -58,7 +61,8 @@ def rerun(
     ensemble, observables, store, overwrite
         As for `UncertaintyLogger`.
     forces_var
-        Also the variance of forces; without it a model whose members share a body needs one backward pass a batch.
+        How the variance of forces is found, as for `UQCalculator`; with "off" a model whose members share a body needs
+        one backward pass a batch.
     batch_size
         Frames evaluated together.
     on_frame
@@ -72,15 +76,18 @@ def rerun(
     Raises
     ------
     InputError
-        For no frames, frames of different atoms, or energies in some frames only.
+        For no frames, frames of different atoms, energies in some frames only, or a log that exists.
     """
+    if Path(path).exists() and not overwrite:
+        raise InputError(f"`path` must not exist yet, {path} does; choose another name, or pass overwrite=True.")
     if not frames:
         raise InputError("`frames` must hold at least one structure, got none; check the trajectory.")
     first = _energy(frames[0])
     driver = "trajectory" if first is not None else "model"
     for index, frame in enumerate(frames):
         _check(frame, frames[0], index, None if first is None else first.name)
-    atoms, replay = frames[0].copy(), _Replay(driver)
+    calculator = UQCalculator(model, forces_var=forces_var)
+    atoms, replay = frames[0].copy(), _Replay(calculator, driver, frames[0])
     atoms.calc = replay
     options: dict[str, Any] = {"observables": observables, "store": store, "overwrite": overwrite}
     with UncertaintyLogger(
@@ -88,10 +95,9 @@ def rerun(
     ) as log:
         for start in range(0, len(frames), batch_size):
             part = frames[start : start + batch_size]
-            predictions = _predictions(model, part, forces_var=forces_var)
-            for done, (frame, prediction) in enumerate(zip(part, predictions, strict=True), start + 1):
+            for done, (frame, found) in enumerate(zip(part, _evaluated(calculator, part), strict=True), start + 1):
                 _move(atoms, frame)
-                replay.load(prediction, _energy(frame))
+                replay.load(found, _energy(frame))
                 atoms.get_potential_energy()
                 log()
                 if on_frame is not None:
@@ -99,29 +105,51 @@ def rerun(
     return driver
 
 
-def _predictions(model: UncertaintyModel, structures: Sequence[Atoms], *, forces_var: bool) -> list[Prediction]:
-    if isinstance(model, BatchModel):
-        return model.predict_many(structures, forces_var=forces_var)
-    wanted = ("energy", "forces", "stress", *(DERIVATIVE_UNCERTAINTY if forces_var else ()))
-    found = [model.predict(atoms, wanted) for atoms in structures]
-    return found if forces_var else [prediction.without_force_variance() for prediction in found]
+class _Found(NamedTuple):
+    """The prediction of a frame, and the standard deviation of its forces as the log records it, (N,) eV/Å."""
+
+    prediction: Prediction
+    force_std_norm: Array | None
+
+
+def _evaluated(calculator: UQCalculator, frames: Sequence[Atoms]) -> Iterator[_Found]:
+    """Evaluate frames together where members are wanted one by one, or not at all; else frame by frame."""
+    model, estimator = calculator.model, calculator.forces_var
+    # Of members that share nothing an estimator gets no less than all forces.
+    at_once = isinstance(estimator, Exact | Off) or not calculator.combines
+    if at_once and isinstance(model, BatchModel) and estimator.every == 1:
+        for prediction in model.predict_many(frames, forces_var=not isinstance(estimator, Off)):
+            yield _Found(prediction, prediction.force_std_norm)
+        return
+    for frame in frames:
+        atoms = frame.copy()
+        atoms.calc = calculator
+        atoms.get_potential_energy()
+        yield _Found(calculator.prediction, calculator.force_std_norm)
 
 
 class _Replay(PredictionCalculator):
     """Gives out what is already known."""
 
-    def __init__(self, driver: str) -> None:
-        super().__init__([*STANDARD, *UNCERTAINTY])
-        self.driver = driver
-        self._next: tuple[Prediction, dict[str, Any]] | None = None
+    def __init__(self, calculator: UQCalculator, driver: str, atoms: Atoms) -> None:
+        told = {name: calculator.parameters[name] for name in ("model", "forces_var")}
+        told["model_hash"] = hash_of_model(calculator.model, atoms)
+        super().__init__([*STANDARD, *UNCERTAINTY], **told)
+        self.driver, self.intermittent = driver, calculator.intermittent
+        self._next: tuple[_Found, dict[str, Any]] | None = None
 
-    def load(self, prediction: Prediction, energy: _Energy | None) -> None:
-        self._next = (prediction, {} if energy is None else {"energy": energy.value})
+    def load(self, found: _Found, energy: _Energy | None) -> None:
+        self._next = (found, {} if energy is None else {"energy": energy.value})
         self.reset()
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:  # noqa: ARG002
         assert self._next is not None
-        return self._next
+        found, energy = self._next
+        return found.prediction, energy
+
+    def _force_std(self, prediction: Prediction) -> Array | None:  # noqa: ARG002
+        assert self._next is not None
+        return self._next[0].force_std_norm
 
 
 class _Energy(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
+from ase_uq.log.companions import beside
+from ase_uq.log.continuation import last_step, run_id_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,10 @@ class RestartState:
         State of the bit generator of the thermostat.
     calculator
         What `run_state` of the calculator gave: the phase and the random numbers of its force variances.
+    run_id
+        That of the log it belongs to; "" for a log of an earlier version.
+    definition
+        What the run is, see `ase_uq.log.definition`.
     """
 
     step: int
@@ -42,9 +49,19 @@ class RestartState:
     numbers: NDArray[np.int64]
     rng: dict[str, object]
     calculator: dict[str, Any] = field(default_factory=dict)
+    run_id: str = ""
+    definition: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, atoms: Atoms, *, step: int, rng: np.random.Generator) -> RestartState:
+    def of(
+        cls,
+        atoms: Atoms,
+        *,
+        step: int,
+        rng: np.random.Generator,
+        run_id: str = "",
+        definition: dict[str, Any] | None = None,
+    ) -> RestartState:
         """Take the present state, of atoms whose calculator has evaluated them."""
         calculator = atoms.calc
         return cls(
@@ -55,6 +72,8 @@ class RestartState:
             atoms.numbers.astype(np.int64),
             dict(rng.bit_generator.state),
             calculator.run_state() if isinstance(calculator, PredictionCalculator) else {},
+            run_id,
+            definition or {},
         )
 
     def apply(self, atoms: Atoms, rng: np.random.Generator) -> None:
@@ -66,7 +85,7 @@ class RestartState:
             If the atoms are others.
         """
         if not np.array_equal(atoms.numbers, self.numbers):
-            raise InputError("`--restart` needs the structure the run was started with; the elements differ.")
+            raise InputError("`restart` needs the structure the run was started with; the elements differ.")
         atoms.set_cell(self.cell)
         # Constraints would move what is being restored.
         atoms.set_positions(self.positions, apply_constraint=False)
@@ -87,7 +106,14 @@ class RestartState:
                 numbers=self.numbers,
                 rng=json.dumps(self.rng),
                 calculator=json.dumps(self.calculator, default=lambda array: array.tolist()),
+                run_id=self.run_id,
+                definition=json.dumps(self.definition),
             )
+
+
+def state_path(log: Path) -> Path:
+    """Return where the state of the run with this log is."""
+    return beside(log, ".restart")
 
 
 def read_restart(path: Path) -> RestartState:
@@ -99,10 +125,10 @@ def read_restart(path: Path) -> RestartState:
         If there is none, or it cannot be read.
     """
     if not path.is_file():
-        raise InputError(f"`--restart` needs the state file {path}, and there is none; start without --restart.")
+        raise InputError(f"`restart` needs the state file {path}, and there is none; start without restart=True.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            return RestartState(
+            state = RestartState(
                 int(data["step"]),
                 data["positions"],
                 data["momenta"],
@@ -110,6 +136,47 @@ def read_restart(path: Path) -> RestartState:
                 data["numbers"],
                 json.loads(str(data["rng"])),
                 json.loads(str(data["calculator"])) if "calculator" in data else {},
+                str(data["run_id"]) if "run_id" in data else "",
+                json.loads(str(data["definition"])) if "definition" in data else {},
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise InputError(f"the state file {path} could not be read; start the run again without --restart.") from e
+        n_atoms = len(state.numbers)
+        if not state.positions.shape == state.momenta.shape == (n_atoms, 3) or state.cell.shape != (3, 3):
+            raise ValueError(state.positions.shape)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        raise InputError(
+            f"the state file {path} could not be read; put a whole copy of it back, or run anew under another log name."
+        ) from e
+    return state
+
+
+def state_of_run(log: Path) -> RestartState | None:
+    """Read the state that belongs to a log; `None` for a run that was stopped before it did a step.
+
+    Raises
+    ------
+    InputError
+        If log and state are not of one run, or one of them is missing.
+    """
+    path = state_path(log)
+    state = read_restart(path) if path.exists() else None
+    if not log.exists():
+        if state is None:
+            return read_restart(path)
+        if state.step > 0:
+            raise InputError(
+                f"`restart` needs the log {log}, and there is none, only its state at step {state.step}; put the log "
+                "back, or start without restart=True."
+            )
+        return None
+    logged = run_id_of(log)
+    if state is not None and state.run_id == logged:
+        return state
+    if last_step(log) == 0:
+        # Stopped between its first frame and its first state.
+        return None
+    problem = "is missing" if state is None else "belongs to another run"
+    raise InputError(
+        f"`restart` needs the log and the state file of one run, for the log {log} the state file {path} {problem}; "
+        "put the one back that belongs to the log, run under another log name, or replace the log: overwrite=True, "
+        "without restart=True."
+    )

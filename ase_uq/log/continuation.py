@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ase_uq.errors import InputError
-from ase_uq.log.columns import SETTINGS, Column
+from ase_uq.log.columns import OBSERVABLES, SETTINGS, Column, name_of
+from ase_uq.log.definition import differences, told
 from ase_uq.log.observables import mean_the_same
 from ase_uq.log.reader import OpenLog, open_log
 
@@ -28,16 +30,34 @@ def logged_interval(path: str | os.PathLike[str]) -> int | None:
     return int(np.median(np.diff(steps))) if len(steps) > 1 else None
 
 
+def run_id_of(path: str | os.PathLike[str]) -> str:
+    """Return the random name of the run that a log is of, "" in a log of an earlier version."""
+    with open_log(path) as log:
+        return str(log.attributes.get("run_id", ""))
+
+
+def definition_in(log: OpenLog) -> dict[str, Any]:
+    """Return what the run of a log is, see `ase_uq.log.definition`; empty in a log of an earlier version."""
+    try:
+        found = json.loads(str(log.attributes.get("definition", "{}")))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def check_same_run(old: OpenLog, columns: Sequence[Column], attributes: Mapping[str, Any]) -> None:
-    """Refuse to continue a log whose model, settings or datasets differ."""
+    """Refuse to continue a log whose model, settings, definition or datasets differ."""
+    found: list[tuple[str, Any, Any]] = []
     for name in (setting.name for setting in SETTINGS):
         before, now = old.attributes.get(name), attributes.get(name)
         if not np.array_equal(np.asarray(before), np.asarray(now)):
-            shown = "the elements" if name == "numbers" else f"{name} ({before!r} there, {now!r} here)"
-            raise InputError(
-                f"`path` must be a log of the same run to continue it, {old.path} differs in {shown}; "
-                "log to another file."
-            )
+            found.append(("the elements" if name == "numbers" else name, before, now))
+    found += differences(definition_in(old), json.loads(attributes.get("definition", "{}")))
+    if found:
+        raise InputError(
+            f"`path` must be a log of the same run to continue it, {old.path} differs in {told(found)}; "
+            "give what the run began with, or log to another file."
+        )
     difference = sorted(set(old.datasets) ^ {column.name for column in columns})
     if difference:
         raise InputError(
@@ -71,4 +91,20 @@ def n_to_keep(old: OpenLog, start_step: int, frame: Mapping[str, Any]) -> int:
                 f"`atoms` must be at step {frame['step']} of {old.path}, where the energy is {logged} eV, got "
                 f"{frame['energy']} eV; restart from that frame or pass `start_step`."
             )
+        _check_observables(old, kept - 1, frame)
     return kept
+
+
+def _check_observables(old: OpenLog, row: int, frame: Mapping[str, Any]) -> None:
+    """Refuse observables that give something else for the frame from which a run goes on exactly."""
+    for name, precision in (("energy", 1e-9), ("kinetic_energy", 1e-6)):
+        if not np.isclose(frame[name], old.datasets[name][row], rtol=precision, atol=1e-9):
+            return  # from a checkpoint with fewer digits, or without velocities
+    for name in (name for name in frame if name.startswith(OBSERVABLES) and name in old.datasets):
+        before, now = np.asarray(old.datasets[name][row]), np.asarray(frame[name])
+        if before.shape == now.shape and not np.allclose(before, now, rtol=1e-3, atol=1e-6, equal_nan=True):
+            shown = f"{before} there, {now} here" if before.ndim == 0 else "other values"
+            raise InputError(
+                f"`observables` must mean what they meant in {old.path}, {name_of(name)!r} gives something else for "
+                f"the frame at step {frame['step']} ({shown}); give it another name, and log to another file."
+            )

@@ -19,6 +19,7 @@ from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.calculators.driven import added_energy, driving_calculator, temperature
 from ase_uq.errors import InputError
 from ase_uq.log.columns import KINDS, OBSERVABLES, Column
+from ase_uq.log.definition import model_hash_of
 from ase_uq.log.estimator import estimator_attributes
 from ase_uq.log.observables import attributes_of as attributes_of_observable
 from ase_uq.observables.observable import Observable
@@ -91,7 +92,7 @@ def attributes_of_run(atoms: Atoms, dyn: Any) -> dict[str, Any]:
         "ddof": 1,
         **attributes_of(calc.prediction),
         "model": calc.parameters.get("model") or "",
-        "model_hash": calc.parameters.get("model_hash") or "",
+        "model_hash": model_hash_of(atoms),
         **estimator_attributes(calc.parameters.get("forces_var")),
         "numbers": atoms.numbers.astype(np.uint8),
         "cell": atoms.cell.array,

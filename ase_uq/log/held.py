@@ -28,12 +28,12 @@ class Held:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(T, ...)."""
+        """Shape over all frames, (T, ...)."""
         return self.values.shape
 
     @property
     def ndim(self) -> int:
-        """Of all frames together."""
+        """Number of axes, that of frames included."""
         return self.values.ndim
 
 
@@ -50,4 +50,4 @@ def log_of(run: RunLog) -> OpenLog:
         if name in run.observables_of_members:
             attributes["members"] = True
         datasets[OBSERVABLES + name] = Held(np.asarray(values), attributes)
-    return OpenLog(run.path, dict(run.attributes), datasets, run.n_frames)
+    return OpenLog(run.path, dict(run.attributes), datasets, run.n_frames, run.damage)

@@ -5,25 +5,30 @@ It reads what the calculator has in hand and never computes; `ase_uq.log.reader.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
+import uuid
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 
 from ase_uq.calculators.driven import driving_calculator
-from ase_uq.errors import InputError
+from ase_uq.errors import InputError, RunError
 from ase_uq.log.columns import KINDS, PER_ATOM
-from ase_uq.log.continuation import check_same_run, last_step, n_to_keep
+from ase_uq.log.continuation import check_same_run, last_step, n_to_keep, run_id_of
+from ase_uq.log.definition import definition_of
 from ase_uq.log.ensembles import ENSEMBLES, ensemble_attributes
 from ase_uq.log.frame import attributes_of_run, columns_of, frame_of
+from ase_uq.log.owned import LogTakenError, OwnedLog
 from ase_uq.log.reader import VOLUME_TOLERANCE, open_log
+from ase_uq.log.timestep import timestep_of
 from ase_uq.log.writer import FrameWriter
 from ase_uq.observables.observable import ObservableLike, named_observables
 from ase_uq.observables.observing import Observing
@@ -39,7 +44,8 @@ class UncertaintyLogger:
     Parameters
     ----------
     path
-        File to write. It appears with the first frame and can be read while it grows.
+        File to write. It appears with the first frame and can be read while it grows. A lock beside it, `NAME.lock`,
+        keeps other writers away until the log is closed; an `OwnedLog` is one that the caller has taken.
     atoms
         The atoms that move, with a calculator of this package attached.
     dyn
@@ -71,8 +77,10 @@ class UncertaintyLogger:
     Raises
     ------
     InputError
-        For arguments that break these rules, a log of another run, or, when called, atoms the calculator has not
-        evaluated or an energy that is not finite.
+        For arguments that break these rules, a log that another process writes or that is of another run, or, when
+        called, atoms the calculator has not evaluated or an energy that is not finite.
+    LogTakenError
+        When frames are written, for a log that was deleted or replaced meanwhile; the frames are kept.
 
     Notes
     -----
@@ -85,6 +93,7 @@ class UncertaintyLogger:
     Examples
     --------
     >>> import tempfile
+    >>> from ase import units
     >>> from ase.build import bulk
     >>> from ase.calculators.lj import LennardJones
     >>> from ase.md.verlet import VelocityVerlet
@@ -120,6 +129,7 @@ class UncertaintyLogger:
         flush_every: int = 100,
     ) -> None:
         self.path = Path(path)
+        self._own = path if isinstance(path, OwnedLog) else OwnedLog(path)
         self.atoms = atoms
         self.dyn = dyn
         self.observables = named_observables(observables or {})
@@ -128,16 +138,21 @@ class UncertaintyLogger:
         self.store = tuple(store)
         self._writer: FrameWriter | None = None
         self._closed = False
+        self._release: Callable[[], Any] = _nothing
         self._flush_every = flush_every
         self._settings: dict[str, Any] = {
             "temperature_K": float(temperature_K),
-            "timestep_fs": _timestep_fs(dyn, timestep_fs),
+            "timestep_fs": timestep_of(dyn, timestep_fs),
             **ensemble_attributes(dyn, ensemble),
         }
         self._check_options(append=append, overwrite=overwrite, flush_every=flush_every)
         driving_calculator(atoms)
-        self._append = append and self.path.exists()
-        self._last_step: int | None = None
+        if not self._own.taken:
+            self._own.check_free()
+        self._check_name(append=append, overwrite=overwrite)
+        self._append, self._seen = append and self.path.exists(), _signature(self.path)
+        self.run_id = run_id_of(self.path) if self._append else uuid.uuid4().hex
+        self._definition: dict[str, Any] | None = None
         self._first_step: int | None = None
         self._volume: float | None = None
         self._flushed_at = -np.inf  # the first frame is written at once
@@ -156,6 +171,9 @@ class UncertaintyLogger:
         """Log the current frame."""
         if self._closed:
             raise InputError("`log` is closed, no frame can follow; construct another with append=True.")
+        if self._definition is None:
+            # Before observables are called: those that remember something are still as they were made.
+            self._definition = self.definition
         step = self._offset + (self._n_calls if self.dyn is None else int(self.dyn.nsteps))
         self._n_calls += 1
         if step == self._last_step:
@@ -176,12 +194,32 @@ class UncertaintyLogger:
         if self._writer is not None and not self._closed:
             self._writer.flush()
             self._flushed_at = time.monotonic()
+            try:
+                self._own.check_there(self._writer.descriptor)
+            except LogTakenError:
+                self._writer.close()
+                self._end()
+                raise
 
     def close(self) -> None:
         """Write all frames and close the file."""
-        if self._writer is not None:
-            self._finalizer()
-        self._closed = True
+        try:
+            if self._writer is not None:
+                _finish(self._writer, self._own)
+        except LogTakenError:
+            self._end()
+            raise
+        # Only now: what an interrupt or a full disk left in memory is written by another call, or at exit.
+        self._end()
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What this run is, as the log and the state for a restart have it; see `ase_uq.log.definition`."""
+        if self._definition is not None:
+            return self._definition
+        observers = getattr(self.dyn, "observers", ())
+        interval = next((int(each[1]) for each in observers if each[0] is self and each[1] > 0), None)
+        return definition_of(self.atoms, self.dyn, self.observables, interval=interval)
 
     def __enter__(self) -> UncertaintyLogger:
         return self
@@ -191,12 +229,21 @@ class UncertaintyLogger:
     ) -> None:
         self.close()
 
+    @property
+    def _last_step(self) -> int | None:
+        return None if self._writer is None else self._writer.last_step
+
+    def _end(self) -> None:
+        self._closed = True
+        if self._writer is not None:
+            self._finalizer.detach()
+        self._release()
+
     def _add(self, step: int, frame: Mapping[str, Any]) -> None:
         assert self._writer is not None
         if self._last_step is not None:
             self._interval = step - self._last_step
             self._check_interval(step)
-        self._last_step = step
         self._writer.append(frame)
         late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
         if late or self._writer.n_pending >= self._flush_every or self._is_last():
@@ -246,23 +293,31 @@ class UncertaintyLogger:
     def _begin(self, frame: Mapping[str, Any]) -> None:
         columns = columns_of(frame, self.observables)
         attributes = {**self._settings, **attributes_of_run(self.atoms, self.dyn)}
-        writer = FrameWriter(self.path, columns, attributes, flush_every=self._flush_every)
+        attributes["definition"] = json.dumps(self.definition)
+        if self.run_id:
+            attributes["run_id"] = self.run_id
+        self._take()
+        writer, damaged = None, False
         try:
+            writer = FrameWriter(self.path, columns, attributes, flush_every=self._flush_every)
             if self._append:
-                with open_log(self.path) as old:
+                with open_log(self.path, stored=True) as old:
                     check_same_run(old, columns, attributes)
+                    damaged = bool(old.damage)
                     kept = n_to_keep(old, self._start_step, frame)
                     writer.copy(old.datasets, kept)
                     steps = old.datasets["step"][max(kept - 11, 0) : kept]
-                    self._last_step = int(steps[-1]) if kept else None
                     self._interval_before = int(np.median(np.diff(steps))) if len(steps) > 1 else None
-            writer.publish()
+            writer.publish(keep_old=damaged)
         except BaseException:
-            writer.close()
+            if writer is not None:
+                writer.close()
+            self._release()
+            self._seen = _signature(self.path)
             raise
-        self._writer = writer
         # Also runs when the interpreter exits, so that a log nobody closed is complete.
-        self._finalizer = weakref.finalize(self, writer.close)
+        self._finalizer = weakref.finalize(self, _finish_at_exit, writer, self._own)
+        self._writer = writer
 
     def _check_options(self, *, append: bool, overwrite: bool, flush_every: int) -> None:
         temperature, ensemble = self._settings["temperature_K"], self._settings["ensemble"]
@@ -283,10 +338,57 @@ class UncertaintyLogger:
             raise InputError("`append` and `overwrite` exclude each other, got both; choose one.")
         if not self.path.parent.is_dir():
             raise InputError(f"`path` must lie in an existing folder, there is no {self.path.parent}; create it first.")
+
+    def _take(self) -> None:
+        """Become the only writer, of the file that was there when this logger was made."""
+        if self._own.taken:
+            return
+        self._own.take()
+        self._release = weakref.finalize(self, self._own.release)
+        if _signature(self.path) != self._seen:
+            self._release()
+            raise InputError(
+                f"`path` must be for this run alone, {self.path} was written since the logger was made; look at it, "
+                "and start again with append=True or another name."
+            )
+
+    def _check_name(self, *, append: bool, overwrite: bool) -> None:
         if self.path.exists() and not (append or overwrite):
             raise InputError(
                 f"`path` must not exist yet, {self.path} does; pass append=True to continue it or overwrite=True."
             )
+
+
+def _nothing() -> None:
+    """Release what the caller holds, which is the caller's to do."""
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """Return what changes when somebody writes to a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _finish(writer: FrameWriter, own: OwnedLog) -> None:
+    """Write and close; whether the file is still there is looked at while it is open."""
+    if writer.closed:
+        return
+    try:
+        writer.flush()
+        own.check_there(writer.descriptor)
+    finally:
+        writer.close()
+
+
+def _finish_at_exit(writer: FrameWriter, own: OwnedLog) -> None:
+    """Nobody is left who could catch an error."""
+    try:
+        _finish(writer, own)
+    except (InputError, RunError) as error:
+        logger.error("%s", error)
 
 
 def _check_names(names: Collection[str]) -> None:
@@ -295,15 +397,3 @@ def _check_names(names: Collection[str]) -> None:
             raise InputError(
                 f"`observables` must not use the name {name!r}, which is taken or no name of a dataset; choose another."
             )
-
-
-def _timestep_fs(dyn: Any, given: float | None) -> float:
-    if dyn is not None and not hasattr(dyn, "nsteps"):
-        raise InputError(f"`dyn` must be ASE dynamics that count steps, got {type(dyn).__name__}; leave it out.")
-    timestep = given if given is not None else getattr(dyn, "dt", None)
-    if timestep is None:
-        raise InputError("`timestep_fs` is needed where `dyn` has no time step, got None; pass it in fs.")
-    value = float(timestep) if given is not None else float(timestep) / units.fs
-    if not (np.isfinite(value) and value > 0):
-        raise InputError(f"`timestep_fs` must be a positive number of fs, got {value}; pass the time step.")
-    return value

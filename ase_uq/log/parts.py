@@ -38,29 +38,35 @@ class LogPart:
 
     @property
     def n_frames(self) -> int:
-        """How many."""
+        """Number of frames that the averages are taken over."""
         return len(range(self.start, self.stop, self.step))
 
     @property
     def rows(self) -> slice:
-        """All of them at once."""
+        """Rows of the log that hold these frames, as one slice."""
         return slice(self.start, self.stop, self.step)
 
     @property
     def stretches(self) -> Iterator[slice]:
-        """Some thousands at a time."""
+        """Slices that hold the same rows, some thousands at a time."""
         reach = _CHUNK * self.step
         for first in range(self.start, self.stop, reach):
             yield slice(first, min(first + reach, self.stop), self.step)
 
 
 @contextmanager
-def opened(runs: Run | Sequence[Run], skip_fs: float = 0.0) -> Iterator[list[LogPart]]:
-    """Open one or several runs of one system and model; without the first `skip_fs` of each, fs."""
+def opened(runs: Run | Sequence[Run], skip_fs: float = 0.0, *, stored: bool = False) -> Iterator[list[LogPart]]:
+    """Open one or several runs of one system and model; without the first `skip_fs` of each, fs.
+
+    With `stored`, frames whose stored positions are damaged are left out, too.
+    """
     with ExitStack() as stack:
         given = [runs] if isinstance(runs, str | os.PathLike | RunLog) else list(runs)
         _check_once(given)
-        logs = [log_of(run) if isinstance(run, RunLog) else stack.enter_context(open_log(run)) for run in given]
+        logs = [
+            log_of(run) if isinstance(run, RunLog) else stack.enter_context(open_log(run, stored=stored))
+            for run in given
+        ]
         parts = [_part(log, skip_fs) for log in logs]
         _check_parts(parts)
         yield parts
@@ -75,7 +81,7 @@ def stretches(parts: Sequence[LogPart]) -> Iterator[tuple[LogPart, slice]]:
 
 def first_structure(path: Path) -> Atoms:
     """First structure of a log with stored positions, for `parse_observables`."""
-    with open_log(path) as log:
+    with open_log(path, stored=True) as log:
         if log.n_frames == 0:
             raise InputError(f"`{log.path}` must hold at least one complete frame, got none; run longer.")
         return next(stored_frames(log, slice(0, 1)))
@@ -84,7 +90,7 @@ def first_structure(path: Path) -> Atoms:
 def observe(path: Path, observable: Observable, name: str = "observable") -> Array:
     """Values (T, ...) of an observable in every frame of a log with stored positions, NaN where it has none."""
     observing = Observing({name: observable})
-    with open_log(path) as log:
+    with open_log(path, stored=True) as log:
         parts = [observed(log, rows, observing) for _, rows in stretches([LogPart(log, 0, log.n_frames)])]
     return np.concatenate(parts)
 
@@ -100,7 +106,7 @@ def stored_frames(log: OpenLog, part: slice) -> Iterator[Atoms]:
     if "positions" not in log.datasets:
         raise InputError(
             f"`positions` must be in the log to compute observables from it, {log.path} has none; run with "
-            '`store=("positions",)` (md --store positions).'
+            '`store=("positions",)`, or log the observable itself.'
         )
     attributes, positions = log.attributes, log.datasets["positions"][part]
     cells = log.datasets["cell"][part] if "cell" in log.datasets else None

@@ -1,14 +1,14 @@
-"""`read_log`: the record of a run, finished, still growing, or cut off by a crash.
+"""`read_log`: the record of a run, finished, still growing, cut off by a crash, or damaged.
 
-The number of frames is the longest prefix that is whole in every dataset; see `ase_uq.log.writer` for why that holds
-all frames that had been flushed when the file had its size.
+Frames are those that are whole in every dataset, see `ase_uq.log.survey`; a crash costs none that had been flushed, see
+`ase_uq.log.writer`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,10 +21,13 @@ from numpy.typing import NDArray
 
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
+from ase_uq.log.accepted import check_settings, check_version
 from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, name_of
 from ase_uq.log.estimator import taken_apart
 from ase_uq.log.observables import axis_of, is_of_members, mean_the_same
-from ase_uq.log.superblock import SIGNATURE, VERSION, UnclosedFile
+from ase_uq.log.stored import DAMAGE
+from ase_uq.log.superblock import SIGNATURE, VERSION, UnclosedFile, heap_ends
+from ase_uq.log.survey import attributes_of, plain, surveyed
 from ase_uq.log.writer import FORMAT, FORMAT_VERSION
 from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.spread import MemberSeries, SpreadLaw
@@ -36,8 +39,6 @@ _UNEVEN = 0.05
 _SERIES = (*KINDS, "energy_members")
 # Relative; a volume that changes by more than that is not one of a fixed cell.
 VOLUME_TOLERANCE = 1e-9
-# What h5py raises on a damaged file, whatever is damaged.
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class RunLog:
         Name of every dataset to its unit; observables under their own names.
     positions, forces, forces_var, cell
         (T, N, 3) or (T, 3, 3), float32, in Å, eV/Å, (eV/Å)^2 and Å, where they were stored.
+    damage
+        What of the file is damaged, in sentences that number its frames from 0. Damaged frames are left out.
     """
 
     path: Path
@@ -111,6 +114,7 @@ class RunLog:
     forces: NDArray[np.float32] | None = None
     forces_var: NDArray[np.float32] | None = None
     cell: NDArray[np.float32] | None = None
+    damage: tuple[str, ...] = ()
 
     @property
     def n_frames(self) -> int:
@@ -119,7 +123,7 @@ class RunLog:
 
     @property
     def log_weights(self) -> Array | None:
-        """(T,), bias_energy/kT: what `reweight` takes as `log_weights`; `None` for a run without a bias."""
+        """What `reweight` takes as `log_weights`: bias_energy/kT, (T,); `None` for a run without a bias."""
         if self.bias_energy is None:
             return None
         return np.asarray(self.bias_energy / (kB * float(self.attributes["temperature_K"])))
@@ -151,34 +155,38 @@ def read_log(path: str | os.PathLike[str], *, per_atom: bool = True, members: bo
     Returns
     -------
     RunLog
-        All frames that are complete in the file.
+        All frames that are whole in the file. What is damaged is told as a warning and in `damage`.
 
     Raises
     ------
     InputError
-        If the file is missing, no HDF5 file, no log of this package, of a newer format, or ends before its first frame.
+        If the file is missing, no HDF5 file, no log of this package, of a newer format, or has no whole frame.
     """
     run = recorded(path, per_atom=per_atom, members=members)
+    for sentence in run.damage:
+        logger.warning("%s: %s", run.path, sentence)
     if run.bias_energy is not None:
         logger.warning("%s is of a biased run: averages of its frames need its `log_weights`", run.path)
     return run
 
 
-def recorded(path: str | os.PathLike[str], *, per_atom: bool = True, members: bool = True) -> RunLog:
-    """As `read_log`, for readers who know what to do with the frames of a biased run."""
-    with open_log(path) as log:
-        return run_of(log, per_atom=per_atom, members=members)
+def recorded(
+    path: str | os.PathLike[str], *, per_atom: bool = True, members: bool = True, stored: bool = False
+) -> RunLog:
+    """As `read_log`, for readers who know what to do with the frames of a biased run; `stored` as for `open_log`."""
+    left_out = {*(() if per_atom else PER_ATOM), *(() if members else ("energy_members_minus_energy",))}
+    with open_log(path, stored=stored or per_atom) as log:
+        return run_of(log, [name for name in log.datasets if name not in left_out])
 
 
-def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunLog:
-    """Read the frames of an open log; arguments and errors as for `read_log`."""
+def run_of(log: OpenLog, names: Collection[str]) -> RunLog:
+    """Read these datasets of an open log, of which what it does not have is left out; errors as for `read_log`."""
     if log.n_frames == 0:
         raise InputError(
-            f"`{log.path}` must hold at least one complete frame, got none: the run has not written yet or was cut "
-            "off before; wait or run again."
+            f"`{log.path}` must hold at least one complete frame, got none: "
+            f"{'; '.join(log.damage) or 'the run has not written yet or was cut off before; wait or run again'}."
         )
-    left_out = {*(() if per_atom else PER_ATOM), *(() if members else ("energy_members_minus_energy",))}
-    columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name not in left_out}
+    columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name in names}
     units = {name_of(key): str(d.attrs["unit"]) for key, d in log.datasets.items()}
     axes = {name_of(key): axis for key, d in log.datasets.items() if (axis := axis_of(d.attrs)) is not None}
     own = frozenset(name_of(key) for key, d in log.datasets.items() if is_of_members(d.attrs))
@@ -198,39 +206,48 @@ def run_of(log: OpenLog, *, per_atom: bool = True, members: bool = True) -> RunL
         axes=axes,
         observables_of_members=own,
         energy_members=None if differences is None else differences + columns["energy"][:, None],
+        damage=log.damage,
         **fields,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class OpenLog:
-    """An open log: its datasets, and the number of frames complete in every one of them."""
+    """An open log: its datasets, and the number of frames whole in every one of them; `damage` as that of `RunLog`."""
 
     path: Path
     attributes: dict[str, Any]
     datasets: dict[str, Any]
     n_frames: int
+    damage: tuple[str, ...] = ()
 
 
 @contextmanager
-def open_log(path: str | os.PathLike[str]) -> Iterator[OpenLog]:
-    """Open a log for reading; it may hold no frame yet. Errors as `read_log`."""
+def open_log(path: str | os.PathLike[str], *, stored: bool = False) -> Iterator[OpenLog]:
+    """Open a log for reading; it may hold no frame yet. Errors as `read_log`.
+
+    With `stored` the frames are whole in stored positions and other per-atom data, too, which takes as long as reading
+    them. What is damaged is in `damage`, for the caller to tell.
+    """
     where = Path(path)
-    if not where.is_file():
-        raise InputError(f"`{where}` must be a log file, there is none; check the path.")
-    head = _head(where)
     with ExitStack() as stack:
+        head = _head(where)
         try:
             # Another version is a file of somebody else, or ours after a repacking.
-            ours = head[len(SIGNATURE) :] == bytes([VERSION])
-            source = stack.enter_context(UnclosedFile(where)) if ours else where
+            source: Any = where
+            damage = []
+            if head[len(SIGNATURE) :] == bytes([VERSION]):
+                source = stack.enter_context(UnclosedFile(where))
+                damage += [] if source.whole else ["the first bytes of the file are damaged"]
+            elif heap_ends(where.read_bytes()):
+                raise _unreadable(where, "texts of attributes")
             # Frames are read once, in order: a cache of chunks for every dataset would only hold memory.
             file = stack.enter_context(h5py.File(source, "r", rdcc_nbytes=0))
-            log = _survey(where, file)
+            log = _survey(where, file, damage, stored=stored)
         except InputError:
             raise
-        except _DAMAGE as error:
-            raise _cut_off(where) from error
+        except DAMAGE as error:
+            raise _unreadable(where, error) from error
         yield log
 
 
@@ -290,69 +307,38 @@ def alike(first: Any, second: Any) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        head = stream.read(len(SIGNATURE) + 1)
+    try:
+        if not path.exists():
+            raise InputError(f"`{path}` must be a log file, there is none; check the path.")
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "no ordinary file"
+            raise InputError(f"`{path}` must be a log file, it is {kind}; give the log of a run.")
+        with path.open("rb") as stream:
+            head = stream.read(len(SIGNATURE) + 1)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"`{path}` must be a log file that can be read: {error}.") from error
     if head.startswith(SIGNATURE):
         return head
-    if SIGNATURE.startswith(head):
-        raise _cut_off(path)
-    raise InputError(f"`{path}` must be an HDF5 log of ase_uq, it is no HDF5 file; pass the file given to the logger.")
+    if not head or (len(head) < len(SIGNATURE) and SIGNATURE.startswith(head)):
+        raise InputError(f"`{path}` ends before its first frame: it was cut off, or never written.")
+    raise InputError(f"`{path}` must be an HDF5 log of ase_uq, it is no HDF5 file; give the log of a run.")
 
 
-def _survey(path: Path, file: Any) -> OpenLog:
-    attributes = taken_apart({name: _plain(value) for name, value in file.attrs.items()})
-    if attributes.get("format") != FORMAT:
-        raise InputError(
-            f"`{path}` must be a log of ase_uq, its format is {attributes.get('format')!r}; check the path."
-        )
-    if attributes["format_version"] > FORMAT_VERSION:
-        raise InputError(
-            f"`{path}` has format version {attributes['format_version']}, this ase_uq reads up to {FORMAT_VERSION}; "
-            "upgrade ase_uq."
-        )
-    datasets = {name: file[name] for name in file if isinstance(file[name], h5py.Dataset)}
-    group = file.get(OBSERVABLES.rstrip("/"), {})
-    datasets |= {OBSERVABLES + name: group[name] for name in group}
-    n_frames = min(_n_whole(dataset) for dataset in datasets.values())
-    valid = (datasets["step"][:n_frames] >= 0) & np.isfinite(datasets["energy"][:n_frames])
-    return OpenLog(path, attributes, datasets, n_frames if valid.all() else int(np.argmin(valid)))
+def _survey(path: Path, file: Any, damage: list[str], *, stored: bool) -> OpenLog:
+    found_attributes, readable = attributes_of(file)
+    attributes = plain(found_attributes)
+    if not readable and not {"format", "format_version"} <= attributes.keys():
+        raise _unreadable(path, "texts of attributes")
+    check_version(path, attributes, FORMAT, FORMAT_VERSION)
+    check_settings(path, attributes)
+    found = surveyed(path, file, attributes, stored=stored)
+    return OpenLog(path, taken_apart(attributes), dict(found.datasets), found.n_frames, (*damage, *found.damage))
 
 
-def _n_whole(dataset: Any) -> int:
-    """Return the number of leading frames whose chunks lie within the file."""
-    if dataset.chunks is None:
-        return len(dataset)
-    n_frames, rows = int(dataset.shape[0]), dataset.chunks[0]
-    end = dataset.file.id.get_filesize()
-    whole: set[int] = set()
-
-    def visit(chunk: Any) -> None:
-        if chunk.byte_offset is not None and chunk.byte_offset + chunk.size <= end:
-            whole.add(chunk.chunk_offset[0])
-
-    try:
-        # One walk over all chunks; asking for them one by one searches the index every time.
-        dataset.id.chunk_iter(visit)
-    except _DAMAGE:
-        return _n_whole_before_damage(dataset, end)
-    return next((start for start in range(0, n_frames, rows) if start not in whole), n_frames)
-
-
-def _n_whole_before_damage(dataset: Any, end: int) -> int:
-    n_frames, rows = int(dataset.shape[0]), dataset.chunks[0]
-    for start in range(0, n_frames, rows):
-        try:
-            chunk = dataset.id.get_chunk_info_by_coord((start, *(0,) * (dataset.ndim - 1)))
-        except _DAMAGE:
-            return start
-        if chunk.byte_offset is None or chunk.byte_offset + chunk.size > end:
-            return start
-    return n_frames
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _cut_off(path: Path) -> InputError:
-    return InputError(f"`{path}` ends before its first frame: it was cut off or is damaged; delete it and run again.")
+def _unreadable(path: Path, error: object) -> InputError:
+    return InputError(
+        f"`{path}` cannot be read: it was cut off before its first frame, or its header is damaged "
+        f"({' '.join(str(error).split())}); the frames may be whole: keep it, and restore it from a copy."
+    )

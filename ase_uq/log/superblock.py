@@ -3,11 +3,14 @@
 The first 48 bytes of an HDF5 file (the superblock, version 3) say that a writer has it open and how long it should be.
 HDF5 refuses to open it when the first is set or the second is not true, and its own way around waits without end for
 metadata that a cut has removed. This file object shows the same bytes with the two entries as they should read, so that
-only the parts that are really missing fail to be read. Nothing is written.
+only the parts that are really missing fail to be read. The same goes for a heap of texts ("GCOL"), the one structure of
+HDF5 without a checksum: where its chain of texts is broken, HDF5 looks for the next one for ever, and is shown an end.
+Nothing is written.
 
 References
 ----------
-HDF5 File Format Specification, version 3.0, section II.A. B. Jenkins, `lookup3`, hash of a byte string (the checksum).
+HDF5 File Format Specification, version 3.0, sections II.A and III.E. B. Jenkins, `lookup3`, hash of a byte string (the
+checksum).
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ SIZE = 48
 _FLAGS, _END, _CHECKSUM = 11, 28, 44
 _MASK = 0xFFFFFFFF
 
+# The texts of a log are written before its first frame.
+_WITH_HEAPS = 2**20
+_HEAP = b"GCOL\1\0\0\0"
+
 
 class UnclosedFile(io.RawIOBase):
     """A read-only file object for `h5py.File`.
@@ -32,6 +39,11 @@ class UnclosedFile(io.RawIOBase):
     ----------
     path
         An HDF5 file with a superblock of version 3, as every file of HDF5 1.10's format has it.
+
+    Attributes
+    ----------
+    whole
+        Whether the superblock of the file has the checksum that it should have.
 
     Raises
     ------
@@ -48,10 +60,13 @@ class UnclosedFile(io.RawIOBase):
             self._stream.close()
             raise ValueError(f"{path} has no superblock of version 3")
         self._end = self._stream.seek(0, io.SEEK_END)
+        self.whole = struct.unpack_from("<I", head, _CHECKSUM)[0] == lookup3(bytes(head[:_CHECKSUM]))
         head[_FLAGS] = 0
         struct.pack_into("<Q", head, _END, self._end)
         struct.pack_into("<I", head, _CHECKSUM, lookup3(bytes(head[:_CHECKSUM])))
-        self._head = bytes(head)
+        self._stream.seek(0)
+        # What is shown instead of what is there, by place.
+        self._shown = {**heap_ends(self._stream.read(_WITH_HEAPS)), 0: bytes(head)}
 
     def readable(self) -> bool:
         """Return True: the file is open for reading."""
@@ -62,7 +77,7 @@ class UnclosedFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Return the position."""
+        """Return the position in the file, bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -71,13 +86,15 @@ class UnclosedFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer from the position on, with the corrected superblock in front."""
+        """Fill the buffer from the position on, with what is corrected in its place."""
         view = memoryview(buffer).cast("B")
         self._stream.seek(self._position)
         n_read = self._stream.readinto(view)
-        if self._position < SIZE:
-            shown = self._head[self._position : self._position + n_read]
-            view[: len(shown)] = shown
+        for place, shown in self._shown.items():
+            first = max(place, self._position)
+            last = min(place + len(shown), self._position + n_read)
+            if first < last:
+                view[first - self._position : last - self._position] = shown[first - place : last - place]
         self._position += n_read
         return n_read
 
@@ -85,6 +102,28 @@ class UnclosedFile(io.RawIOBase):
         """Close the file."""
         self._stream.close()
         super().close()
+
+
+def heap_ends(start: bytes) -> dict[int, bytes]:
+    """Find heaps of texts at the start of a file whose chain is broken, and what would end it, by place.
+
+    A heap is a head, "GCOL", a version and its size, and then texts, each after its number, its count of references and
+    its length. Number 0 is the free rest.
+    """
+    found: dict[int, bytes] = {}
+    heap = start.find(_HEAP)
+    while heap >= 0:
+        size = int.from_bytes(start[heap + 8 : heap + 16], "little")
+        end, at = heap + size, heap + 16
+        while at + 16 <= min(end, len(start)):
+            number, length = struct.unpack_from("<H6xQ", start, at)
+            step = length if number == 0 else 16 + -(-length // 8) * 8
+            if step < 16 or at + step > end:
+                found[at] = struct.pack("<HH4xQ", 0, 0, end - at)
+                break
+            at += step
+        heap = start.find(_HEAP, heap + 8)
+    return found
 
 
 def lookup3(data: bytes) -> int:

@@ -52,8 +52,8 @@ class CompiledPotential:
     Parameters
     ----------
     potentials
-        What `compilable_parts()` of a potential returns, see `ase_uq.potentials.abilities`: one whole ensemble with a
-        shared body, or independent members of one architecture; on the CPU, with fixed weights.
+        What `compilable_parts()` of a potential returns, see `ase_uq.potentials.abilities`: one whole shallow ensemble,
+        with a shared body, or independent members of one architecture; on the CPU, with fixed weights.
     folder
         Where packages are kept, `cache_folder()` by default.
 
@@ -97,7 +97,7 @@ class CompiledPotential:
         graph
             A single structure.
         directions
-            (K, M): further combinations of raw members to differentiate; (0, 1) for potentials of one member.
+            (n_combinations, M): further ones of raw members to differentiate; (0, 1) for potentials of one member.
         alpha
             Calibration factor of the members in the blend.
         target
@@ -106,8 +106,9 @@ class CompiledPotential:
         Returns
         -------
         Evaluation
-            `energies` (M, 1), `forces` (1 + K, N, 3), `stresses` (1 + K, 1, 6) for periodic structures, those of
-            several potentials one after another. `None` where there is no package, or no atom has two neighbours.
+            `energies` (M, 1), `forces` (1 + n_combinations, N, 3), and for periodic structures `stresses` (..., 1, 6),
+            those of several potentials one after another. `None` where there is no package, or no atom has two
+            neighbours.
         """
         if min(graph.positions.shape[0], graph.columns.shape[0]) < SMALLEST:
             return None

@@ -95,12 +95,12 @@ class Evaluator:
     def combined(
         self, graph: Graph, *, directions: Array, combine: Target | None = None, alpha: float = 1.0
     ) -> Evaluation:
-        """Evaluate one structure; differentiate one combination of the energies, then K fixed ones.
+        """Evaluate one structure; differentiate one combination of the energies, then fixed ones.
 
         Parameters
         ----------
         directions
-            (K, M), the fixed ones, of raw members.
+            (n_combinations, M), the fixed ones, of raw members.
         combine
             Says with which coefficients (M,) calibrated members enter the first; the mean by default.
         alpha

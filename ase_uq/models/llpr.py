@@ -109,10 +109,10 @@ class LLPRUncertainty(MemberUncertainty):
         n_members = potential.n_features + 1 if n_members is None else n_members
         deviations = posterior_members(covariance, n_members, seed=seed)
         exact = n_members > potential.n_features
-        ensemble = ShallowEnsemble(potential, n_members, deviations=deviations, exact_spread=exact)
+        shallow = ShallowEnsemble(potential, n_members, deviations=deviations, exact_spread=exact)
         if centre is not None:
-            ensemble.centre.copy_(centre)
-        super().__init__(ensemble, alpha=alpha, calibration=calibration, training=training, **evaluation)
+            shallow.centre.copy_(centre)
+        super().__init__(shallow, alpha=alpha, calibration=calibration, training=training, **evaluation)
         self.covariance = covariance
 
     @classmethod

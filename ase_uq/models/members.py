@@ -120,7 +120,7 @@ class MemberUncertainty:
 
     @property
     def usual_forces_var(self) -> str:
-        """What `ase-uq md` takes for the variance of forces where nothing is said."""
+        """How calculators and reruns find the variance of forces where nothing is said: "exact", "stochastic", ..."""
         return self._abilities.usual_forces_var
 
     @property

@@ -28,12 +28,12 @@ class AngleDistribution(Observable):
         Both arms are shorter, Å; where the cell is periodic at most half the smallest distance between its opposite
         faces.
     n_bins
-        K; the bins are equally wide.
+        Number of bins, equally wide.
 
     Attributes
     ----------
     unit, axis
-        "1/°"; middles of the bins, (K,), "angle", "°".
+        "1/°"; middles of the bins, (n_bins,), "angle", "°".
 
     Raises
     ------
@@ -72,7 +72,7 @@ class AngleDistribution(Observable):
         object.__setattr__(self, "axis", Axis(centres, "angle", "°"))
 
     def __call__(self, atoms: Atoms) -> Array:
-        """Return the density at `centres`, (K,), 1/°."""
+        """Return the density at `centres`, (n_bins,), 1/°."""
         angles = self._angles(atoms)
         # 180° itself belongs to the last bin.
         bins = np.minimum((angles * (self.n_bins / 180.0)).astype(np.int64), self.n_bins - 1)

@@ -25,7 +25,7 @@ class Histogram(Observable):
     function
         Gives one number for a frame, such as a collective variable.
     edges
-        (K + 1,), rising, in the unit of that number; a bin holds its lower edge, the last one its upper edge, too.
+        (n_bins + 1,), rising, in the unit of that number; a bin holds its lower edge, the last one its upper edge, too.
     unit
         Of the indicator, which is a pure number.
     axis_name, axis_unit
@@ -34,7 +34,7 @@ class Histogram(Observable):
     Attributes
     ----------
     axis
-        Middles of the bins, (K,), with that name and unit.
+        Middles of the bins, (n_bins,), with that name and unit.
     is_histogram
         `True`.
 
@@ -65,7 +65,7 @@ class Histogram(Observable):
         super().__init__(function, unit, axis=axis, is_histogram=True)
 
     def __call__(self, atoms: Atoms) -> Array:
-        """Return 1 for the bin and 0 for the others, (K,); zeros alone for a value outside the edges."""
+        """Return 1 for the bin and 0 for the others, (n_bins,); zeros alone for a value outside the edges."""
         value = super().__call__(atoms)
         if np.ndim(value) != 0:
             raise InputError(

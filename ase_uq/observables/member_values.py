@@ -50,13 +50,13 @@ class MemberEnergies(Observable):
 
     def __call__(self, atoms: Atoms) -> Array:
         """Return the energies, (M,)."""
-        energies: Array = _evaluated(atoms).require("energy_members", type(self).__name__)
+        energies: Array = _prediction(atoms).require("energy_members", type(self).__name__)
         return np.asarray(energies - atoms.calc.results.get("bias", 0.0))
 
 
 @dataclass(frozen=True)
 class MemberPressures(Observable):
-    """Pressures of the calibrated members, (M,), eV/Å^3: -trace(stress_i) / 3 + 2 K / (3 V), K the kinetic energy.
+    """Pressures of the calibrated members, (M,), eV/Å^3: -trace(stress_i) / 3 + 2 E_kin / (3 V), the kinetic energy.
 
     Attributes
     ----------
@@ -76,12 +76,12 @@ class MemberPressures(Observable):
     def __call__(self, atoms: Atoms) -> Array:
         """Return the pressures, (M,)."""
         kinetic = 2.0 * atoms.get_kinetic_energy() / (3.0 * volume(atoms))
-        stresses: Array = _evaluated(atoms).require("stress_members", type(self).__name__)
+        stresses: Array = _prediction(atoms).require("stress_members", type(self).__name__)
         stresses = stresses - atoms.calc.results.get("bias_stress", 0.0)
         return np.asarray(kinetic - stresses[:, :3].sum(axis=1) / 3.0)
 
 
-def _evaluated(atoms: Atoms) -> Prediction:
+def _prediction(atoms: Atoms) -> Prediction:
     calc = atoms.calc
     if not isinstance(calc, PredictionCalculator) or calc.check_state(atoms):
         raise InputError(

@@ -25,7 +25,7 @@ class Observable:
     unit
         Of the values; "1" for a pure number, "" where it is not known.
     axis
-        What the entries (K,) of a vector stand for.
+        What the entries (n_bins,) of a vector stand for.
     is_histogram
         Whether the values are 1 for the bin that a number falls into, and 0 for the others.
     of_members
@@ -83,7 +83,7 @@ class Observable:
 
     @property
     def centres(self) -> Array:
-        """Middles of the bins, (K,).
+        """Middles of the bins, (n_bins,).
 
         Raises
         ------

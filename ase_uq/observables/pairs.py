@@ -88,7 +88,7 @@ def find_pairs(
         Indices of atoms: all i of `first` with all j of `second` other than i. Without `second`, all pairs within
         `first`, each once.
     cutoff
-        Å.
+        Largest distance of a pair, Å.
     argument
         What the caller calls `cutoff`.
 

@@ -14,9 +14,9 @@ volume                            Å^3      volume of the cell
 pressure                          eV/Å^3   pressure, with its kinetic part
 pressure_GPa                      GPa      the same in GPa
 potential_energy                  eV       potential energy
-rdf:O-O                           1        g(r), K = 100 values; r_max from the start structure
+rdf:O-O                           1        g(r), 100 values; r_max from the start structure
 rdf:O-O,6.0 or rdf:O-O,6.0,100    1        the same with r_max (Å) and the number of bins
-angles:H-O-H,1.3                  1/°      density of the angles between arms shorter than 1.3 Å, K = 90 values
+angles:H-O-H,1.3                  1/°      density of the angles between arms shorter than 1.3 Å, 90 values
 angles:H-O-H,1.3,90               1/°      the same with the number of bins
 histogram:TEXT,0.8,1.4,40                  indicator of 40 bins from 0.8 to 1.4 of a number, as in
                                            histogram:distance:0,1,0.8,1.4,40
@@ -74,7 +74,7 @@ _OF_ELEMENTS = {
         3, range(1, 3), "three elements, a cut-off and, if wanted, a number of bins", "angles:H-O-H,1.3,90"
     ),
 }
-_KINDS = (*_GEOMETRIC, *_SCALAR, *_OF_ELEMENTS, "histogram")
+KINDS = (*_GEOMETRIC, *_SCALAR, *_OF_ELEMENTS, "histogram")
 
 
 def parse_observables(texts: Sequence[str], atoms: Atoms) -> dict[str, Observable]:
@@ -122,7 +122,7 @@ def _parse(definition: str, atoms: Atoms) -> Observable:
         return _histogram(rest, atoms)
     if kind not in _SCALAR:
         raise InputError(
-            f"`observable` must be one of {', '.join(_KINDS)}, got {kind!r}; write for example distance:0,1."
+            f"`observable` must be one of {', '.join(KINDS)}, got {kind!r}; write for example distance:0,1."
         )
     if definition != kind:
         raise InputError(f"`observable` {kind} takes nothing after its name, got {rest!r}; write {kind}.")

@@ -34,12 +34,12 @@ class RadialDistribution(Observable):
     r_max
         Where the bins end, Å; in no frame more than half the smallest distance between opposite faces of the cell.
     n_bins
-        K; the bins are equally wide.
+        Number of bins, equally wide.
 
     Attributes
     ----------
     unit, axis
-        "1"; middles of the bins, (K,), "r", "Å".
+        "1"; middles of the bins, (n_bins,), "r", "Å".
 
     Raises
     ------
@@ -82,16 +82,16 @@ class RadialDistribution(Observable):
 
     @cached_property
     def shell_volumes(self) -> Array:
-        """(K,), volumes of the bins, Å^3."""
+        """Volumes of the bins, (n_bins,), Å^3."""
         edges = np.arange(self.n_bins + 1) * (self.r_max / self.n_bins)
         return np.asarray(4.0 * pi / 3.0 * np.diff(edges**3))
 
     def __call__(self, atoms: Atoms) -> Array:
-        """Return g at `centres`, (K,)."""
+        """Return g at `centres`, (n_bins,)."""
         if not atoms.pbc.all():
             raise InputError(
                 "`atoms` must be periodic in three directions, since g(r) needs a density, got pbc "
-                f"{atoms.pbc.tolist()}; set atoms.pbc = True if the cell repeats."
+                f"{atoms.pbc.tolist()}; set its `pbc` if the cell repeats."
             )
         first, second = chosen(atoms, self.first, "first"), chosen(atoms, self.second, "second")
         like = self.first == self.second
@@ -104,7 +104,7 @@ class RadialDistribution(Observable):
             )
         found = find_pairs(atoms, first, None if like else second, self.r_max, argument="r_max")
         bins = (found.lengths * (self.n_bins / self.r_max)).astype(np.int64)
-        # Just below r_max the product may round up to K.
+        # Just below r_max the product may round up to the number of bins.
         counts = np.bincount(np.minimum(bins, self.n_bins - 1), minlength=self.n_bins)
         weight = 2.0 if like else 1.0
         return np.asarray(counts * (weight * atoms.get_volume() / n_pairs) / self.shell_volumes)

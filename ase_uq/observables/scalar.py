@@ -61,7 +61,7 @@ def density(atoms: Atoms) -> float:
 
 @_in("eV/Å^3")
 def pressure(atoms: Atoms) -> float:
-    """Return the pressure, eV/Å^3: -trace(stress) / 3 of the calculator + 2 K / (3 V) with the kinetic energy K.
+    """Return the pressure, eV/Å^3: -trace(stress) / 3 of the calculator + 2 E_kin / (3 V), with the kinetic energy.
 
     `pressure_gpa` is the same in GPa.
 

@@ -53,7 +53,7 @@ class Abilities:
     exact_spread
         Whether the members have the covariance of infinitely many.
     usual_forces_var
-        What a long run takes for the variance of forces where nothing is said.
+        How the variance of forces is found where nothing is said, by calculators and reruns.
     seed
         Of the draws that the members are, if they are draws.
     """
@@ -91,7 +91,7 @@ class HasAbilities(Protocol):
     """A potential whose members are not just independent ones."""
 
     def abilities(self) -> Abilities:
-        """Return what they are."""
+        """Return what the potential can do."""
         ...
 
 
@@ -106,7 +106,7 @@ class HasUnderlying(Protocol):
 
 @runtime_checkable
 class HasRepresentative(Protocol):
-    """An ensemble that one potential can stand for."""
+    """A potential of several members that one of a single member can stand for."""
 
     def representative(self) -> Any:
         """Return a potential of one member: the body, that of the mean weights, or the first of independent ones."""
@@ -217,7 +217,7 @@ def underlying(potential: Any) -> Any:
 
 
 def representative(potential: Any) -> Any:
-    """Return a potential of one member that stands for an ensemble; another potential is its own."""
+    """Return a potential of one member that stands for one of several; another potential is its own."""
     return potential.representative() if isinstance(potential, HasRepresentative) else potential
 
 

@@ -107,7 +107,7 @@ class TrainablePotential(Protocol):
 
     @property
     def n_members(self) -> int:
-        """A single member."""
+        """Number of members, 1."""
         ...
 
     @property
@@ -145,10 +145,10 @@ class TrainablePotential(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Raw `energies` (M, S) eV of the members, with derivatives of K combinations of them, by default each member.
+    """Raw `energies` (M, S) eV of the members, with derivatives of combinations of them, by default each member.
 
-    `forces` (K, N, 3) eV/Å, `stresses` (K, S, 6) eV/Å^3 or `None`. `noise` is the aleatoric part, of all members alike,
-    where a model asked for it and the potential has it.
+    `forces` (n_combinations, N, 3) eV/Å, `stresses` (n_combinations, S, 6) eV/Å^3 or `None`. `noise` is the aleatoric
+    part, of all members alike, where a model asked for it and the potential has it.
     """
 
     energies: Tensor
@@ -212,8 +212,8 @@ def evaluate(
     training
         Keep the graph of the derivatives, so that a loss on forces can be differentiated by the parameters.
     combine
-        Maps the detached energies (M, S) to coefficients (K, M): sum_i c_ki E_i is differentiated, one backward pass
-        for each k. Every member by itself when not given.
+        Maps the detached energies (M, S) to coefficients (n_combinations, M): sum_i c_ki E_i is differentiated, one
+        backward pass for each k. Every member by itself when not given.
     at_once
         How many members of a `Divisible` potential may be evaluated side by side; as many as pay by default.
 
@@ -292,7 +292,7 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
 
 
 def voigt(virials: Tensor, graph: Graph) -> Tensor:
-    """Turn strain derivatives (K, S, 3, 3) into stresses (K, S, 6); zero for structures that are not periodic."""
+    """Turn strain derivatives (..., S, 3, 3) into stresses (..., S, 6); zero for structures that are not periodic."""
     volumes = torch.linalg.det(graph.cells).abs()
     inverse = torch.where(graph.periodic, 1.0 / volumes.clamp(min=1e-30), torch.zeros_like(volumes))
     return virials[:, :, VOIGT_ROWS, VOIGT_COLUMNS] * inverse[None, :, None]

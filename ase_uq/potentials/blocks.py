@@ -118,15 +118,15 @@ class Coupling(nn.Module):
         self.register_buffer("coefficients", values, persistent=False)
 
     def forward(self, a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
-        """Couple `a` (R, I, C) with `b` (R, J, C) by weights (R, P, C), row by row; returns (R, K, C)."""
+        """Couple `a` (R, n_a, C) with `b` (R, n_b, C) by weights (R, P, C), row by row; returns (R, n_out, C)."""
         terms = self._weighted(a, weights).index_select(1, self.term_pair)
         terms = terms * (b.index_select(1, self.term_b) * self.coefficients)
         return terms.new_zeros(terms.shape[0], self.n_out, terms.shape[2]).index_add(1, self.term_out, terms)
 
     def messages(self, a: Tensor, b: Tensor, weights: Tensor, graph: Graph) -> Tensor:
-        """Couple what edges carry, `a` (E, I, C) with `b` (E, J) by weights (E, P, C), and sum over the neighbours.
+        """Couple what edges carry, `a` (E, n_a, C) with `b` (E, n_b) by weights (E, P, C), and sum over the neighbours.
 
-        Returns (N, K, C).
+        Returns (N, n_out, C).
         """
         # For each atom one matrix product over all pairs of all its neighbours: the sum over edges is inside it.
         matrices = (b @ self.contraction).view(b.shape[0], self.pair_a.shape[0], self.n_out)

@@ -47,7 +47,7 @@ class DeepEnsemble(nn.Module):
         counts = [potential.n_members for potential in potentials]
         if set(counts) != {1}:
             raise InputError(
-                f"`potentials` must have one member each, got {counts}; what an ensemble of ensembles knows of its "
+                f"`potentials` must have one member each, got {counts}; what a deep ensemble of such knows of its "
                 "mean cannot be told from its spread, use one of them."
             )
         known = [each.elements for each in potentials if isinstance(each, KnowsElements) and each.elements is not None]
@@ -149,7 +149,7 @@ class DeepEnsemble(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> DeepEnsemble:
-        """Join members."""
+        """Build the members and join them."""
         return cls(config["members"])
 
 

@@ -1,4 +1,4 @@
-"""Where tensors live."""
+"""The device on which tensors live, checked."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class EquivariantPotential(nn.Module):
     elements
         Chemical symbols it will know.
     cutoff
-        Å.
+        Neighbour cut-off, Å.
     channels
         C, features per spherical component.
     l_max

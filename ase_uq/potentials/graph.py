@@ -72,7 +72,7 @@ class Graph:
 
     @property
     def n_atoms(self) -> Tensor:
-        """(S,) int64, atoms of each structure."""
+        """Number of atoms of each structure, (S,) int64."""
         return torch.bincount(self.structures, minlength=self.n_structures)
 
     def edge_vectors(self) -> Tensor:
@@ -142,7 +142,7 @@ class Neighbours:
     Parameters
     ----------
     cutoff
-        Å.
+        Neighbour cut-off, Å.
     skin
         Å; 0 searches anew at every call.
     """
@@ -222,7 +222,7 @@ def build_graph(atoms: Atoms, cutoff: float) -> Graph:
     atoms
         Any molecule, slab or bulk; the cell may be skewed, left-handed or smaller than the cut-off.
     cutoff
-        Å.
+        Neighbour cut-off, Å.
 
     Raises
     ------

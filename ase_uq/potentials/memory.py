@@ -27,7 +27,7 @@ class MemoryCap:
     Attributes
     ----------
     limit
-        Bytes.
+        The most it may take, bytes.
     per_atom, per_edge, per_row
         Bytes that an evaluation with forces takes for every member evaluated at a time; rows are those of a table that
         is as wide for every atom as for the one with the most neighbours.
@@ -48,7 +48,9 @@ class MemoryCap:
             For a limit that is not positive, or another kind of potential.
         """
         if not (isinstance(gigabytes, (int, float)) and math.isfinite(gigabytes) and gigabytes > 0):
-            raise InputError(f"`memory_limit` must be a positive number of GB, got {gigabytes!r}; None is no limit.")
+            raise InputError(
+                f"`memory_limit` must be a positive number of GB, got {gigabytes!r}; leave it out for no limit."
+            )
         weights = list(potential.parameters()) if isinstance(potential, nn.Module) else []
         elements = potential.elements if isinstance(potential, KnowsElements) else None
         if not (weights and elements):

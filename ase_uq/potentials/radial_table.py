@@ -61,9 +61,9 @@ class RadialTable(nn.Module):
     Parameters
     ----------
     functions
-        Maps distances (K,) float64 to the functions of each layer, (K, P) float64.
+        Maps distances (n_distances,) float64 to the functions of each layer, (n_distances, P) float64.
     cutoff
-        Å.
+        Neighbour cut-off, Å.
     n_cells
         See `needed_cells`.
     dtype

@@ -58,7 +58,7 @@ def describe(potential: Any) -> dict[str, Any]:
     Parameters
     ----------
     potential
-        One of the package, or an ensemble of such.
+        One of the package, or members made of such.
 
     Returns
     -------
@@ -116,6 +116,9 @@ def build(description: Mapping[str, Any]) -> Any:
 
 def from_old(name: str, config: Mapping[str, Any]) -> Any:
     """Build a potential from the class and the configuration that model files of format version 1 hold.
+
+    There the potentials that members are made of have no name: all are `EquivariantPotential`, those that draws are
+    taken of with noise.
 
     Raises
     ------

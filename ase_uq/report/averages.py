@@ -13,6 +13,7 @@ from ase.units import kB
 
 from ase_uq.arrays import Array
 from ase_uq.averages import of_run
+from ase_uq.averages.plain import has_members, plain_average
 from ase_uq.averages.run_checks import target_temperature
 from ase_uq.averages.running import RunningAverage, running_average
 from ase_uq.errors import InputError
@@ -60,6 +61,8 @@ class Average:
 def averages(run: RunLog, names: Sequence[str] | None = None, *, skip_fs: float = 0.0) -> list[Average]:
     """Average observables of a run; of a biased one without the bias that it recorded.
 
+    Of a model without members there are mean and sampling error, as `ase_uq.averages.plain` gives them.
+
     Parameters
     ----------
     names
@@ -98,7 +101,7 @@ def _average(run: RunLog, kept: RunLog, name: str) -> Average:
     unit, shown = run.units.get(name, ""), _shown(run, name)
     try:
         # The page says once for all what is wrong with the run.
-        result = of_run(kept, [name], run_checks=False)[name]
+        result = of_run(kept, [name], run_checks=False)[name] if has_members(run) else plain_average(kept, name)
         running = running_average(kept, name, result) if np.ndim(result.mean) == 0 else None
     except InputError as error:
         return Average(name, unit, shown, None, str(error), None, ())

@@ -3,7 +3,7 @@
 =========  =============================================================================
 symbol     variable
 =========  =============================================================================
-x_k        positions (K,), of bins or of times; stretches end at gaps and unknown errors
+x_k        positions (n_points,), of bins or of times; stretches end at gaps and unknown errors
 s_k, m_k   `sampling`, `model`: half widths of the two bands
 bound_k    whether m_k is an upper bound: members spread by no more than sampling noise
 =========  =============================================================================
@@ -45,23 +45,28 @@ class Bands:
     Attributes
     ----------
     sampling, model
-        (K,), one standard deviation each; NaN where unknown.
+        (n_points,), one standard deviation each; NaN where unknown.
     bound
-        (K,), where `model` is an upper bound only.
+        (n_points,), where `model` is an upper bound only.
     """
 
     sampling: Array
     model: Array
     bound: Mask
 
+    @classmethod
+    def of(cls, sampling: Array, model: Array, bound: Mask) -> Bands:
+        """Take both errors; a model error that is known nowhere, as without members, is left out of the picture."""
+        return cls(sampling, np.zeros_like(sampling) if np.isnan(model).all() else model, bound)
+
     @property
     def known(self) -> Mask:
-        """(K,), where both errors are."""
+        """Where both errors are known, (n_points,)."""
         return np.isfinite(self.sampling) & np.isfinite(self.model)
 
 
 def draw_bands(ax: Axes, x: Array, centre: Array, bands: Bands) -> None:
-    """Draw both bands around a line (K,); a gap in evenly spaced positions ends them."""
+    """Draw both bands around a line (n_points,); a gap in evenly spaced positions ends them."""
     for stretch in stretches(x, bands.known):
         own = Bands(bands.sampling[stretch], bands.model[stretch], bands.bound[stretch])
         _draw_stretch(ax, _Fine.of(x, stretch, own), centre[stretch], x[stretch])
@@ -80,7 +85,7 @@ def legend_of(bands: Bands) -> list[Artist]:
         Line2D([], [], color=INK, linewidth=1.5, label="average"),
         Patch(color=SAMPLING, **_FILL, label="± sampling error"),
     ]
-    if (bands.known & ~bands.bound).any():
+    if (bands.known & ~bands.bound & (bands.model > 0)).any():
         entries.append(Patch(color=MODEL, **_FILL, label="± model error"))
     if (bands.known & bands.bound).any():
         entries.append(Patch(**_HATCH, label=_BOUND))

@@ -77,7 +77,7 @@ def write_report(
     InputError
         If the log cannot be read, lacks an observable, or the folder of `out_path` does not exist.
     """
-    run = recorded(run_path, per_atom=False)
+    run = recorded(run_path, per_atom=False, stored=bool(compute))
     if compute:
         run = _with_computed(run, compute)
         observables = None if observables is None else [*observables, *(set(run.observables) - set(observables))]

@@ -211,14 +211,16 @@ def _draw_widths(ax: Axes, std: Array, *, worst: int, names: list[str]) -> None:
 
 def _bands(running: RunningAverage) -> Bands:
     bound = np.zeros(len(running.mean), dtype=np.bool_) if running.bound is None else running.bound
-    return Bands(running.std_sampling, running.std_model, bound)
+    return Bands.of(running.std_sampling, running.std_model, bound)
 
 
 def _final_value(figure: Figure, beside: Axes, running: RunningAverage) -> None:
     box = beside.get_position()
     ax = figure.add_axes((box.x1 + 0.26 / _WIDTH, box.y0, 1.34 / _WIDTH, box.height), sharey=beside)
     mean, is_bound = running.mean[-1], _bands(running).bound[-1]
-    bars = ((running.std_sampling, SAMPLING), (running.std_model, MODEL), (running.std_total, INK))
+    bars = [(running.std_sampling, SAMPLING), (running.std_model, MODEL), (running.std_total, INK)]
+    if np.isnan(running.std_model).all():  # a model without members
+        bars = bars[:1]
     for x, (bar, colour) in enumerate(bars):
         drawn = ax.errorbar(x, mean, yerr=bar[-1], color=colour, marker="o", markersize=4, capsize=3.5, linewidth=1.6)
         if is_bound and x > 0:
@@ -226,7 +228,8 @@ def _final_value(figure: Figure, beside: Axes, running: RunningAverage) -> None:
     ax.axhline(mean, color=INK, linewidth=0.6)
     ax.set_xlim(-0.55, 2.5)
     most = "\nat most" if is_bound else ""
-    ax.set_xticks([0, 1, 2], ["sampling" + most[:1], "model" + most, "total" + most], fontsize=7.0)
+    labels = ["sampling" + most[:1], "model" + most, "total" + most][: len(bars)]
+    ax.set_xticks(range(len(bars)), labels, fontsize=7.0)
     ax.tick_params(axis="y", left=False, labelleft=False)
     ax.tick_params(axis="x", length=0)
     ax.spines["left"].set_visible(False)
@@ -237,7 +240,7 @@ def _final_value(figure: Figure, beside: Axes, running: RunningAverage) -> None:
 def _average_limits(running: RunningAverage) -> tuple[float, float]:
     # The first bars are wide; they may leave the frame so that the rest can be read.
     late = running.time_fs >= 0.15 * running.time_fs[-1] if len(running.mean) > 3 else np.full(len(running.mean), True)
-    bar = np.nan_to_num(np.maximum(np.maximum(running.std_sampling, running.std_model), running.std_total))
+    bar = np.nan_to_num(np.fmax(np.fmax(running.std_sampling, running.std_model), running.std_total))
     low = min(np.nanmin((running.mean - bar)[late]), running.mean[-1] - 2 * bar[-1])
     high = max(np.nanmax((running.mean + bar)[late]), running.mean[-1] + 2 * bar[-1])
     margin = 0.06 * (high - low) or max(abs(high), 1.0) * 1e-3

@@ -17,21 +17,18 @@ from matplotlib.figure import Figure
 
 from ase_uq.arrays import Array
 from ase_uq.averages.text import model_error
-from ase_uq.errors import InputError
-from ase_uq.files import replacing
 from ase_uq.report.bands import Bands, draw_bands, edges_of, legend_of, mark_unknown, stretches
-from ase_uq.report.style import INK, MUTED, STYLE
+from ase_uq.report.style import INK, MUTED, STYLE, write_figure
 from ase_uq.report.ticks import short_ticks, with_unit
 from ase_uq.reweighting import ReweightResult
 from ase_uq.reweighting.axis import Axis
 
-_FORMATS = ("png", "svg", "pdf")
 _MOST_MEMBERS = 64  # lines that still make a picture
 _LONGEST_LABEL = 24  # of a vertical axis; longer names are in the heading alone
 
 
 def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str, symbol: str = "") -> Figure:
-    """Average (K,) of a vector with its errors, one standard deviation each; `axis` holds the K centres.
+    """Average (n_bins,) of a vector with its errors, one standard deviation each; `axis` holds their centres.
 
     Parameters
     ----------
@@ -57,7 +54,8 @@ def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str, 
                 bottom.plot(x[stretch], (member - mean)[stretch], color=MUTED, linewidth=0.6, alpha=0.7)
         draw_bands(bottom, x, np.zeros_like(mean), bands)
         bottom.axhline(0.0, color=INK, linewidth=0.7)
-        bottom.set_title("The errors alone; thin lines: each member minus the average")
+        thin_lines = "; thin lines: each member minus the average" if len(result.member_means) else ""
+        bottom.set_title(f"The errors alone{thin_lines}")
         bottom.set_xlabel(with_unit(axis.name, axis.unit), labelpad=3)
         _limits(top, bottom, x)
         label = quantity if len(quantity) <= _LONGEST_LABEL else "average"
@@ -68,23 +66,16 @@ def profile_figure(result: ReweightResult, axis: Axis, *, name: str, unit: str, 
 
 
 def bands_of(result: ReweightResult) -> Bands:
-    """Both errors of a vector (K,); where the model error is not resolved, the spread that bounds it."""
+    """Both errors of a vector (n_bins,); where the model error is not resolved, the spread that bounds it."""
     model, bound = model_error(result)
-    return Bands(np.asarray(result.std_sampling), np.asarray(model), np.asarray(bound))
+    return Bands.of(np.asarray(result.std_sampling), np.asarray(model), np.asarray(bound))
 
 
 def save_profile(
     path: str | Path, result: ReweightResult, axis: Axis, *, name: str, unit: str, symbol: str = ""
 ) -> None:
     """Draw a vector into a file whose ending says the format: .png, .svg or .pdf; the rest as `profile_figure`."""
-    ending = Path(path).suffix.lstrip(".").lower()
-    if ending not in _FORMATS:
-        raise InputError(
-            f"`path` of a figure must end in .{', .'.join(_FORMATS)}, got {str(path)!r}; change its ending."
-        )
-    drawing = profile_figure(result, axis, name=name, unit=unit, symbol=symbol)
-    with replacing(path) as aside, mpl.rc_context(STYLE):
-        drawing.savefig(aside, dpi=180, format=ending, facecolor="white")
+    write_figure(profile_figure(result, axis, name=name, unit=unit, symbol=symbol), path)
 
 
 def _draw_average(ax: Axes, x: Array, mean: Array, bands: Bands) -> None:

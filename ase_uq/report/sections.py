@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ase_uq.arrays import Array
+from ase_uq.averages.plain import has_members
 from ase_uq.averages.run_checks import run_gates
 from ase_uq.averages.text import (
     format_fixed,
@@ -27,7 +28,7 @@ from ase_uq.reweighting import MIN_FRAMES, ReweightResult
 from ase_uq.reweighting.gates import sentences
 
 _DOMINATES = 2.0
-_METHODS = {"cea": "cumulant expansion", "direct": "direct weights", "gap": "mean energy gap"}
+_METHODS = {"cea": "cumulant expansion", "direct": "direct weights", "gap": "mean energy gap", "plain": "plain average"}
 # The gates speak of the fields of a result, the page of the two errors.
 _WORDS = {"`std_sampling`": "the sampling error", "`std_model`": "the model error"}
 
@@ -38,6 +39,11 @@ _WHAT_THE_BARS_MEAN = (
     "together. Where the run is too short to tell it from sampling noise, the spread as it is bounds it: a bound is "
     "written with &lt; and drawn hatched. Both are one standard deviation, which holds less than 68 % where members or "
     "independent frames are few; the interval knows how many there are, and what error the mean of the members has."
+)
+_NO_MODEL_ERROR = "Model error: none, the model has no members."
+_WITHOUT_MEMBERS = (
+    'The <span class="sampling">sampling error</span> is what a longer run would reduce, one standard deviation. '
+    "How far the averages err with the model nobody can tell from this run: the model has no members to compare."
 )
 _HOW_TO_READ_RUNNING = (
     f"Each point is the average over the run up to that time, from the first {MIN_FRAMES} frames on. Bands are one "
@@ -68,7 +74,7 @@ def results_section(run: RunLog, results: Sequence[Average], *, skip_fs: float) 
         parts.append("<p>No observables were logged, so that there is nothing to average.</p>")
     if any(average.result for average in results):
         start = f" The first {skip_fs:g} fs were left out of all averages." if skip_fs > 0 else ""
-        parts.append(note(_WHAT_THE_BARS_MEAN + start))
+        parts.append(note((_WHAT_THE_BARS_MEAN if has_members(run) else _WITHOUT_MEMBERS) + start))
     if results and not everywhere and not any(average.warnings or average.problem for average in results):
         parts.append(note("No check raised a warning."))
     return "\n".join(["<section>", *filter(None, parts), "</section>"])
@@ -141,7 +147,7 @@ def _below_profile(result: ReweightResult) -> str:
         return text("The observable does not change along the run.")
     model_std, bound = (np.asarray(values)[varies] for values in model_error(result))
     sampling, ess = (float(np.median(np.asarray(x)[varies])) for x in (result.std_sampling, result.ess))
-    said = _limiting(sampling, float(np.median(model_std)))
+    said = _limiting(sampling, float(np.median(model_std))) if result.n_members else _NO_MODEL_ERROR
     if bound.any():
         said = (
             f"In {bound.sum()} of {count(len(bound), 'entry', 'entries')} that vary the run is too short to tell the "
@@ -155,10 +161,10 @@ def _below_profile(result: ReweightResult) -> str:
 def _headline(result: ReweightResult, unit: str) -> str:
     rounded = round_average(result)
     number = (
-        f"{rounded.mean} "
-        f'<span class="bar sampling">± {text(rounded.std_sampling)} <small>(sampling)</small></span> '
-        f'<span class="bar model">± {text(rounded.std_model)} <small>(model)</small></span>'
+        f'{rounded.mean} <span class="bar sampling">± {text(rounded.std_sampling)} <small>(sampling)</small></span>'
     )
+    if result.n_members:
+        number += f' <span class="bar model">± {text(rounded.std_model)} <small>(model)</small></span>'
     if rounded.exponent:
         number = f"({number}) × 10<sup>{rounded.exponent}</sup>"
     return f"{number} {text(unit)}".rstrip()
@@ -167,6 +173,8 @@ def _headline(result: ReweightResult, unit: str) -> str:
 def _below_headline(result: ReweightResult, unit: str) -> str:
     frames = f"{result.ess:.0f} independent of {count(result.n_frames, 'frame')}"
     method = f"Method: {_METHODS.get(result.method, result.method)}, {frames}."
+    if result.n_members == 0:
+        return text(f"{_NO_MODEL_ERROR} {method}")
     if model_unresolved(result):
         return text(f"The run is too short to tell the model error from sampling noise. {method}")
     total = f"Both together ± {format_significant(result.std_total, 2)} {unit}".rstrip()

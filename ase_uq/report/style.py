@@ -10,12 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from ase_uq.files import replacing
+from ase_uq.errors import InputError
+from ase_uq.files import check_folder, replacing
+
+FORMATS = ("png", "svg", "pdf")
 
 INK = "#1c2126"
 MUTED = "#66707b"
@@ -65,10 +69,26 @@ STYLE: Any = {
 }
 
 
-def write_png(figure: Figure, path: str | Path, *, dpi: int = 180) -> None:
-    """Write a figure as PNG on white, aside first and then under its name."""
-    with replacing(path) as aside:
-        figure.savefig(aside, format="png", dpi=dpi, facecolor="white")
+def figure_format(path: str | Path) -> str:
+    """Return the format of a figure by the ending of its file; ask before anything is computed.
+
+    Raises
+    ------
+    InputError
+        For another ending than .png, .svg or .pdf, or a folder that does not exist.
+    """
+    ending = Path(path).suffix.lstrip(".").lower()
+    if ending not in FORMATS:
+        raise InputError(f"`path` must end in .png, .svg or .pdf, got {str(path)!r}; change its ending.")
+    check_folder(path)
+    return ending
+
+
+def write_figure(figure: Figure, path: str | Path, *, dpi: int = 180) -> None:
+    """Write a figure on white, in the format of the ending: .png, .svg or .pdf; whole or not at all."""
+    ending = figure_format(path)
+    with replacing(path) as aside, mpl.rc_context(STYLE):
+        figure.savefig(aside, format=ending, dpi=dpi, facecolor="white")
 
 
 def plain_log_axis(ax: Axes, which: str) -> None:

@@ -1,7 +1,8 @@
-"""Averages over a committee from one run: everything here takes arrays.
+"""Averages under the members of a model from one run: everything here takes arrays.
 
 ================  =====================================================================================
 `trajectory`      `reweight`, for arrays; runs that go on, or lie in logs: `ase_uq.averages`
+`frames`          what it is given, checked
 `result`          `ReweightResult`, intervals, and arithmetic between results
 `columns`         how an observable becomes columns
 `frame_blocks`    sums over frames, in one pass
@@ -15,8 +16,9 @@
 
 from ase_uq.reweighting.columns import METHODS, check_method
 from ase_uq.reweighting.error_bars import MIN_FRAMES
+from ase_uq.reweighting.frames import inverse_temperature
 from ase_uq.reweighting.result import ReweightResult, combine, difference
-from ase_uq.reweighting.trajectory import check_relaxation, inverse_temperature, reweight
+from ase_uq.reweighting.trajectory import check_relaxation, reweight
 
 __all__ = [
     "METHODS",

@@ -16,7 +16,7 @@ class Axis:
     Attributes
     ----------
     centres
-        (K,), middles of the bins.
+        (n_bins,), middles of the bins.
     name, unit
         Of the axis, such as "r" and "Å".
     """

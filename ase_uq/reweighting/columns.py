@@ -106,7 +106,7 @@ def within_groups(columns: Columns) -> Columns:
 
 
 def bin_edges(values: Array) -> Array:
-    """Inner edges (S - 1,) of bins for a scalar, each with at least 20 frames; a value each where there are only a few.
+    """Inner edges (n_bins - 1,) of bins for a scalar, each with at least 20 frames; a value each where there are few.
 
     Bins are 0.2 standard deviations wide, and wider in the tails.
     """

@@ -47,11 +47,11 @@ class Evidence:
     sizes, deviations
         Of the jackknife.
     mean, naive, noise, std, independent, ess
-        Of the result, (P,): mean, spread of members and its noise, sampling error, independent and effective frames.
+        Of the result, (O,): mean, spread of members and its noise, sampling error, independent and effective frames.
     weight_frames
         Effective frames of the weights of a biased run, else `None`.
     own, others
-        Length of the run over twice the slowest relaxation time, in each observable (P,) and in what moves beside it.
+        Length of the run over twice the slowest relaxation time, in each observable (O,) and in what moves beside it.
     rare
         Skewness of the observable, of many the usual one, where it makes the sampling error uncertain.
     plateau
@@ -111,7 +111,7 @@ def gates_of(e: Evidence, q: Question) -> tuple[tuple[Gate, ...], float]:
 
 
 def discrepancies(values: Array, deviations: Array) -> list[Discrepancy]:
-    """Size of a correction (P, M) and its significance, both as root mean squares over members, for each entry."""
+    """Size of a correction (O, M) and its significance, both as root mean squares over members, for each entry."""
     variance = (deviations**2).sum(axis=0)
     ratio = np.divide(values**2, variance, out=np.zeros_like(values), where=variance > 0)
     sizes, significances = np.sqrt((values**2).mean(axis=-1)), np.sqrt(ratio.mean(axis=-1))

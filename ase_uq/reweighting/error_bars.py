@@ -47,7 +47,7 @@ _FEWEST_WEIGHTS = 3.0  # effective frames of a biased run, likewise
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Spread between members, (P,) each: as it is, its noise (variance), without it, and its two parts."""
+    """Spread between members, (O,) each: as it is, its noise (variance), without it, and its two parts."""
 
     naive: Array
     noise: Array
@@ -69,7 +69,7 @@ class _UnderMembers:
 
 @dataclass(frozen=True, slots=True)
 class _Independent:
-    """How many frames count: inefficiency g and motions `own`, both (P,), T/g, and the effective sample size."""
+    """How many frames count: inefficiency g and motions `own`, both (O,), T/g, and the effective sample size."""
 
     g: Array
     own: Array
@@ -183,7 +183,7 @@ def _needs_jackknife(q: Question) -> bool:
 
 
 def _error_from_influence(asked: FrameSums, full: Estimates, q: Question) -> Array:
-    """Sampling error (P,) of the mean over members, from the series of what each of many short blocks adds to it."""
+    """Sampling error (O,) of the mean over members, from the series of what each of many short blocks adds to it."""
     blocks = asked.blocks.merged(_INFLUENCE_BLOCKS)
     left_out = estimate(blocks.left_out(), asked.origin_a, q)
     series = _over_members(jackknife_deviations(full.value, left_out.value, blocks.n), q)

@@ -25,24 +25,24 @@ from ase_uq.reweighting.frame_blocks import Sums
 
 
 def plain(s: Sums) -> Array:
-    """Averages over the run itself, (..., K)."""
+    """Averages over the run itself, (..., n_columns)."""
     return np.asarray(s.a / _total_weight(s)[..., None])
 
 
 def cea(s: Sums) -> Array:
-    """Cumulant expansion, (..., K, M)."""
+    """Cumulant expansion, (..., n_columns, M)."""
     a, h = _means(s)
     return np.asarray(a - (s.ah / _total_weight(s)[..., None, None] - a * h))
 
 
 def direct(s: Sums) -> Array:
-    """Exponential weights, (..., K, M)."""
+    """Exponential weights, (..., n_columns, M)."""
     w = s.w[..., None, :]
     return np.divide(s.wa, w, out=np.zeros_like(s.wa), where=w > 0)
 
 
 def second_order(s: Sums) -> Array:
-    """Half the third cumulant of (a, h_i, h_i), (..., K, M): the first term that the expansion leaves out."""
+    """Half the third cumulant of (a, h_i, h_i), (..., n_columns, M): the first term that the expansion leaves out."""
     a, h = _means(s)
     b = _total_weight(s)[..., None, None]
     ah, ahh, hh = s.ah / b, s.ahh / b, s.hh[..., None, :] / b
@@ -50,7 +50,7 @@ def second_order(s: Sums) -> Array:
 
 
 def gap(s: Sums, *, second: bool = False) -> Array:
-    """Probabilities of the bins of a histogram, (..., K, M), from columns that are 1 for the frames of a bin.
+    """Probabilities of the bins of a histogram, (..., n_columns, M), from columns that are 1 for the frames of a bin.
 
     With `second` the next term, -var_s(h_i)/2 in units of kT, is added to the free energies.
     """

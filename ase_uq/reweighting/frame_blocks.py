@@ -6,7 +6,7 @@ and the length doubles. Sums are taken about the averages of the first frames, s
 =====================================  =====================================================================
 symbol                                 variable, row of `Sums`
 =====================================  =====================================================================
-a_k, h_i = beta (V_i - V)              columns (K) and members (M) of a frame
+a_k, h_i = beta (V_i - V)              columns k and members i of a frame
 b = exp(l)                             weight of a frame in the run itself, 1 unless the run was biased
 sum b, sum b a, sum b h, sum b h^2     `b`, `a`, `h`, `hh`
 sum b a h_i, sum b a h_i^2             `ah`, `ahh`
@@ -42,13 +42,13 @@ class Sums(NamedTuple):
 
     n: Array  # (...,), number of frames
     b: Array  # (...,)
-    a: Array  # (..., K)
+    a: Array  # (..., n_columns)
     h: Array  # (..., M)
     hh: Array  # (..., M)
-    ah: Array  # (..., K, M)
-    ahh: Array  # (..., K, M)
+    ah: Array  # (..., n_columns, M)
+    ahh: Array  # (..., n_columns, M)
     w: Array  # (..., M)
-    wa: Array  # (..., K, M)
+    wa: Array  # (..., n_columns, M)
 
     def map(self, function: Callable[[Array], Array]) -> Sums:
         """Apply a function to every row."""
@@ -88,11 +88,11 @@ class Moments:
     ww
         (M,), sum w^2.
     wwa, wwaa
-        (K, M), sum w^2 a and sum w^2 a^2; zero unless direct weights are in use.
+        (n_columns, M), sum w^2 a and sum w^2 a^2; zero unless direct weights are in use.
     second
-        (K, 3, 3), sum b^2 a^p h^q for powers p, q of 0 to 2, h being the mean over members.
+        (n_columns, 3, 3), sum b^2 a^p h^q for powers p, q of 0 to 2, h being the mean over members.
     lowest
-        (K,), smallest value of each column.
+        (n_columns,), smallest value of each column.
     """
 
     hhh: Array
@@ -115,13 +115,13 @@ class FrameSums:
     length
         Frames in a full block.
     origin_a, origin_h
-        (K,), (M,): values that were subtracted from every frame.
+        (n_columns,), (M,): values that were subtracted from every frame.
     moments
         Sums without blocks.
     tails
         The largest log weights of each member, or `None`.
     run_starts
-        (R,), the first block of every run.
+        (n_runs,), the first block of every run.
     energy
         (B,), sums over blocks of the energy that drove the run, minus that of the first frame; eV.
     """
@@ -153,7 +153,7 @@ class FrameBlocks:
     Parameters
     ----------
     n_columns, n_members
-        K and M.
+        Numbers of columns and of members.
     n_frames, n_runs
         Length of the runs together where it is known, and their number: blocks then have their final length from the
         start, and none holds frames of two runs.
@@ -196,7 +196,7 @@ class FrameBlocks:
         return int(self._sums.n.sum())
 
     def add(self, a: Array, h: Array, log_weights: Array | None = None, energy: Array | None = None) -> None:
-        """Take frames: columns (t, K), energy differences in kT (t, M), log weights of a biased run (t,), V (t,)."""
+        """Take frames: columns (t, n_columns), energy differences in kT (t, M), log weights of a bias (t,), V (t,)."""
         if self._origin is None:
             # By way of the first frame, so that a constant is exactly zero from here on.
             origin_a, origin_h = (x[0] + (x - x[0]).mean(axis=0) for x in (a, h))
@@ -211,7 +211,7 @@ class FrameBlocks:
             np.minimum(self._lowest, a[part].min(axis=0), out=self._lowest)
 
     def add_shares(self, sums: Sums | None, a: Array, h: Array, log_weights: Array, shares: Array) -> Sums:
-        """Add frames that have all been taken to sums (S, ...) in which each counts by its `shares` (t, S).
+        """Add frames, all taken before, to sums (n_states, ...) in which each counts by its `shares` (t, n_states).
 
         Sums without frames are begun where there are none; they stand relative to the largest weights, as blocks do.
         """

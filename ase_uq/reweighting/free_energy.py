@@ -10,7 +10,7 @@ F_i(s)                 -kB T ln(p_i(s)/p_i(s_0)), s_0 the bin most visited by th
 
 References
 ----------
-Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828: errors of free energies from a committee.
+Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828: errors of free energies from members.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def free_energy_profile(
     values
         (T,), the collective variable.
     bins
-        Number of bins between its extremes, or edges (S + 1,).
+        Number of bins between its extremes, or edges (n_bins + 1,).
     energy_members, energy_reference, temperature_K
         As for `reweight`.
     method
@@ -55,8 +55,8 @@ def free_energy_profile(
     Returns
     -------
     centres, result
-        (S,), and the profile in eV. Bins that were never visited are left out, and errors of those visited during a
-        single stretch of the run are NaN; in the bin of reference everything is zero.
+        (n_bins,), and the profile in eV. Bins that were never visited are left out, and errors of those visited during
+        a single stretch of the run are NaN; in the bin of reference everything is zero.
 
     Raises
     ------
@@ -101,9 +101,9 @@ class ProfileBins:
     Attributes
     ----------
     edges
-        (S_all + 1,).
+        (n_all + 1,).
     visited
-        (S_all,), bool.
+        (n_all,), bool.
     reference
         Of the visited bins, the one with most frames.
     """
@@ -126,11 +126,11 @@ class ProfileBins:
 
     @property
     def centres(self) -> Array:
-        """Middles of the visited bins, (S,)."""
+        """Middles of the visited bins, (n_bins,)."""
         return (0.5 * (self.edges[1:] + self.edges[:-1]))[self.visited]
 
     def columns(self, x: Array) -> Array:
-        """1 for the bin of each value (t,), 0 for the others, (t, S); the last bin holds its upper edge, too."""
+        """1 for the bin of each value (t,), 0 for the others, (t, n_bins); the last bin holds its upper edge, too."""
         n = len(self.edges) - 1
         which = np.searchsorted(self.edges, x, side="right") - 1
         which[x == self.edges[-1]] = n - 1
@@ -140,6 +140,6 @@ class ProfileBins:
         return columns[:, self.visited]
 
     def free_energy(self, p: Array, thermal: float) -> Array:
-        """-kB T ln(p/p_0) for probabilities (S,), eV; `thermal` is kB T."""
+        """-kB T ln(p/p_0) for probabilities (n_bins,), eV; `thermal` is kB T."""
         # Without one block of frames a bin may be empty: its error is then not known.
         return np.asarray(-thermal * np.log(np.where(p > 0, p, np.nan) / p[self.reference]))

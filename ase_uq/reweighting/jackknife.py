@@ -5,7 +5,7 @@ symbol               variable
 ===================  ====================================================================
 m_j, T               `sizes[j]`, `sizes.sum()`
 h_j = T / m_j        `inverse[j]`
-theta                `full`, the estimates (P,) from all frames
+theta                `full`, the estimates (O,) from all frames
 theta_(j)            `left_out[j]`, the estimates without block j
 theta~_j             `pseudo[j]` = h_j theta - (h_j - 1) theta_(j)
 ===================  ====================================================================

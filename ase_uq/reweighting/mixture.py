@@ -7,9 +7,9 @@ one: whatever is made of blocks then has the scatter of the free energies in it.
 =======================================  =======================================================================
 symbol                                   variable
 =======================================  =======================================================================
-p_k = N_k exp(f_k - u_k)/sum_l (...)     `shares`, (T, K): part of state k in the mixture, at each frame
+p_k = N_k exp(f_k - u_k)/sum_l (...)     `shares`, (T, n_states): part of state k in the mixture, at each frame
 phi_k = f_k + ln N_k                     what p and the weights depend on
-excess_k = sum_block (p_k - [in k])      `excess`, (B, K): zero over all frames, which is the equation for phi
+excess_k = sum_block (p_k - [in k])      `excess`, (B, n_states): zero over all frames, which is the equation for phi
 H_kl = sum p_k (delta_kl - p_l)          `_response`: d(sum p_k)/d(phi_l)
 d(phi) = -H^-1 excess                    first-order change when a block counts more
 dS/d(phi_k) = -sum b p_k x               `slopes`, minus the sums with weights b p_k
@@ -46,7 +46,7 @@ class Mixture:
     order
         (T,), order of the frames as given in which every stretch holds all states.
     shares, in_state
-        (T, K), in that order; see `with_free_energies`.
+        (T, n_states), in that order; see `with_free_energies`.
     """
 
     order: NDArray[np.int64]
@@ -88,7 +88,9 @@ def mixture_of(
 
 def _check_shares(shares: Array, n_frames: int, states: NDArray[np.int64] | None) -> None:
     if shares.ndim != 2 or len(shares) != n_frames:
-        raise InputError(f"`state_shares` must be one row a frame, ({n_frames}, K), got {shares.shape}; match frames.")
+        raise InputError(
+            f"`state_shares` must be one row a frame, ({n_frames}, n_states), got {shares.shape}; match frames."
+        )
     if not (np.isfinite(shares).all() and np.allclose(shares.sum(axis=1), 1.0, atol=1e-6)):
         raise InputError(
             f"`state_shares` must add up to 1 in every frame, got sums from {shares.sum(axis=1).min():.3g} to "
@@ -110,11 +112,11 @@ def with_free_energies(sums: FrameSums, shares: Array, in_state: Array, slopes: 
     Parameters
     ----------
     shares
-        (T, K), part of each state in the mixture at every frame; rows add up to 1.
+        (T, n_states), part of each state in the mixture at every frame; rows add up to 1.
     in_state
-        (T, K), 1 for the state a frame comes from, or the share of all frames that come from each.
+        (T, n_states), 1 for the state a frame comes from, or the share of all frames that come from each.
     slopes
-        Sums over all frames with weights b p_k, (K, ...).
+        Sums over all frames with weights b p_k, (n_states, ...).
     """
     starts = np.concatenate([[0], np.cumsum(sums.blocks.n)[:-1]]).astype(np.int64)
     # Over all frames it is zero, by the equation for phi; over some of them, as after thinning, nearly so.

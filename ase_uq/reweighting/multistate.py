@@ -41,7 +41,7 @@ class MBARWeights(np.ndarray[tuple[int], np.dtype[np.float64]]):
     Attributes
     ----------
     shares
-        (T, K), part of each state in the mixture of all states at every frame; `None` where that was lost.
+        (T, n_states), part of each state in the mixture of all states at every frame; `None` where that was lost.
     states
         (T,), int, the state a frame comes from.
     """
@@ -51,7 +51,7 @@ class MBARWeights(np.ndarray[tuple[int], np.dtype[np.float64]]):
 
     @classmethod
     def of(cls, logs: Array, shares: Array, states: NDArray[np.int64]) -> MBARWeights:
-        """Weights (T,) with the shares (T, K) and the states (T,) of their frames."""
+        """Weights (T,) with the shares (T, n_states) and the states (T,) of their frames."""
         made = np.asarray(logs, dtype=np.float64).view(cls)
         made.shares, made.states = shares, states
         return made
@@ -82,12 +82,13 @@ def mbar_log_weights(reduced_energies: ArrayLike, n_frames: ArrayLike, target: A
     Parameters
     ----------
     reduced_energies
-        (K, T), 1: beta_k U_k of every frame in every state k, bias included; frames sorted by the state they come from.
+        (n_states, T), 1: beta_k U_k of every frame in every state k, bias included; frames sorted by the state they
+        come from.
     n_frames
-        (K,), frames from each state, at least 1; their sum is T. Frames need not be independent, but those of a state
-        must be in the order of the run.
+        (n_states,), frames from each state, at least 1; their sum is T. Frames need not be independent, but those of a
+        state must be in the order of the run.
     target
-        (T,), 1: beta U of the state wanted, which need not be one of the K.
+        (T,), 1: beta U of the state wanted, which need not be one of those.
 
     Returns
     -------
@@ -104,8 +105,8 @@ def mbar_log_weights(reduced_energies: ArrayLike, n_frames: ArrayLike, target: A
     u, n, wanted = (np.asarray(x, dtype=np.float64) for x in (reduced_energies, n_frames, target))
     if u.ndim != 2 or n.shape != u.shape[:1] or n.sum() != u.shape[1] or wanted.shape != u.shape[1:]:
         raise InputError(
-            f"`reduced_energies` must be (K, T), `n_frames` (K,) with sum T and `target` (T,), got {u.shape}, "
-            f"{n.shape} with sum {n.sum():g} and {wanted.shape}; sort frames by state."
+            "`reduced_energies` must be (n_states, T), `n_frames` (n_states,) with sum T and `target` (T,), got "
+            f"{u.shape}, {n.shape} with sum {n.sum():g} and {wanted.shape}; sort frames by state."
         )
     if not ((n >= 1) & (n == np.round(n))).all():
         state = int(np.argmin((n >= 1) & (n == np.round(n))))
@@ -133,7 +134,7 @@ def interleaved(n_frames: ArrayLike) -> NDArray[np.int64]:
     Parameters
     ----------
     n_frames
-        (K,), frames from each state, sorted by state.
+        (n_states,), frames from each state, sorted by state.
 
     Examples
     --------

@@ -9,7 +9,7 @@ symbol                 variable
 x                      `x`, weights beyond the threshold, minus the threshold, ascending
 theta                  `theta`, grid of the profile likelihood; the scale is -k/theta
 k                      `k`, mean log(1 - theta x)
-S                      `n_frames`
+T                      `n_frames`
 =====================  ===========================================================================
 
 References
@@ -36,7 +36,7 @@ class LargestValues:
     Parameters
     ----------
     n_series
-        M.
+        Number of series, M.
     """
 
     def __init__(self, n_series: int) -> None:
@@ -46,7 +46,7 @@ class LargestValues:
         self.n_frames = 0
 
     def add(self, values: Array) -> None:
-        """Take (t, M) values."""
+        """Take the values of some frames, (t, M)."""
         self._waiting.append(values.copy())
         self._n_waiting += len(values)
         self.n_frames += len(values)
@@ -80,7 +80,7 @@ def tail_shapes(log_weights: LargestValues) -> Array:
 
 
 def limit(n_frames: int) -> float:
-    """Largest shape at which averages over so many frames are reliable, min(1 - 1/log10 S, 0.7)."""
+    """Largest shape at which averages over so many frames are reliable, min(1 - 1/log10 T, 0.7)."""
     return float(min(1.0 - 1.0 / np.log10(max(n_frames, 11)), LARGEST_SHAPE))
 
 

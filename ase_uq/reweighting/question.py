@@ -73,7 +73,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """Estimates and corrections under every member, (..., P, M), or (..., M', P, M) for independent own members."""
+    """Estimates and corrections under every member, (..., O, M), or (..., M', O, M) for independent own members."""
 
     value: Array
     second: Array | None
@@ -82,7 +82,7 @@ class Estimates:
 
 
 def estimate(s: Sums, origin: Array, q: Question) -> Estimates:
-    """Answer a question from sums with any leading axes, taken about `origin` (K,)."""
+    """Answer a question from sums with any leading axes, taken about `origin` (n_columns,)."""
     shift = origin[:, None]
     if q.method == "gap":
         means = estimators.gap_mean(s) if q.binned else estimators.gap(s)[..., :-1, :]
@@ -106,7 +106,7 @@ def estimate(s: Sums, origin: Array, q: Question) -> Estimates:
 
 
 def _paired(values: Array, q: Question) -> Array:
-    """Columns (..., K, M) with the axis of own members brought out, (..., M', P, M), and matched if paired."""
+    """Columns (..., n_columns, M) with the axis of own members brought out, (..., M', O, M), and matched if paired."""
     if q.own_members is None:
         return values
     size = int(np.prod(q.shape, dtype=int))
@@ -115,14 +115,14 @@ def _paired(values: Array, q: Question) -> Array:
 
 
 def plain_members(s: Sums, origin: Array, q: Question) -> Array:
-    """Plain averages of the own members, or the function of them, (..., P, M')."""
+    """Plain averages of the own members, or the function of them, (..., O, M')."""
     values = (estimators.plain(s) + origin).reshape(*s.a.shape[:-1], -1, int(np.prod(q.shape, dtype=int)))
     means = np.swapaxes(values, -1, -2)
     return means if q.function is None else _apply(q.function, means, q.shape)[0]
 
 
 def _apply(function: Callable[[Any], Any], means: Array, shape: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:
-    """Values (..., Q, M) of a function of averages (..., P, M), and the shape of one of them."""
+    """Values (..., Q, M) of a function of averages (..., O, M), and the shape of one of them."""
     rows = np.moveaxis(means, -2, -1)
     flat = rows.reshape(-1, *shape)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -35,7 +35,7 @@ Value = Any  # float for a scalar observable, float64 array of its shape for any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReweightResult:
-    """Average of an observable over a committee, with its errors.
+    """Average of an observable over the members of a model, with its errors.
 
     For a scalar observable the numbers are floats, for vectors and matrices arrays of the observable's shape.
 
@@ -61,7 +61,7 @@ class ReweightResult:
         (M,) and then the shape of the observable; (M, M', ...) for an observable with members of its own that are
         independent of the potential's.
     n_frames
-        T.
+        Number of frames, T.
     method
         "cea", "direct" or "gap".
     std_model_naive
@@ -243,7 +243,7 @@ def difference(first: ReweightResult, second: ReweightResult) -> ReweightResult:
 
 
 def combine(function: Callable[..., Any], *results: ReweightResult) -> ReweightResult:
-    """A function of averages from several runs of one committee, taken member by member before the spread.
+    """A function of averages from several runs of one model, taken member by member before the spread.
 
     Sampling errors and sampling noise are those of independent runs, carried to first order.
 
@@ -266,9 +266,7 @@ def combine(function: Callable[..., Any], *results: ReweightResult) -> ReweightR
     shapes = {result.member_means.shape for result in results}
     if len(results) < 2 or len(shapes) > 1:
         found = ", ".join(map(str, sorted(shapes)))
-        raise InputError(
-            f"`results` must be two or more of the same members and shape, got {found}; use one committee."
-        )
+        raise InputError(f"`results` must be two or more of the same members and shape, got {found}; use one model.")
     members = np.asarray(function(*(result.member_means for result in results)), dtype=np.float64)
     means = [np.asarray(result.mean, dtype=np.float64) for result in results]
     slopes = [_slope(function, means, k) for k in range(len(results))]

@@ -40,12 +40,12 @@ class Pace:
     Attributes
     ----------
     own
-        (K,), length of the run over twice the relaxation time of the slowest motion in each column and in its product
-        with the energy difference of the member that moves most; infinite where none is seen.
+        (n_columns,), length of the run over twice the relaxation time of the slowest motion in each column and in its
+        product with the energy difference of the member that moves most; infinite where none is seen.
     others
         The same of what else is at hand: the energy of the run, energy differences of members, the thermostat.
     rare
-        (K,), skewness of each column; of many columns the median, since some are always seldom visited.
+        (n_columns,), skewness of each column; of many columns the median, since some are always seldom visited.
     n_blocks
         As many blocks as are independent of each other, for the jackknife.
     """
@@ -79,7 +79,7 @@ def sampling_errors(
 
 
 def _influence(sums: FrameSums, total: Sums) -> tuple[Array, Array]:
-    """Sums over blocks (B, K) and variance (K,) of what one frame adds to a (1 - h) about both means."""
+    """Block sums (B, n_columns) and variance (n_columns,) of what one frame adds to a (1 - h) about both means."""
     s, n, b = sums.blocks, sums.n_frames, total.b
     a, h, ah = total.a / b, total.h.mean() / b, total.ah.mean(axis=-1) / b
     # Derivatives of a - (ah - a h) with respect to the averages of b, b a, b h, b a h.
@@ -102,7 +102,7 @@ def _weighted_influence(sums: FrameSums, total: Sums) -> tuple[Array, Array]:
 
 
 def member_variances(sums: FrameSums, total: Sums) -> Array:
-    """Variance of the residual series w_i (a - <a>_i)/<w_i>, (K, M)."""
+    """Variance of the residual series w_i (a - <a>_i)/<w_i>, (n_columns, M)."""
     r, m, n = estimators.direct(total), sums.moments, sums.n_frames
     variance = n * (m.wwaa - 2.0 * r * m.wwa + r * r * m.ww) / total.w**2
     return np.asarray(np.maximum(variance, 0.0))
@@ -140,7 +140,7 @@ def _slowest(values: Array) -> float:
 
 
 def _of_blocks(sums: FrameSums, totals: Array) -> ZeroFrequency:
-    """Spectra at zero of series of which the sums over blocks (B, K) are known."""
+    """Spectra at zero of series of which the sums over blocks (B, n_columns) are known."""
     whole = sums.blocks.n == sums.length
     means = (totals / sums.blocks.n[:, None])[whole if whole.sum() > 1 else slice(None)]
     if len(means) < 2:
@@ -150,7 +150,7 @@ def _of_blocks(sums: FrameSums, totals: Array) -> ZeroFrequency:
 
 
 def _products(sums: FrameSums) -> Array:
-    """Sums over blocks (B, K) of (a - <a>)(h_i - <h_i>) for the member that moves most."""
+    """Sums over blocks (B, n_columns) of (a - <a>)(h_i - <h_i>) for the member that moves most."""
     s, total = sums.blocks, sums.blocks.total()
     h = total.h / total.b
     widest = int((total.hh / total.b - h**2).argmax())
@@ -170,7 +170,7 @@ def effective_frames(sums: FrameSums, deviations: Array, g: Array, *, own_g: boo
     Parameters
     ----------
     deviations
-        (B, K, M), of the jackknife of the estimates.
+        (B, n_columns, M), of the jackknife of the estimates.
     g
         Inefficiency of the mean.
     own_g

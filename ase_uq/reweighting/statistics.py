@@ -44,20 +44,21 @@ _MOST_BLOCKS = 1024  # shorter ones would only resolve what the mean does not se
 
 @dataclass(frozen=True, slots=True)
 class Inefficiency:
-    """Statistical inefficiency of a series, or of each of K series.
+    """Statistical inefficiency of a series, or of each of several.
 
     Attributes
     ----------
     g
         1 + 2 sum of the normalised autocorrelation; below 1 only where that is clear, as of a vibration. Float, or
-        (K,).
+        (n_series,).
     lengths
         Length of the series over twice the relaxation time of its slowest motion, infinite where none is seen; float,
-        or (K,).
+        or (n_series,).
     n_blocks
-        The largest number of blocks, at most 100, that are as good as independent; int, or (K,).
+        The largest number of blocks, at most 100, that are as good as independent; int, or (n_series,).
     reliable
-        Whether the series is at least 50 g, and 50 such lengths, long, and not carried by a few events; bool, or (K,).
+        Whether the series is at least 50 g, and 50 such lengths, long, and not carried by a few events; bool, or
+        (n_series,).
     """
 
     g: float | Array
@@ -103,7 +104,7 @@ class SamplingError:
     g
         Inefficiency that belongs to it: std^2 = g var / T.
     n_frames
-        T.
+        Number of frames, T.
     lengths
         Length of the run over twice the relaxation time of the slowest motion in the series.
     n_blocks
@@ -147,7 +148,7 @@ def statistical_inefficiency(x: ArrayLike) -> Inefficiency:
     Parameters
     ----------
     x
-        (T,), or (T, K) for K series, each treated by itself.
+        (T,), or (T, n_series) for several series, each treated by itself.
 
     Raises
     ------
@@ -242,18 +243,18 @@ def sampling_errors_of_blocks(
     relaxation_frames: float = 0.0,
     stratified: bool = False,
 ) -> list[SamplingError]:
-    """`sampling_error` of K series of which only averages over blocks of equal length are left.
+    """`sampling_error` of several series of which only averages over blocks of equal length are left.
 
     Parameters
     ----------
     means
-        (B, K), averages over blocks.
+        (B, n_series), averages over blocks.
     length
         Values in each.
     n_frames
         T, of the whole series; blocks may lack a few at the end.
     variance
-        (K,), of the values themselves, divisor T - 1.
+        (n_series,), of the values themselves, divisor T - 1.
     relaxation_frames
         A relaxation time known from elsewhere, as of the thermostat, in values of the series.
     stratified
@@ -285,10 +286,10 @@ def sampling_errors_of_blocks(
 
 
 def as_series(x: ArrayLike, *, columns: bool = False) -> Array:
-    """Finite float64 values of shape (T,), or with `columns` also (T, K), T at least 2."""
+    """Finite float64 values of shape (T,), or with `columns` also (T, n_series), T at least 2."""
     values = np.asarray(x, dtype=np.float64)
     if values.ndim not in ((1, 2) if columns else (1,)) or len(values) < 2:
-        wanted = "(T,) or (T, K)" if columns else "(T,)"
+        wanted = "(T,) or (T, n_series)" if columns else "(T,)"
         raise InputError(f"`x` must have shape {wanted} with T at least 2, got {values.shape}; pass more frames.")
     bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
     if len(bad):
@@ -297,7 +298,7 @@ def as_series(x: ArrayLike, *, columns: bool = False) -> Array:
 
 
 def _inefficiencies(columns: Array, relaxation_frames: float = 0.0) -> tuple[Array, Array, Integers, Array]:
-    """Inefficiency, lengths, number of independent blocks and skewness, (K,) each, of series (T, K)."""
+    """Inefficiency, lengths, number of independent blocks and skewness, (n_series,) each, of series (T, n_series)."""
     length = -(-len(columns) // _MOST_BLOCKS)
     n = len(columns) // length
     means = columns[: n * length].reshape(n, length, -1).mean(axis=1)
@@ -310,7 +311,7 @@ def _inefficiencies(columns: Array, relaxation_frames: float = 0.0) -> tuple[Arr
 
 
 def _skewness(means: Array, independent: Array) -> Array:
-    """Size of the skewness (K,) of averages (B, K), 0 where that of a mean of so many independent ones is small.
+    """Size of the skewness (n_series,) of averages (B, n_series), 0 where a mean of so many independent ones has none.
 
     What waits for rare events has seen few of them, and misses the variance of those it has not seen.
     """

@@ -10,10 +10,10 @@ symbol                       variable
 ===========================  ==================================================================================
 n                            `len(x)`, values of a series, often averages over blocks of frames
 I_j                          `periodogram[:, j - 1]`, ordinate at frequency j/n
-S(j/n)                       `spectrum[:, j]`, sum over all lags of the autocovariance at j = 0
-S_AR                         `resonance`, of an autoregression of order 0, 2, 6 or 24
+f(j/n)                       `spectrum[:, j]`, sum over all lags of the autocovariance at j = 0
+f_AR                         `resonance`, of an autoregression of order 0, 2, 6 or 24
 c (1 + q/(1 + (j/j_c)^2))    level, strength and half width of the slow motion, `_Shapes`
-j_half                       frequency at which S has fallen to half of S(0)
+j_half                       frequency at which f has fallen to half of f(0)
 pi j_half = T/(2 tau)        `ZeroFrequency.lengths`; tau is the relaxation time of the slow motion
 ===========================  ==================================================================================
 
@@ -56,18 +56,18 @@ _BLOCK_NUMBERS = (100, 80, 64, 50, 40, 32, 25, 20, 16, 13, 10, 8)
 
 @dataclass(frozen=True, slots=True)
 class ZeroFrequency:
-    """Spectra of K series at frequency zero.
+    """Spectra of several series at frequency zero.
 
     Attributes
     ----------
     value
-        (K,), S(0): the variance of the mean times the number of values.
+        (n_series,), f(0): the variance of the mean times the number of values.
     lengths
-        (K,), length of the series in units of twice the relaxation time of its slowest motion; infinite where none is
-        seen. For an autoregression of order 1 this is T/g. Of a motion that is in doubt, a bound from above: no longer
-        run is as likely.
+        (n_series,), length of the series in units of twice the relaxation time of its slowest motion; infinite where
+        none is seen. For an autoregression of order 1 this is T/g. Of a motion that is in doubt, a bound from above: no
+        longer run is as likely.
     n_blocks
-        (K,), the largest number of blocks, at most 100, that behave as if they were independent.
+        (n_series,), the largest number of blocks, at most 100, that behave as if they were independent.
     """
 
     value: Array
@@ -85,7 +85,7 @@ class _Shapes(NamedTuple):
 
 
 def zero_frequency(x: Array, *, relaxation: float = 0.0) -> ZeroFrequency:
-    """Spectra at frequency zero of the columns of `x` (n, K).
+    """Spectra at frequency zero of the columns of `x` (n, n_series).
 
     Parameters
     ----------
@@ -121,10 +121,10 @@ def _n_ordinates(n: int) -> int:
 
 
 def _best_spectrum(d: Array, periodogram: Array, known: float) -> tuple[Array, Array, Array]:
-    """Spectra (K, m + 1) from frequency zero on, by the autoregression that makes the ordinates most likely.
+    """Spectra (n_series, m + 1) from frequency zero on, by the autoregression that makes the ordinates most likely.
 
     The first is the average over a level with and without slow motion, the second the likelier one. The third result is
-    the largest half width (K,) of a slow motion, which an autoregression must not hide by taking it for its own.
+    the largest half width (n_series,) of a slow motion, which an autoregression must not hide by taking it for its own.
     """
     n, m = d.shape[1], periodogram.shape[1]
     best, most = np.empty((2, len(d), m + 1)), np.full(len(d), -np.inf)
@@ -143,7 +143,7 @@ def _best_spectrum(d: Array, periodogram: Array, known: float) -> tuple[Array, A
 
 
 def _autoregression(d: Array, order: int, m: int) -> Array:
-    """Spectra (K, m + 1) of autoregressions fitted to series (K, n) of mean zero, by the Levinson recursion."""
+    """Spectra (n_series, m + 1) of autoregressions, by the Levinson recursion, of series (n_series, n) about zero."""
     k, n = d.shape
     if order == 0:
         return np.ones((k, m + 1))
@@ -161,9 +161,9 @@ def _autoregression(d: Array, order: int, m: int) -> Array:
 
 
 def _slow_motion(periodogram: Array, known: float) -> tuple[Array, Array, Array]:
-    """Level and slow motion of ordinates (K, m): spectra (2, K, m + 1) and half widths (K,) as above.
+    """Level and slow motion of ordinates (n_series, m): spectra (2, n_series, m + 1), half widths (n_series,) as above.
 
-    Between them the log likelihoods (K,) of the average.
+    Between them the log likelihoods (n_series,) of the average.
     """
     m = periodogram.shape[1]
     shapes = _shapes(m)
@@ -186,7 +186,7 @@ def _slow_motion(periodogram: Array, known: float) -> tuple[Array, Array, Array]
 
 
 def _largest_width(likelihood: Array, flat: Array, shapes: _Shapes) -> Array:
-    """Half width (K,) that a slow motion does not exceed, by the likelihoods (K, G) and that of a level (K,).
+    """Half width (n_series,) that no slow motion exceeds, by the likelihoods (n_series, G) and a level's (n_series,).
 
     All that is wider, and a level without slow motion, is then less likely; infinite where nothing says so.
     """
@@ -211,7 +211,7 @@ def _shapes(m: int) -> _Shapes:
 
 
 def _half_width(spectrum: Array) -> Array:
-    """Frequency j (K,) at which a spectrum first falls to half of its value at zero; infinite where it never does."""
+    """Frequency j (n_series,) at which a spectrum first falls to half of its value at zero; infinite where never."""
     below = spectrum <= 0.5 * spectrum[:, :1]
     first = below.argmax(axis=1)
     rows = np.arange(len(spectrum))
@@ -222,9 +222,10 @@ def _half_width(spectrum: Array) -> Array:
 
 
 def _independent_blocks(spectrum: Array, beyond: Array) -> Integers:
-    """Largest number of blocks (K,) whose averages scatter as S(0) says: they see S through a filter sinc^2(j/B).
+    """Largest number of blocks (n_series,) whose averages scatter as f(0) says: f through a filter sinc^2(j/B).
 
-    What vibrates faster than the spectra (K, m + 1) reach, by the ordinates `beyond` them, leaks through its tail.
+    What vibrates faster than the spectra (n_series, m + 1) reach, by the ordinates `beyond` them, leaks through its
+    tail.
     """
     m = spectrum.shape[1] - 1
     numbers, fast = np.array(_BLOCK_NUMBERS), np.arange(m + 1, m + 1 + beyond.shape[1])

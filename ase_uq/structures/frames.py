@@ -31,7 +31,7 @@ class Frame:
     atoms
         The structure, without a calculator.
     energy
-        eV.
+        Total energy, eV.
     forces
         (N, 3), eV/Å.
     stress

@@ -32,9 +32,9 @@ def fit_offsets(
     Parameters
     ----------
     frames
-        F structures; only their compositions are read.
+        S structures; only their compositions are read.
     model_energies, baseline_energies
-        (F,), total energies, eV.
+        (S,), total energies, eV.
 
     Returns
     -------

@@ -47,8 +47,8 @@ def train_members(
     settings
         How to train each member.
     **run
-        `config`, `start`, `device`, `state_dir`, `resume`, `on_epoch`: as for `TrainingRun`. An ensemble to start from
-        keeps its architecture, shifts and scale.
+        `config`, `start`, `device`, `state_dir`, `resume`, `on_epoch`: as for `TrainingRun`. A deep ensemble to start
+        from keeps its architecture, shifts and scale.
 
     Raises
     ------
@@ -57,9 +57,9 @@ def train_members(
     """
     method = Deep(n_members, subsample, jobs)
     training = TrainingRun(train, valid, method, settings, **run)
-    ensemble = train_apart(method, training)
+    trained = train_apart(method, training)
     training.clear()
-    return ensemble
+    return trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def train_apart(method: Deep, run: TrainingRun) -> DeepEnsemble:
     Raises
     ------
     InputError
-        If the ensemble to start from has another number of members.
+        If the deep ensemble to start from has another number of members.
     """
     start = run.start
     if start is not None and start.n_members != method.n_members:

@@ -31,7 +31,7 @@ class Batches:
     frames
         Labelled frames.
     cutoff
-        Å.
+        Neighbour cut-off, Å.
     batch_size
         Structures a batch.
     device

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ase_uq.options import option
 from ase_uq.training.method import Method
-from ase_uq.training.options import option
 
 if TYPE_CHECKING:
     from ase_uq.training.run import TrainingRun
@@ -42,7 +42,7 @@ class Blip(Method):
     # They cost nothing in training and little in use, and know a standard deviation to 18 %.
     n_members: int = option(
         16,
-        "M, at least 2; 4 or more to calibrate.",
+        "Number of members, M, at least 2; 4 or more to calibrate.",
         flag="members",
         at_least=2,
         cure="a variance takes two, and 16 is usual",

@@ -42,12 +42,12 @@ def composition_constants(counts: NDArray[np.float64], values: NDArray[np.float6
     counts
         (S, Z), atoms of each element.
     values
-        (S, K), sums over the atoms of a structure.
+        (S, n_values), sums over the atoms of a structure.
 
     Returns
     -------
     array
-        (Z, K); of minimum norm where compositions leave a choice.
+        (Z, n_values); of minimum norm where compositions leave a choice.
     """
     n_atoms = counts.sum(axis=1, keepdims=True)
     return np.asarray(np.linalg.lstsq(counts / n_atoms, values / n_atoms, rcond=_RANK_TOLERANCE)[0])
@@ -61,7 +61,7 @@ def element_counts(graph: Graph, elements: Sequence[str]) -> Tensor:
 
 @torch.no_grad()
 def refit_constants(potential: Any, data: Batches) -> None:
-    """Refit the energies of atoms of a potential, or of the mean of an ensemble, to the labels, in place.
+    """Refit the energies of atoms of a potential, or of the mean of members, to the labels, in place.
 
     Parameters
     ----------
@@ -81,29 +81,29 @@ def refit_constants(potential: Any, data: Batches) -> None:
 
 
 @torch.no_grad()
-def centre_heads(ensemble: ShallowEnsemble, data: Batches) -> None:
+def centre_heads(shallow: ShallowEnsemble, data: Batches) -> None:
     """Take what an average atom of each element adds out of every head, in place; forces stay as they are."""
-    device = ensemble.centre.device
-    features = [ensemble.potential.summed_features(batch.graph.to(device)) for batch in data.in_order()]
-    centre = composition_constants(_counts(ensemble, data), torch.cat(features).cpu().numpy())
-    ensemble.centre.copy_(torch.from_numpy(centre))
+    device = shallow.centre.device
+    features = [shallow.potential.summed_features(batch.graph.to(device)) for batch in data.in_order()]
+    centre = composition_constants(_counts(shallow, data), torch.cat(features).cpu().numpy())
+    shallow.centre.copy_(torch.from_numpy(centre))
 
 
 @torch.no_grad()
-def centre_draws(ensemble: VariationalEnsemble, data: Batches) -> None:
+def centre_draws(draws: VariationalEnsemble, data: Batches) -> None:
     """Refit the constants of every draw to the mean over draws, and those of the mean to the labels, in place."""
-    refit_constants(ensemble.potential, data)
-    ensemble.constants.zero_()
+    refit_constants(draws.potential, data)
+    draws.constants.zero_()
     energies, labels = [], []
     for batch in data.in_order():
-        energies.append(ensemble.energies(batch.graph).T)
+        energies.append(draws.energies(batch.graph).T)
         labels.append(batch.labels.energies)
     errors = torch.cat(labels).unsqueeze(1) - torch.cat(energies)
-    if isinstance(underlying(ensemble), RefitsReference):
+    if isinstance(underlying(draws), RefitsReference):
         # The mean of these is the body, which is right already.
         errors -= errors.mean(dim=1, keepdim=True)
-    constants = composition_constants(_counts(ensemble, data), errors.cpu().numpy())
-    ensemble.constants.copy_(torch.from_numpy(constants.T))
+    constants = composition_constants(_counts(draws, data), errors.cpu().numpy())
+    draws.constants.copy_(torch.from_numpy(constants.T))
 
 
 def _counts(potential: Any, data: Batches) -> NDArray[np.float64]:

@@ -32,15 +32,15 @@ def gaussian_crps(error: Tensor, std: Tensor) -> Tensor:
 
 
 def fair_crps(members: Tensor, labels: Tensor) -> Tensor:
-    """Return the unbiased estimate from K independent draws.
+    """Return the unbiased estimate from M independent draws.
 
-    mean_k |x_k - y| - sum_{k<l} |x_k - x_l| / (K (K - 1)). Draws that are tied to their mean are not independent: of
+    mean_k |x_k - y| - sum_{k<l} |x_k - x_l| / (M (M - 1)). Draws that are tied to their mean are not independent: of
     those it is no estimate, and training by it makes them spread too far.
 
     Parameters
     ----------
     members
-        (K, ...), K at least 2.
+        (M, ...), M at least 2.
     labels
         (...).
     """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ase_uq.options import option
 from ase_uq.training.method import Method
-from ase_uq.training.options import option
 
 if TYPE_CHECKING:
     from ase_uq.training.run import TrainingRun
@@ -39,7 +39,7 @@ class Deep(Method):
 
     n_members: int = option(
         4,
-        "M, at least 2; 4 or more to calibrate.",
+        "Number of members, M, at least 2; 4 or more to calibrate.",
         flag="members",
         at_least=2,
         cure="a variance takes two, and 4 or more is usual",

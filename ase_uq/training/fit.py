@@ -68,7 +68,7 @@ class _Progress:
 
     @property
     def losses(self) -> list[float]:
-        """Validation losses."""
+        """Validation losses, one an epoch."""
         return [each.loss for each in self.errors]
 
 
@@ -91,7 +91,7 @@ def fit(
     potential
         A trainable potential with a `scale`; changed in place.
     train, valid
-        Data.
+        Frames to train on, and to validate with.
     settings
         How to train.
     objective

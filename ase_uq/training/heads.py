@@ -48,7 +48,7 @@ def fit_heads(train: Rows, valid: Rows, n_members: int, *, seed: int = 0) -> Ten
     train, valid
         Rows of the same body.
     n_members
-        M.
+        Number of heads, M.
     seed
         Of the draws they start from.
     """

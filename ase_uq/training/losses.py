@@ -37,8 +37,8 @@ class Labels:
 class Scored:
     """A loss, with the signed errors of the mean it was formed from: (S,) eV and (N, 3) eV/Å.
 
-    `terms` are further numbers to be followed, means over the batch. `stress_error` (K, 6) eV/Å^3 are errors of the
-    structures with a label, or `None` where stresses were not evaluated.
+    `terms` are further numbers to be followed, means over the batch. `stress_error` (n_known, 6) eV/Å^3 are errors
+    of the structures with a label, or `None` where stresses were not evaluated.
     """
 
     loss: Tensor
@@ -105,9 +105,9 @@ class SquaredErrors:
 
     def __call__(self, potential: Any, graph: Graph, labels: Labels, *, training: bool) -> Scored:
         """Score a batch."""
-        return self.evaluate(potential, graph, labels, training=training)[1]
+        return self.evaluated(potential, graph, labels, training=training)[1]
 
-    def evaluate(self, potential: Any, graph: Graph, labels: Labels, *, training: bool) -> tuple[Evaluation, Scored]:
+    def evaluated(self, potential: Any, graph: Graph, labels: Labels, *, training: bool) -> tuple[Evaluation, Scored]:
         """Score a batch, and return what was evaluated for it: member energies and derivatives of their mean."""
         stress = bool(labels.has_stress.any())
         evaluation = evaluate(potential, graph, stress=stress, training=training, combine=_mean)

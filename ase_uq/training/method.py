@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ase_uq.training.options import check_options
+from ase_uq.options import check_options
 
 if TYPE_CHECKING:
     from ase_uq.training.run import TrainingRun

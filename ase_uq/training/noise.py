@@ -1,6 +1,6 @@
 """The noise of a variational potential by what its draws are worth: `DrawsScore`, and `fit_noise`, its size.
 
-    loss = <(CRPS of forces + 3 CRPS of energies / sqrt(N)) / u>,      K draws of the weights a step
+    loss = <(CRPS of forces + 3 CRPS of energies / sqrt(N)) / u>,      M draws of the weights a step
 
 u is the rms force that is predicted for a frame, and a tenth of the scale: in absolute units, frames of high
 temperature alone would say how much noise there is. The score (see `crps`) of a few independent draws needs no prior
@@ -49,7 +49,7 @@ class DrawsScore:
     energy_weight
         Of energies, over the square root of atoms, against forces.
     n_draws
-        K.
+        M, of each step.
     seed
         Of the draws, which follow from the epoch: a training that was interrupted goes on with the same.
     """
@@ -85,7 +85,7 @@ def evaluate_draws(
     *,
     training: bool = False,
 ) -> Evaluation:
-    """Return energies (K, S) and forces (K, N, 3) of K new draws, without a mean weight among them."""
+    """Return energies (M, S) and forces (M, N, 3) of K new draws, without a mean weight among them."""
     draws = potential.draws(n_draws, generator)
     if potential.shares_body:
         return evaluate(SharingDraws(potential, draws), graph, training=training)
@@ -93,7 +93,7 @@ def evaluate_draws(
 
 
 def without_constants(energies: Tensor, counts: Tensor) -> Tensor:
-    """Take a least-squares fit to compositions out of energies (K, S), and divide them by the square root of atoms."""
+    """Take a least-squares fit to compositions out of energies (M, S), and divide them by the square root of atoms."""
     root = counts.sum(dim=1).sqrt()
     axes, sizes, _ = torch.linalg.svd(counts / root.unsqueeze(1), full_matrices=False)
     axes = axes[:, sizes > 1e-10 * sizes[0]]

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from ase_uq.errors import InputError
+from ase_uq.options import recorded
 from ase_uq.potentials.architectures import ARCHITECTURES
 from ase_uq.potentials.device import checked_device
 from ase_uq.structures.frames import Frame
@@ -25,7 +26,6 @@ from ase_uq.training.fit import EpochRecord, SampleCallback, fit
 from ase_uq.training.last_layer import finish_body
 from ase_uq.training.losses import Objective
 from ase_uq.training.method import Method
-from ase_uq.training.options import recorded
 from ase_uq.training.reference import Reference, fit_reference
 from ase_uq.training.rows import Rows
 from ase_uq.training.settings import FitSettings
@@ -54,7 +54,7 @@ class TrainingRun:
         What is trained: a name of `ase_uq.potentials.architectures`, and arguments of that class other than `elements`
         and `seed`.
     start
-        A potential or an ensemble to fine-tune instead; its architecture is kept, and so are its constants.
+        A potential, of one member or several, to fine-tune instead; its architecture is kept, and so are its constants.
     device
         "cpu", "cuda" or "cuda:0".
     state_dir

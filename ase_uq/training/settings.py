@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ase_uq.training.options import check_options, option
+from ase_uq.options import check_options, option
 
 SCHEDULES = ("cosine", "plateau", "constant")
 
@@ -46,16 +46,23 @@ class FitSettings:
         Of the data order.
     """
 
-    epochs: int = option(200, "Passes over the data.", above=0, usual="200; with --minutes, no limit")
+    epochs: int = option(200, "Training passes over the data.", above=0, usual="200; with --minutes, no limit")
     minutes: float | None = option(
         None,
         "Time budget, minutes (deep: of each member); stops in good order with the best weights.",
         above=0,
     )
-    batch_size: int = option(5, "Structures a step.", above=0)
-    learning_rate: float = option(0.01, "Of Adam.", above=0, usual="0.01; 0.001 with --from")
+    batch_size: int = option(5, "Structures in one step of the optimiser.", above=0)
+    learning_rate: float = option(
+        0.01, "Learning rate of the optimiser, Adam.", above=0, usual="0.01; 0.001 with --from"
+    )
     amsgrad: bool = option(True, "Whether Adam keeps the largest of its second moments.", at_shell=False)
-    schedule: str = option("cosine", "Of the learning rate.", choices=SCHEDULES, cure="choose one")
+    schedule: str = option(
+        "cosine",
+        "How the learning rate falls: cosine, plateau (halved when the loss stalls) or constant.",
+        choices=SCHEDULES,
+        cure="choose one",
+    )
     patience: int = option(25, "Epochs without a better loss before plateau halves the rate.", above=0, at_shell=False)
     stop_after: int = option(100, "Epochs without a better loss before training stops.", above=0, at_shell=False)
     ema: float = option(
@@ -67,9 +74,9 @@ class FitSettings:
         at_shell=False,
     )
     clip: float = option(10.0, "Largest norm of the gradient.", above=0, at_shell=False)
-    energy_weight: float = option(10.0, "Weight of the energies (per atom) in the loss.", at_least=0)
-    forces_weight: float = option(1.0, "Weight of the forces in the loss.", at_least=0)
-    stress_weight: float = option(1.0, "Weight of the virials (per atom) in the loss.", at_least=0)
+    energy_weight: float = option(10.0, "Weight of the energies (eV per atom) in the loss.", at_least=0)
+    forces_weight: float = option(1.0, "Weight of the forces (eV/Å) in the loss.", at_least=0)
+    stress_weight: float = option(1.0, "Weight of the virials (eV per atom) in the loss.", at_least=0)
     energy_stage: float = option(
         0.0,
         "Part of the training, at its end, in which the weight of energies rises where they are left behind, at the "
@@ -78,7 +85,7 @@ class FitSettings:
         below=1,
         cure="0 leaves the weights alone",
     )
-    seed: int = option(0, "Of weights, data order, split and sub-samples.", at_least=0)
+    seed: int = option(0, "Seed of weights, data order, split and sub-samples.", at_least=0)
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ase_uq.errors import InputError
+from ase_uq.options import option
 from ase_uq.training.method import Method
-from ase_uq.training.options import option
 
 if TYPE_CHECKING:
     from ase_uq.training.run import TrainingRun
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class Shallow(Method):
     """A shallow ensemble; `minutes` of the settings are those of body and heads together.
 
-    An ensemble to fine-tune is changed: its body goes on, and gets new heads.
+    A shallow ensemble to fine-tune is changed: its body goes on, and gets new heads.
 
     Attributes
     ----------
     n_members
-        M.
+        Number of heads, M.
     """
 
     name = "shallow"
@@ -40,7 +40,7 @@ class Shallow(Method):
 
     n_members: int = option(
         8,
-        "M, at least 2; 4 or more to calibrate.",
+        "Number of members, M, at least 2; 4 or more to calibrate.",
         flag="members",
         at_least=2,
         cure="a variance takes two, and 8 or more is usual",
@@ -72,9 +72,9 @@ class Shallow(Method):
         rows = run.finish_body(body, data, minutes=last)
         seed = run.settings.seed
         deviations = None if rows is None else fit_heads(*rows, self.n_members, seed=seed)
-        ensemble = ShallowEnsemble(body.cpu(), self.n_members, seed=seed, deviations=deviations)
-        centre_heads(ensemble, data[0])
-        return MemberUncertainty(ensemble, training=run.described())
+        shallow = ShallowEnsemble(body.cpu(), self.n_members, seed=seed, deviations=deviations)
+        centre_heads(shallow, data[0])
+        return MemberUncertainty(shallow, training=run.described())
 
     def parts(self) -> list[str]:
         """Return the one phase with epochs, that of the body."""

@@ -34,13 +34,13 @@ class Surroundings:
     frames
         Training frames.
     cutoff
-        Å.
+        Neighbour cut-off, Å.
     n_copies
-        Copies a call.
+        Number of copies made by a call.
     device
         Where they are to live.
     spread
-        Å.
+        Smallest and largest standard deviation of the displacements, Å.
     """
 
     def __init__(

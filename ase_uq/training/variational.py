@@ -172,7 +172,7 @@ def train_variational(
     **run
         `config`, `start`, `device`, `state_dir`, `resume`, `on_epoch`: as for `TrainingRun`. What to fine-tune is
         copied: a variational potential (of a foreign module, say) or its draws, whose noise goes on from where it is,
-        or an ensemble or any potential that `make_variational` takes, which starts with hardly any noise. The first
+        or any other potential that `make_variational` takes, which starts with hardly any noise. The first
         potential of a deep ensemble is taken, and gradients are clipped at 0.5 or less. A small learning rate, a tenth
         of the usual one, keeps what was learned.
 
@@ -183,9 +183,9 @@ def train_variational(
     """
     method = Blip(n_members, kl_weight)
     training = TrainingRun(train, valid, method, settings, **run)
-    ensemble = train_noisy(method, training, noise=noise, objective=objective)
+    draws = train_noisy(method, training, noise=noise, objective=objective)
     training.clear()
-    return ensemble
+    return draws
 
 
 def train_noisy(
@@ -204,7 +204,7 @@ def train_noisy(
         settings = replace(settings, clip=min(settings.clip, FINE_TUNING_CLIP))
         if _is_new(potential.body):
             run.give_reference(potential.body)
-    ensemble = sample_members(potential, method.n_members, seed=settings.seed)
+    draws = sample_members(potential, method.n_members, seed=settings.seed)
     potential.to(run.device)
     data = run.batches(potential.cutoff)
     graphs = [batch.graph for batch in data[0].in_order()]
@@ -219,8 +219,8 @@ def train_noisy(
     potential.learn(graphs)  # the centres, for the best weights
     if objective is None:
         _size(phases, data[1])
-    centre_draws(ensemble.to(run.device), data[0])
-    return ensemble.cpu()
+    centre_draws(draws.to(run.device), data[0])
+    return draws.cpu()
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,11 +281,9 @@ def _size(phases: _Phases, data: Batches) -> None:
         fit_noise(phases.potential, some, seed=phases.settings.seed)
 
 
-def noise_warnings(
-    ensemble: VariationalEnsemble, frames: Sequence[Frame], *, kl_weight: float | None
-) -> tuple[str, ...]:
+def noise_warnings(draws: VariationalEnsemble, frames: Sequence[Frame], *, kl_weight: float | None) -> tuple[str, ...]:
     """Sentences about noise that does not do its work, judged on some of the training frames."""
-    potential = ensemble.potential
+    potential = draws.potential
     found_p = []
     with torch.no_grad():
         for frame in frames[:: max(1, len(frames) // _JUDGED_FRAMES)]:

@@ -58,26 +58,26 @@ class Achieved:
     member_forces: NDArray[np.float64]
 
 
-def training_warnings(ensemble: Any, train: Sequence[Frame], valid: Sequence[Frame]) -> tuple[str, ...]:
+def training_warnings(potential: Any, train: Sequence[Frame], valid: Sequence[Frame]) -> tuple[str, ...]:
     """Judge what was trained on at most 100 of the validation frames.
 
     Parameters
     ----------
-    ensemble
+    potential
         A potential with members, on the CPU.
     train, valid
         Labelled frames.
     """
-    found = achieved(ensemble, train, valid[:: -(-len(valid) // MOST_FRAMES)])
-    apart = not abilities_of(ensemble).pinned_mean
+    found = achieved(potential, train, valid[:: -(-len(valid) // MOST_FRAMES)])
+    apart = not abilities_of(potential).pinned_mean
     worse = _worse_members(found.member_forces) if apart else ()
     return (*worse, *_forces(found), *_energies(found), *_stresses(found))
 
 
-def achieved(ensemble: Any, train: Sequence[Frame], valid: Sequence[Frame]) -> Achieved:
-    """Evaluate an ensemble on validation frames, every member by itself."""
-    batches = Batches(valid, cutoff=ensemble.cutoff, batch_size=1)
-    evaluated = [(batch, _evaluated(ensemble, batch)) for batch in batches.in_order()]
+def achieved(potential: Any, train: Sequence[Frame], valid: Sequence[Frame]) -> Achieved:
+    """Evaluate a potential on validation frames, every member by itself."""
+    batches = Batches(valid, cutoff=potential.cutoff, batch_size=1)
+    evaluated = [(batch, _evaluated(potential, batch)) for batch in batches.in_order()]
     n_atoms = np.array([len(frame.atoms) for frame in valid])
     energy = np.array([e.energies.mean(dim=0).item() - b.labels.energies.item() for b, e in evaluated]) / n_atoms
     forces = torch.cat([e.forces - b.labels.forces for b, e in evaluated], dim=1).numpy()
@@ -109,8 +109,8 @@ def achieved(ensemble: Any, train: Sequence[Frame], valid: Sequence[Frame]) -> A
     )
 
 
-def _evaluated(ensemble: Any, batch: Batch) -> Evaluation:
-    return evaluate(ensemble, batch.graph, stress=bool(batch.labels.has_stress.all()))
+def _evaluated(potential: Any, batch: Batch) -> Evaluation:
+    return evaluate(potential, batch.graph, stress=bool(batch.labels.has_stress.all()))
 
 
 def _rms(values: NDArray[np.float64]) -> float:

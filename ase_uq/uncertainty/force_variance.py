@@ -41,11 +41,11 @@ class ForceVariance(Protocol):
     """Evaluations from one estimate to the next; between them there is none."""
 
     def directions(self, n_members: int) -> Array | None:
-        """Return combinations of members to differentiate, (K, M), or `None` for every member by itself."""
+        """Return what to differentiate, combinations (n_combinations, M), or `None` for every member by itself."""
         ...
 
     def variance(self, derivatives: Array) -> Array:
-        """Return the variance (...) from the derivatives (K, ...) along the directions returned last."""
+        """Return the variance (...) from the derivatives (n_combinations, ...) along the directions returned last."""
         ...
 
     def learn(self, forces_members: Array) -> None:
@@ -242,13 +242,22 @@ class LowRank:
 NAMES = {"exact": Exact, "low_rank": LowRank, "stochastic": Stochastic, "off": Off}
 
 
-def force_variance(choice: str | ForceVariance, *, every: int = 1) -> ForceVariance:
-    """Return the estimator of a name: "exact", "low_rank", "stochastic" or "off"."""
-    if not isinstance(choice, str):
-        return choice
-    if choice not in NAMES:
-        raise InputError(f"`forces_var` must be one of {', '.join(NAMES)}, got {choice!r}; choose one.")
-    return Off() if choice == "off" else NAMES[choice](every=every)
+def force_variance(choice: str | ForceVariance | None, *, every: int = 1, model: Any = None) -> ForceVariance:
+    """Return the estimator of a name: "exact", "low_rank", "stochastic" or "off".
+
+    `None` stands for what the model prefers, its `usual_forces_var`, and for "exact" where it says nothing.
+
+    Raises
+    ------
+    InputError
+        For another name, or fewer than one evaluation from one estimate to the next.
+    """
+    name = getattr(model, "usual_forces_var", "exact") if choice is None else choice
+    if isinstance(name, ForceVariance):
+        return name
+    if name not in NAMES:
+        raise InputError(f"`forces_var` must be one of {', '.join(NAMES)}, got {name!r}; choose one.")
+    return Off() if name == "off" else NAMES[name](every=_checked(every))
 
 
 def settings_of(estimator: ForceVariance) -> dict[str, Any]:

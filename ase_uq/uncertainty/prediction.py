@@ -342,7 +342,7 @@ class Prediction:
         if value is None:
             raise InputError(
                 f"{needed_by} needs `{field}`, which this model does not provide; use a model with members, "
-                "such as a committee or a trained ensemble."
+                "such as CommitteeUncertainty or a trained model."
             )
         return value
 

@@ -39,11 +39,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
-from ase_uq.validation.centring import Centring
 from ase_uq.validation.doubts import Findings, sentences
-from ase_uq.validation.inputs import calibration_inputs, group_indices, noise_variances
+from ase_uq.validation.inputs import calibration_inputs
 from ase_uq.validation.noisy_scale import NoisyScale
-from ase_uq.validation.resolution import zero_by_symmetry
+from ase_uq.validation.sample import MIN_STRUCTURES, RawValues, Sample
 from ase_uq.validation.student_t import (
     Method,
     clustered_variance,
@@ -56,12 +55,9 @@ from ase_uq.validation.student_t import (
 )
 
 MIN_MEMBERS = 4  # the factor (M-3)/(M-1) of Eq. 6 is positive from here on
-MIN_STRUCTURES = 10  # alpha is then known to about 30 % at best
 # Of c: the smallest alpha ever returned. Where the error of the mean explains all errors alpha is not known from zero.
 # A spread that shrinks to nothing would tell nobody anything, and this one makes intervals 4 % wider.
 ALPHA_FLOOR = 0.3
-# A spread this far below the typical one is rounding noise around a zero that symmetry or a shared constant forces.
-NEGLIGIBLE_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,52 +191,24 @@ def calibrate(
     if method not in get_args(Method):
         raise InputError(f"`method` must be one of {', '.join(get_args(Method))}, got {method!r}; choose one of them.")
     without = n_members is None and members is None and dof is not None and np.isinf(dof)
-    y, centre, s, deviations, m = calibration_inputs(reference, mean, std, members, np.inf if without else n_members)
+    given = calibration_inputs(reference, mean, std, members, np.inf if without else n_members)
+    m = given[-1]
     share, nu = 1.0 / m if mean_share is None else float(mean_share), m - 1.0 if dof is None else float(dof)
     if m < MIN_MEMBERS and not np.isinf(nu):
         raise InputError(
             f"`n_members` must be at least {MIN_MEMBERS} to calibrate, got {m}; "
-            "train more members, or use the committee uncalibrated."
+            "train more members, or use the model uncalibrated."
         )
-    if compositions is not None and deviations is None:
-        raise InputError("`compositions` needs `members` (M, S), got none; constants of members lie in them.")
-    if compositions is not None and len(np.asarray(compositions)) != len(y):
-        raise InputError(
-            f"`compositions` must have one entry a structure, {len(y)}, got {len(np.asarray(compositions))}; "
-            "give the formula of each."
-        )
-    labels = group_indices(groups, len(y))
-    centring = Centring.none(len(y)) if compositions is None else Centring.within(compositions, fewest=MIN_STRUCTURES)
-    error, raw_error, raw_s = centring.of(y - centre), y - centre, s
-    raw_v = noise_variances(noise, y)
-    if deviations is not None:
-        deviations = centring.of(deviations)
-        s = np.sqrt((deviations**2).sum(axis=0) / (m - 1.0))
-    used = _resolved(s, centre, y, resolution, values) & centring.left
-    if used.sum() < MIN_STRUCTURES:
-        raise InputError(
-            f"`std` must be above zero in at least {MIN_STRUCTURES} {values} to calibrate, got {int(used.sum())} "
-            f"of {len(s)}; add validation structures."
-        )
-    z, weights = error[used] / s[used], 1.0 - centring.leverage[used]
-    law: dict[str, Any] = {"dof": nu, "method": method}
-    noisy = None
-    if raw_v.any():
-        noisy = NoisyScale.fit(error[used], s[used], centring.variance_of(raw_v)[used], weights=weights)
-        z, scales = noisy.scaled, dict.fromkeys(get_args(Method), noisy.c_squared)
-    else:
-        scales = {name: scale_squared(z**2, dof=nu, method=name, weights=weights) for name in get_args(Method)}
-    alphas = {name: _clamped(value, share) for name, value in scales.items()}
-    of_kind = {name: np.array([str(x) for x in given])[used] for name, given in (kinds or {}).items()}
-    correlated = 1.0 if groups is not None else _in_order(z, of_kind, nu)
-    variance = _variance_of_log_scale(
-        z, labels[used], weights, None if deviations is None else deviations[:, used], correlated, noisy, **law
+    sample = Sample.of(
+        *given, noise=noise, compositions=compositions, groups=groups, resolution=resolution, values=values
     )
-    std_error = None if variance is None else _error_of_alpha(scales[method], share, variance)
-    raw = None
-    if centring.kind != "none":
-        known = raw_s > 0.0
-        raw = _clamped(_raw_scale(raw_error[known], raw_s[known], raw_v[known], **law), share)
+    law: dict[str, Any] = {"dof": nu, "method": method}
+    scales, noisy = _scales(sample, nu)
+    z = sample.error / sample.spread if noisy is None else noisy.scaled
+    alphas = {name: _clamped(value, share) for name, value in scales.items()}
+    of_kind = {name: np.array([str(x) for x in each])[sample.used] for name, each in (kinds or {}).items()}
+    correlated = 1.0 if groups is not None else _in_order(z, of_kind, nu)
+    variance = _variance_of_log_scale(z, sample, correlated, noisy, **law)
     findings = Findings(
         z=z,
         alphas=alphas,
@@ -250,41 +218,45 @@ def calibrate(
         noise=noisy,
         dof=nu,
         mean_share=share,
-        std_error=std_error,
-        n_masked=int((~used).sum()),
+        std_error=None if variance is None else _error_of_alpha(scales[method], share, variance),
+        n_masked=int((~sample.used).sum()),
         values=values,
-        centred=centring.kind,
-        alpha_raw=raw,
+        centred=sample.centred,
+        alpha_raw=None if sample.centred == "none" else _clamped(_raw_scale(sample.raw, **law), share),
         correlated=correlated,
-        one_composition=compositions is None or centring.kind != "none",
+        one_composition=compositions is None or sample.centred != "none",
         kinds=of_kind,
-        weights=weights,
+        weights=sample.weights,
     )
+    return _told(findings, n_structures=len(sample.used))
+
+
+def _told(f: Findings, *, n_structures: int) -> Calibration:
     return Calibration(
-        alpha=alphas[method],
-        alpha_std_error=std_error,
-        method=method,
-        n_structures=len(y),
-        n_members=findings.n_members,
-        n_masked=findings.n_masked,
-        alpha_student_t=alphas["student_t"],
-        alpha_moment=alphas["moment"],
-        mean_share=share,
-        dof=None if np.isinf(nu) else nu,
-        centred=centring.kind,
-        alpha_raw=raw,
-        warnings=tuple(sentences(findings)),
+        alpha=f.alphas[f.method],
+        alpha_std_error=f.std_error,
+        method=f.method,
+        n_structures=n_structures,
+        n_members=f.n_members,
+        n_masked=f.n_masked,
+        alpha_student_t=f.alphas["student_t"],
+        alpha_moment=f.alphas["moment"],
+        mean_share=f.mean_share,
+        dof=None if np.isinf(f.dof) else f.dof,
+        centred=f.centred,
+        alpha_raw=f.alpha_raw,
+        warnings=tuple(sentences(f)),
     )
 
 
-def _resolved(s: Array, centre: Array, y: Array, resolution: float | None, values: str) -> NDArray[np.bool_]:
-    positive = s[s > 0.0]
-    typical = float(np.median(positive)) if len(positive) else 0.0
-    if resolution is not None or values == "structures":
-        zero = zero_by_symmetry(mean=centre, std=s, resolution=resolution or 0.0)
-    else:
-        zero = zero_by_symmetry(mean=centre, std=s, reference=y)
-    return np.asarray((s > NEGLIGIBLE_SPREAD * typical) & ~zero)
+def _scales(sample: Sample, dof: float) -> tuple[dict[Method, float], NoisyScale | None]:
+    """c^2 by every estimator; where there is noise one serves for all."""
+    if sample.noise is None:
+        z = sample.error / sample.spread
+        found = {name: scale_squared(z**2, dof=dof, method=name, weights=sample.weights) for name in get_args(Method)}
+        return found, None
+    noisy = NoisyScale.fit(sample.error, sample.spread, sample.noise, weights=sample.weights)
+    return dict.fromkeys(get_args(Method), noisy.c_squared), noisy
 
 
 def _clamped(scale_squared: float, share: float) -> float:
@@ -292,36 +264,30 @@ def _clamped(scale_squared: float, share: float) -> float:
 
 
 def _variance_of_log_scale(
-    z: Array,
-    labels: NDArray[np.intp],
-    weights: Array,
-    deviations: Array | None,
-    correlated: float,
-    noisy: NoisyScale | None,
-    *,
-    dof: float,
-    method: Method,
+    z: Array, sample: Sample, correlated: float, noisy: NoisyScale | None, *, dof: float, method: Method
 ) -> float | None:
     if noisy is None:
         # The moment is the scale of normal variables.
-        variance = clustered_variance(z, labels, weights=weights, dof=dof if method == "student_t" else np.inf)
+        variance = clustered_variance(
+            z, sample.labels, weights=sample.weights, dof=dof if method == "student_t" else np.inf
+        )
     else:
-        variance = noisy.variance(labels)
+        variance = noisy.variance(sample.labels)
     if variance is None:
         return None
     variance *= correlated
-    if deviations is None:
+    if sample.deviations is None:
         return variance
-    n = effective_number(deviations, weights=weights, exact=np.isinf(dof))
+    n = effective_number(sample.deviations, weights=sample.weights, exact=np.isinf(dof))
     # What is noise in the errors says nothing of c.
     share = 1.0 if noisy is None else noisy.share
     return max(variance, scale_variance(n, dof=dof) / share**2)
 
 
-def _raw_scale(error: Array, spread: Array, noise: Array, *, dof: float, method: Method) -> float:
-    if noise.any():
-        return NoisyScale.fit(error, spread, noise, weights=np.ones_like(error)).c_squared
-    return scale_squared((error / spread) ** 2, dof=dof, method=method)
+def _raw_scale(raw: RawValues, *, dof: float, method: Method) -> float:
+    if raw.noise.any():
+        return NoisyScale.fit(raw.error, raw.spread, raw.noise, weights=np.ones_like(raw.error)).c_squared
+    return scale_squared((raw.error / raw.spread) ** 2, dof=dof, method=method)
 
 
 def _error_of_alpha(scale_squared: float, share: float, variance: float) -> float:

@@ -103,7 +103,7 @@ class Centring:
 
     @property
     def left(self) -> NDArray[np.bool_]:
-        """(S,), where something is left of a value."""
+        """Where something is left of a value, (S,)."""
         return np.asarray(self.leverage < 1.0 - _RANK_TOLERANCE)
 
     def of(self, values: ArrayLike) -> Array:

@@ -39,23 +39,23 @@ class Residuals:
 
     @property
     def n_atoms(self) -> NDArray[np.int64]:
-        """(S,), atoms of each frame."""
+        """Number of atoms of each frame, (S,)."""
         return np.array([len(frame.atoms) for frame in self.frames])
 
     @property
     def counts(self) -> Array:
-        """(S, Z), atoms of each element that occurs."""
+        """Number of atoms of each element that occurs, (S, Z)."""
         numbers = np.unique(np.concatenate([frame.atoms.numbers for frame in self.frames]))
         return np.array([(frame.atoms.numbers[:, None] == numbers).sum(axis=0) for frame in self.frames], dtype=float)
 
     @property
     def energy_error(self) -> Array:
-        """(S,), predicted minus reference total energy, eV."""
+        """Predicted minus reference total energies, (S,), eV."""
         return np.array([p.energy - f.energy for p, f in zip(self.predictions, self.frames, strict=True)])
 
     @property
     def force_error(self) -> Array:
-        """(N, 3), predicted minus reference forces of all frames, eV/Å."""
+        """Predicted minus reference forces of all frames, (N, 3), eV/Å."""
         return np.concatenate([p.forces - f.forces for p, f in zip(self.predictions, self.frames, strict=True)])
 
     @property
@@ -68,7 +68,7 @@ class Residuals:
 
     @property
     def stress_error(self) -> Array:
-        """(S, 6), predicted minus reference stress, eV/Å^3, of `with_stress`."""
+        """Predicted minus reference stress of `with_stress`, (S, 6), eV/Å^3."""
         pairs = zip(self.predictions, self.frames, strict=True)
         return np.array([np.subtract(p.stress, f.stress) for p, f in pairs])  # type: ignore[arg-type]
 
@@ -144,7 +144,7 @@ class Residuals:
 
     @property
     def counted_forces(self) -> NDArray[np.bool_]:
-        """(N, 3), the components of forces that symmetry does not make zero."""
+        """The components of forces that symmetry does not make zero, (N, 3)."""
         return ~self._zero("forces")
 
     def calibrate(self, *, on: str = "energy", **options: Any) -> Calibration:

@@ -40,7 +40,7 @@ class Yardstick:
     name
         Such as "constant".
     factor
-        k.
+        What the width is multiplied by, k.
     crps
         In the unit of the errors.
     coverage_68, coverage_95

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -131,6 +132,18 @@ def test_the_energy_of_a_member_goes_with_that_member(log):
     assert_same(found["energy"], paired)
     assert_same(found["own"], paired)
     assert found["volume"].std_total == 0.0
+
+
+def test_what_is_not_averaged_is_not_held_in_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    many = {f"o{k}": (rng.normal(size=20_000), "") for k in range(60)}
+    path = written(tmp_path / "run.h5", rng.normal(size=20_000), 0.01 * rng.normal(size=(20_000, 4)), observables=many)
+    of_run(path, ["o0"])
+    tracemalloc.start()
+    of_run(path, ["o0"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * sum(values.nbytes for values, _ in many.values())
 
 
 def test_observables_of_stored_positions(log):

@@ -250,7 +250,7 @@ def crystal(tmp_path_factory):
 
 
 def test_reweight_computes_a_radial_distribution(crystal):
-    arguments = ["reweight", "run.h5", "--rdf", "Ar-Ar,5,25"]
+    arguments = ["reweight", "run.h5", "--observable", "rdf:Ar-Ar,5,25"]
     result = json.loads(good(*arguments, "--plot", "rdf.png", "--json", cwd=crystal).stdout)
     assert result["observable"] == "rdf:Ar-Ar,5,25"
     assert {len(result[key]) for key in ("mean", "std_sampling", "std_model", "ess")} == {25}
@@ -274,7 +274,7 @@ def test_reweight_finds_free_energies_energies_and_heat_capacities(crystal):
     assert capacity["mean"] > 0
     shutil.copy(crystal / "run.h5", crystal / "again.h5")
     both = json.loads(
-        good("reweight", "run.h5", "again.h5", "--compute", "r=distance:0,1", "--json", cwd=crystal).stdout
+        good("reweight", "run.h5", "again.h5", "--observable", "r=distance:0,1", "--json", cwd=crystal).stdout
     )
     assert both["n_frames"] == 122
     free = good("reweight", "run.h5", "again.h5", "--observable", "r", "--free-energy", 5, cwd=crystal).stdout
@@ -287,7 +287,7 @@ def test_reweight_finds_free_energies_energies_and_heat_capacities(crystal):
 
 def test_report_draws_a_radial_distribution(crystal):
     told = json.loads(
-        good("report", "run.h5", "--rdf", "Ar-Ar,5,25", "--out", "report.html", "--json", cwd=crystal).stdout
+        good("report", "run.h5", "--observable", "rdf:Ar-Ar,5,25", "--out", "report.html", "--json", cwd=crystal).stdout
     )
     assert told["report"] == "report.html"
     assert set(told["averages"]) == {"r", "rdf:Ar-Ar,5,25"}
@@ -337,10 +337,10 @@ MISTAKES = [
     (["train", "train.xyz", "--method", "shallow", "--subsample", "0.5"],
      "`--subsample` is an option of --method deep"),
     (["md", "model.pt", "start.xyz", "--temperature", "300", "--steps", "2", "--log", "x.h5", "--compile", "yes"],
-     "`compile` must be 'auto' or 'off', got 'yes'"),
+     "`--compile` must be one of off, auto, got 'yes'"),
     (["train", "train.xyz", "--method", "shallow", "--from", "model.pt"], "`--from` needs a ShallowEnsemble"),
     (["md", "model.pt", "start.xyz", "--temperature", "300", "--steps", "2", "--log", "x.h5", "--forces-var", "all"],
-     "`forces_var` must be one of exact, low_rank, stochastic, off, got 'all'"),
+     "`--forces-var` must be one of exact, low_rank, stochastic, off, got 'all'"),
     (["train", "train.xyz", "--method", "blip", "--jobs", "1"], "`--jobs` is an option of --method deep, not of blip"),
     (["train", "train.xyz", "--kl-weight", "-1", "--method", "blip"], "`--kl-weight` must not be negative, got -1.0"),
     (["train", "train.xyz", "--channels", "0"], "`--channels` must be positive, got 0"),
@@ -351,7 +351,7 @@ MISTAKES = [
     (["train", "train.xyz", "--out", "nowhere/model.pt"], "does not exist"),
     (["train", "one.xyz"], "at least 2 frames, got 1"),
     (["train", "nan.xyz"], "must be finite"),
-    (["train", "huge.xyz"], "exceeds `max_force`"),
+    (["train", "huge.xyz"], "exceeds `--max-force`"),
     (["train", "cell.xyz"], "periodic and empty"),
     (["train", "cut.xyz"], "could not be read"),
     (["train", "train.xyz", "--device", "cuda:7"], "cuda:7"),
@@ -361,25 +361,30 @@ MISTAKES = [
     (["calibrate", "two.pt", "valid.xyz", "--out", "x.pt"], "at least 4"),
     (["md", "model.pt", "silver.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5"], "got Ag"),
     (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5", "--baseline", "emt",
-      "--sigma-baseline", 0], "sigma_baseline"),
+      "--sigma-baseline", 0], "`--sigma-baseline` must be a positive number"),
     (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5", "--baseline", "emt"],
-     "sigma_baseline"),
+     "exactly one of `--sigma-baseline`"),
     (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5", "--baseline", "dft"],
-     "`baseline` must be one of"),
+     "`--baseline` must be one of"),
     (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 2, "--log", "x.h5", "--sigma-baseline", 1],
      "needs a baseline"),
     (["md", "model.pt", "start.xyz", "--temperature", 300, "--steps", 99, "--log", "run.h5", "--restart",
       "--observable", "r=distance:0,1"], "model"),
-    (["md", "model.pt", "start.xyz", "--temperature", -3, "--steps", 2, "--log", "x.h5"], "`temperature_K` must be"),
+    (["md", "model.pt", "start.xyz", "--temperature", -3, "--steps", 2, "--log", "x.h5"],
+     "`--temperature` must be positive, got -3"),
     (["reweight", "run.h5", "--observable", "q"], "has: r"),
     (["reweight", "run.h5", "--observable", "r", "--method", "gaps"], "gap"),
-    (["reweight", "run.h5"], "must be given once"),
+    (["reweight", "run.h5"], "`--observable` must be given"),
     (["reweight", "run.h5", "--observable", "r", "--free-energy", "5", "--skip", "1e9"], "within the run"),
-    (["reweight", "run.h5", "--observable", "r", "--free-energy", "5", "--method", "nope"], "'gap'"),
+    (["reweight", "run.h5", "--observable", "r", "--free-energy", "5", "--method", "nope"],
+     "`--method` must be one of cea, direct, gap, got 'nope'"),
     (["reweight", "run.h5", "--observable", "r", "--bias", "energy"], "a logged number in eV"),
     (["reweight", "run.h5", "run.h5", "--observable", "r"], "given twice"),
-    (["reweight", "run.h5", "--rdf", "N-H"], "`positions` must be in the log"),
+    (["reweight", "run.h5", "--observable", "rdf:N-H"], "`positions` must be in the log"),
     (["reweight", "run.h5", "--observable", "r", "--plot", "r.png"], "draws a vector"),
+    (["reweight", "run.h5", "--rdf", "N-H"], "`--rdf` is now --observable rdf:O-O"),
+    (["reweight", "run.h5", "--observable", "r", "--plot", "r.jpg"], "`--plot` must end in .png, .svg or .pdf"),
+    (["evaluate", "model.pt", "train.xyz", "--plot", "r.jpg"], "`--plot` must end in .png, .svg or .pdf"),
     (["reweight", "cut.h5", "--observable", "r"], "cut.h5"),
     (["report", "model.pt"], "model.pt"),
     (["report", "run.h5", "--out", "nowhere/r.html"], "does not exist"),

@@ -7,9 +7,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ase_uq.cli.dataclass_options import Chosen, shell_names, taking
+from ase_uq.cli.dataclass_options import Chosen, taking
+from ase_uq.cli.shell_names import speaks_shell
 from ase_uq.errors import InputError
-from ase_uq.training.options import check_options, option
+from ase_uq.options import check_options, option
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
+@speaks_shell
 @taking(SHAPE, PAINT, after="name")
 def run(name: Annotated[str, typer.Argument()], size: Annotated[int, typer.Option()] = 3, **given):
     """Make one."""
@@ -108,9 +110,3 @@ def test_an_option_has_one_type():
 
     with pytest.raises(TypeError, match="--radius must have one type"):
         Chosen("shape", {"sphere": Sphere, "other": Other})
-
-
-def test_messages_name_options_of_the_shell():
-    with pytest.raises(InputError, match="^`--points` and `--from`, not n_points$"):
-        with shell_names(SHAPE, start="from"):
-            raise InputError("`n_points` and `start`, not n_points")

@@ -79,7 +79,7 @@ def test_a_run_of_another_potential_keeps_its_energies(tmp_path):
 def test_without_energies_the_mean_of_the_members_drove_it(tmp_path, kind):
     model = MemberUncertainty(KINDS[kind]())
     frames = [frame.copy() for frame in run(model, tmp_path / "run.h5", steps=5)]
-    assert rerun(model, frames, tmp_path / "again.h5", temperature_K=600.0, forces_var=False) == "model"
+    assert rerun(model, frames, tmp_path / "again.h5", temperature_K=600.0, forces_var="off") == "model"
     log = read_log(tmp_path / "again.h5")
     np.testing.assert_allclose(log.energy, log.energy_members.mean(axis=1))
     assert (log.force_std_max is None) == (kind == "shallow")
@@ -118,7 +118,7 @@ def test_the_command(tmp_path):
     frames = run(model, tmp_path / "run.h5", steps=30)
     write(tmp_path / "old.traj", frames)
     write(tmp_path / "bare.xyz", [frame.copy() for frame in frames])
-    common = ["--temperature", 600, "--interval", 2, "--observable", "r=distance:0,1"]
+    common = ["--temperature", 600, "--interval-fs", 2, "--observable", "r=distance:0,1"]
     done = json.loads(good("rerun", "model.pt", "old.traj", *common, "--out", "old.h5", "--json", cwd=tmp_path).stdout)
     assert done == {"log": "old.h5", "n_frames": 31, "driver": "trajectory"}
     outputs = [
@@ -126,7 +126,7 @@ def test_the_command(tmp_path):
         for name in ("run.h5", "old.h5")
     ]
     assert outputs[1]["mean"] == pytest.approx(outputs[0]["mean"], rel=1e-8)
-    warned = good("rerun", "model.pt", "bare.xyz", *common, "--no-forces-var", "--out", "bare.h5", cwd=tmp_path)
+    warned = good("rerun", "model.pt", "bare.xyz", *common, "--forces-var", "off", "--out", "bare.h5", cwd=tmp_path)
     assert warned.stdout.startswith("warning: the frames have no energies")
     refused = ase_uq("rerun", "model.pt", "old.traj", *common, "--out", "old.h5", cwd=tmp_path)
     assert refused.returncode == 2

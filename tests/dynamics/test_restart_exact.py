@@ -98,10 +98,23 @@ def test_an_appended_part_keeps_the_interval_too(tmp_path):
     atoms.calc = committee()
     append(path, atoms, steps=20, interval=2)
     append(path, atoms, steps=8, interval=2, append=True)
-    with pytest.raises(InputError, match="continued with frames as far apart as before.*every 2 steps, got 5"):
+    with pytest.raises(InputError, match=r"differs in interval \(2 there, 5 here\)"):
         append(path, atoms, steps=20, interval=5, append=True)
+    assert read_log(path).step.tolist() == [*range(0, 30, 2)]
+
+
+def test_an_interval_that_the_dynamics_does_not_say_is_noticed_at_the_second_frame(tmp_path):
+    atoms, path = molecule("H2O"), tmp_path / "run.h5"
+    atoms.calc = committee()
+    append(path, atoms, steps=20, interval=2)
+    dyn = Langevin(atoms, 0.2 * units.fs, temperature_K=300.0, friction=0.01 / units.fs, fixcm=False)
+    options = {"dyn": dyn, "temperature_K": 300.0, "observables": {"d": distance}, "append": True}
+    with UncertaintyLogger(path, atoms, **options) as log:
+        dyn.attach(lambda: log(), interval=5)
+        with pytest.raises(InputError, match="continued with frames as far apart as before.*every 2 steps, got 5"):
+            dyn.run(20)
     # What was right of that part is there: its first frame follows the last one of the log.
-    assert read_log(path).step.tolist() == [*range(0, 30, 2), 33]
+    assert read_log(path).step.tolist() == [*range(0, 22, 2), 25]
 
 
 def uneven(path, steps):

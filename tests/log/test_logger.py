@@ -1,3 +1,5 @@
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -135,6 +137,10 @@ def test_root_attributes_datasets_and_units(tmp_path):
         numbers, cell, pbc = (attributes.pop(name) for name in ("numbers", "cell", "pbc"))
         versions = [attributes.pop(name) for name in ("ase_uq_version", "ase_version")]
         assert all(isinstance(v, str) and v for v in versions)
+        assert len(attributes.pop("run_id")) == 32
+        definition = json.loads(attributes.pop("definition"))
+        assert definition["dynamics"] == {"class": "VelocityVerlet"}
+        assert definition["interval"] == 1
         np.testing.assert_array_equal(numbers, [1, 1])
         assert (cell.tolist(), pbc.tolist()) == ([[0.0] * 3] * 3, [False] * 3)
         assert attributes == {
@@ -157,7 +163,7 @@ def test_root_attributes_datasets_and_units(tmp_path):
             "thermostat_time_fs": 0.0,
             "constraints": "",
         }
-        assert set(file) == {*UNITS, "observables"}
+        assert set(file) == {*UNITS, "observables", "checksum"}
         for name, unit in UNITS.items():
             assert file[name].attrs["unit"] == unit
             assert len(file[name]) == 4
@@ -232,7 +238,7 @@ def test_a_model_without_uncertainties_leaves_its_datasets_out(tmp_path):
     np.testing.assert_array_equal(run.energy_var, [0.25] * 3)
     assert run.energy_members is run.force_std_max is run.force_std_mean is run.forces_var is None
     assert run.forces.shape == (3, 2, 3)
-    assert (run.attributes["n_members"], run.attributes["model_hash"]) == (0, "")
+    assert run.attributes["n_members"] == 0
 
 
 def test_interval_and_calls_without_dynamics(tmp_path):

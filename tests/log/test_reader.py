@@ -192,7 +192,7 @@ def test_files_that_are_no_log_are_refused_in_one_sentence(tmp_path):
         text: "must be an HDF5 log of ase_uq, it is no HDF5 file",
         foreign: "must be a log of ase_uq, its format is 'h5md'",
         newer: "has format version 99, this ase_uq reads up to 1; upgrade",
-        empty: "ends before its first frame: it was cut off or is damaged",
+        empty: "ends before its first frame: it was cut off, or never written",
     }
     for path, sentence in cases.items():
         with pytest.raises(InputError, match=sentence) as caught:

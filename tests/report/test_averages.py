@@ -70,7 +70,6 @@ def test_an_observable_that_is_not_in_the_log_is_refused():
     ("changes", "reason"),
     [
         ({"attributes": {}}, "temperature_K"),
-        ({"energy_members": None, "energy_members_minus_energy": None}, "energy_members"),
         ({"observables": {"a": np.r_[np.nan, np.ones(199)]}}, "finite"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from ase_uq.errors import InputError
 from ase_uq.report.learning_curve import learning_curve_figure
-from ase_uq.report.style import write_png
+from ase_uq.report.style import write_figure
 from ase_uq.training.fit import EpochRecord
 from ase_uq.training.learning_curve import COLUMNS, LearningCurve, read_learning_curve
 
@@ -104,7 +104,7 @@ def test_panels_of_the_figure(tmp_path):
     # The weights that were kept are those of the lowest validation loss, not the last.
     assert best.get_xdata().tolist() == [5.0]
     assert figure.axes[2].lines[0].get_ydata()[0] == pytest.approx(0.01 * 160.2177, rel=1e-4)
-    write_png(figure, tmp_path / "m.png")
+    write_figure(figure, tmp_path / "m.png")
     without = {part: [{**row, "valid_stress_rmse_eV_per_A3": None} for row in found] for part, found in rows.items()}
     assert len(learning_curve_figure(without).axes) == 3
     # Phases stand one after the other; a likelihood may be negative, and a single epoch is a dot.

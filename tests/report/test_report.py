@@ -185,6 +185,24 @@ def test_a_run_without_observables_or_members_is_reported():
     assert page.headings == ["What was run", "Energy and temperature", "Weight of the model"]
 
 
+def test_a_run_without_members_has_averages_and_says_what_is_missing():
+    rng = np.random.default_rng(0)
+    observables = {"r": 1.0 + 0.01 * rng.normal(size=400), "v": rng.normal(size=(400, 5))}
+    run = synthetic_run(400, observables=observables, baseline=False)
+    run = replace(run, energy_members=None, energy_members_minus_energy=None)
+    page = Page(build_report(run))
+    assert "(sampling)" in page.text
+    assert "(model)" not in page.text
+    assert page.text.count("Model error: none, the model has no members.") == 2
+    assert "the model has no members to compare" in page.text
+    assert "No average" not in page.text
+    assert "Running averages" in page.headings
+    scalar, vector = averages(run)
+    assert np.isnan(scalar.running.std_model).all()
+    assert scalar.running.mean[-1] == scalar.result.mean
+    assert vector.result.n_members == 0
+
+
 def test_what_was_left_out_is_said(sound):
     page = Page(build_report(sound, observables=["bond_length"], skip_fs=5000.0))
     assert "The first 5000 fs were left out of all averages." in page.text

@@ -9,7 +9,7 @@ def identity(means):
 
 
 def covariance_of(estimator, x, sizes):
-    """Of functions of the averages of `x` (T, K) from blocks of these sizes, (P, P)."""
+    """Of functions of the averages of `x` (T, n_series) from blocks of these sizes, (O, O)."""
     blocks = np.split(x, np.cumsum(sizes)[:-1])
     left_out = np.array([(x.sum(axis=0) - block.sum(axis=0)) / (len(x) - len(block)) for block in blocks])
     deviations = jackknife_deviations(estimator(x.mean(axis=0)), estimator(left_out), sizes)

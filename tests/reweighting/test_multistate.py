@@ -98,7 +98,7 @@ OBSERVABLES = (lambda x: 1.0 * (x > 0), lambda x: x, lambda x: x**2)
 
 
 def windows(seed, *, centres, stiffness, n_frames, memory):
-    """Frames of umbrella windows on a double well, correlated through their ranks: x, u (K, T), N, target."""
+    """Frames of umbrella windows on a double well, correlated through their ranks: x, u (n_states, T), N, target."""
     rng, parts = np.random.default_rng(seed), []
     for centre in centres:
         energy = WELLS + 0.5 * stiffness * (GRID - centre) ** 2
@@ -208,7 +208,7 @@ def test_weights_that_do_not_belong_to_the_frames_are_refused(sampled):
         "which these have lost, as by take": (np.sort(logs), {}, slice(None)),
         "`runs` cannot be told apart": (logs, {"runs": np.repeat(np.arange(3), 400)}, slice(None)),
         "must add up to 1": (np.asarray(logs), {"state_shares": np.ones((1200, 3))}, slice(None)),
-        r"one row a frame, \(1200, K\), got \(3, 1200\)": (
+        r"one row a frame, \(1200, n_states\), got \(3, 1200\)": (
             np.asarray(logs),
             {"state_shares": np.ones((3, 1200))},
             slice(None),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ase_uq.errors import InputError
+from ase_uq.options import check_options, option, options_of, recorded, types_of
 from ase_uq.potentials import EquivariantPotential, ShallowEnsemble
 from ase_uq.potentials.architectures import ARCHITECTURES
 from ase_uq.potentials.graph import build_graph
@@ -17,7 +18,6 @@ from ase_uq.training import Blip, Deep, FitSettings, Method, Shallow, TrainingRu
 from ase_uq.training import run as run_module
 from ase_uq.training.architectures import ARCHITECTURE_OPTIONS
 from ase_uq.training.methods import METHODS
-from ase_uq.training.options import check_options, option, options_of, recorded, types_of
 from ase_uq.uncertainty.prediction import Prediction
 from tests.made.alloys import SMALL, labelled
 

@@ -14,7 +14,6 @@ from ase_uq.validation.calibration import (
     Calibration,
     calibrate,
 )
-from ase_uq.validation.conformal import conformal_multiplier
 from ase_uq.validation.student_t import scale_squared, student_t_scale
 
 
@@ -234,36 +233,6 @@ def test_bad_input_is_refused(change, message):
 def test_nine_structures_are_too_few():
     with pytest.raises(InputError, match="at least 10 structures to calibrate, got 9 of 9"):
         fit(n_structures=9)
-
-
-def test_conformal_multiplier_is_the_order_statistic():
-    error = np.array([-1.0, 1.0] * 10)[:19] * np.arange(1.0, 20.0)
-    std = np.full(19, 2.0)
-    assert conformal_multiplier(error=error, std=std, coverage=0.95) == 9.5
-    assert conformal_multiplier(error=error, std=std, coverage=0.5) == 5.0
-    with pytest.raises(InputError, match=r"at least 19 points for a coverage of 0.95, got 18"):
-        conformal_multiplier(error=error[:18], std=std[:18], coverage=0.95)
-
-
-def test_conformal_multiplier_covers_new_points_whatever_the_distribution():
-    rng = np.random.default_rng(0)
-    hits = []
-    for _ in range(2000):
-        std = rng.uniform(0.5, 2.0, size=30)
-        error = std * rng.standard_cauchy(size=30)
-        multiplier = conformal_multiplier(error=error[:29], std=std[:29], coverage=0.8)
-        hits.append(abs(error[29]) <= multiplier * std[29])
-    # Exactly 24/30 by exchangeability.
-    assert np.mean(hits) == pytest.approx(0.8, abs=4.0 * np.sqrt(0.8 * 0.2 / 2000))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"coverage": 1.0}, "`coverage` must lie between 0 and 1"), ({"std": [1.0, 0.0]}, "got 0 at index 1")],
-)
-def test_conformal_multiplier_refuses(change, message):
-    with pytest.raises(InputError, match=message):
-        conformal_multiplier(**{"error": [1.0, 2.0], "std": [1.0, 1.0], "coverage": 0.5, **change})
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.15, 0.4, 1.0, 3.0])

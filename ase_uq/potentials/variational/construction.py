@@ -111,14 +111,14 @@ def sample_members(potential: VariationalPotential, n_members: int = 8, seed: in
 
     Noise is drawn for every weight, not for every atom: all atoms of all frames share a draw, which is what makes a
     member a potential. The mean of the members is the potential of the mean weights, and their variance, with divisor
-    S - 1, that of independent draws.
+    M - 1, that of independent draws.
 
     Parameters
     ----------
     potential
         Not copied.
     n_members
-        S; the standard deviation over draws is known to 1/sqrt(2 (S - 1)), see `VariationalEnsemble.std_error`.
+        M; the standard deviation over draws is known to 1/sqrt(2 (M - 1)), see `VariationalEnsemble.std_error`.
     seed
         Of the draws.
     """
@@ -131,7 +131,7 @@ def kl_divergence(potential: VariationalPotential, graph: Graph | None = None) -
     Parameters
     ----------
     potential
-        Variational.
+        A potential with noise on its weights.
     graph
         Structures whose rates are meant; those last evaluated with noise by default.
 

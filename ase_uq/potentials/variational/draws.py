@@ -12,53 +12,46 @@ from ase_uq.potentials.variational.potential import VariationalPotential
 
 
 @dataclass(frozen=True, slots=True)
-class SharingDraws:
-    """K draws that share the body, as a potential of K members.
+class _Draws:
+    potential: VariationalPotential
+    draws: Sequence[Tensor]
+
+    @property
+    def cutoff(self) -> float:
+        """Neighbour cut-off, Å."""
+        return self.potential.cutoff
+
+
+class SharingDraws(_Draws):
+    """M draws that share the body, as a potential of M members.
 
     Attributes
     ----------
     potential
         One for which `shares_body` holds.
     draws
-        (K, n_in, n_out) for each of its maps with noise.
+        (M, n_in, n_out) for each of its maps with noise.
     """
-
-    potential: VariationalPotential
-    draws: Sequence[Tensor]
-
-    @property
-    def cutoff(self) -> float:
-        """Neighbour cut-off, Å."""
-        return self.potential.cutoff
 
     @property
     def n_members(self) -> int:
-        """Number of draws, K."""
+        """Number of draws, M."""
         return len(self.draws[0])
 
     def energies(self, graph: Graph) -> Tensor:
-        """Return the energies of all draws, (K, S) float64, eV."""
+        """Return the energies of all draws, (M, S) float64, eV."""
         with self.potential.frozen(self.draws):
             return self.potential.energies_from_one_body(graph, self.n_members)
 
 
-@dataclass(frozen=True, slots=True)
-class SeparateDraws:
-    """K draws of any variational potential, as one of a single member on a graph of K copies, one for each draw.
+class SeparateDraws(_Draws):
+    """M draws of any variational potential, as one of a single member on a graph of M copies, one for each draw.
 
     Attributes
     ----------
     potential, draws
         As for `SharingDraws`.
     """
-
-    potential: VariationalPotential
-    draws: Sequence[Tensor]
-
-    @property
-    def cutoff(self) -> float:
-        """Neighbour cut-off, Å."""
-        return self.potential.cutoff
 
     @property
     def n_members(self) -> int:
@@ -67,10 +60,10 @@ class SeparateDraws:
 
     @property
     def n_copies(self) -> int:
-        """Number of copies, K, one a draw."""
+        """Number of copies, M, one a draw."""
         return len(self.draws[0])
 
     def energies(self, graph: Graph) -> Tensor:
-        """Return (1, K S) float64, eV: first all structures of the first draw."""
+        """Return (1, M S) float64, eV: first all structures of the first draw."""
         with self.potential.frozen(self.draws):
             return self.potential.energies(graph)

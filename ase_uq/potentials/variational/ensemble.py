@@ -22,12 +22,12 @@ MOST_EDGES = 20_000
 
 
 class VariationalEnsemble(nn.Module):
-    """S draws of a variational potential, frozen in weight space, about the potential of the mean weights.
+    """M draws of a variational potential, frozen in weight space, about the potential of the mean weights.
 
-    Member s is E(theta) + E(theta_s) - mean of E(theta_s): where the noise is large the mean over draws is biased and
+    Member m is E(theta) + E(theta_m) - mean of E(theta_m): where the noise is large the mean over draws is biased and
     scatters, while theta is what was trained. The variance over members is that of the draws.
 
-    `constants` (S, Z), eV, are added for every atom of an element; training sets them so that no draw shifts the
+    `constants` (M, Z), eV, are added for every atom of an element; training sets them so that no draw shifts the
     energies of all its frames, and they are zero before.
     """
 
@@ -92,11 +92,11 @@ class VariationalEnsemble(nn.Module):
 
     @property
     def std_error(self) -> float:
-        """How well S draws know the standard deviation of the noise: 1/sqrt(2 (S - 1)), relative."""
+        """How well M draws know the standard deviation of the noise: 1/sqrt(2 (M - 1)), relative."""
         return float((2.0 * (self.n_members - 1)) ** -0.5)
 
     def energies(self, graph: Graph) -> Tensor:
-        """Return the energies of all draws, (S, structures) float64, eV."""
+        """Return the energies of all draws, (M, S) float64, eV."""
         if self.shares_body:
             raw = SharingDraws(self.potential, self._draws()).energies(graph)
         else:
@@ -152,7 +152,7 @@ class VariationalEnsemble(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _draws(self) -> list[Tensor]:
-        # (1 + S, n_in, n_out) each: the mean weights first.
+        # (1 + M, n_in, n_out) each: the mean weights first.
         return [getattr(self, f"draws_{k}") for k in range(len(self.potential.maps()))]
 
     def _separate(self, graph: Graph, at_once: int | None) -> list[SeparateDraws]:
@@ -166,5 +166,5 @@ class VariationalEnsemble(nn.Module):
 
 
 def _about_the_first(values: Tensor) -> Tensor:
-    # (1 + S, ...) to (S, ...).
+    # (1 + M, ...) to (M, ...).
     return values[1:] - values[1:].mean(dim=0) + values[0]

@@ -79,7 +79,7 @@ class Environments(nn.Module):
         return (known * distance + (1.0 - known) * _UNKNOWN).unsqueeze(1)
 
     def invariants(self, species: Tensor, graph: Graph, vectors: Tensor) -> Tensor:
-        """Return d_i, (N, D)."""
+        """Return the descriptors d_i of the atoms, (N, D)."""
         vectors = vectors.to(self.mixing.dtype)
         basis, envelope = self.radial(torch.linalg.vector_norm(vectors, dim=-1))
         mixing = self.mixing.index_select(0, species.index_select(0, graph.senders))

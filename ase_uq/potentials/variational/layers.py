@@ -5,7 +5,7 @@ symbol                          variable
 ==============================  ==================================================================================
 theta                           `matrix()`, (n_in, n_out)
 alpha                           `rates()`, one for each row of x and layer, (R, 1); alpha = p/(1 - p), p the dropout
-eps                             `frozen`, (S, n_in, n_out), standard normal, fixed for each of S draws
+eps                             `frozen`, (M, n_in, n_out), standard normal, fixed for each of M draws
 xi                              fresh standard normal numbers, (R, n_out)
 rho                             `prior_rate`, of the prior N(0, rho theta^2)
 x0                              `centre`, mean of x over the atoms of an element in training; zero for edges
@@ -19,7 +19,7 @@ The bias moves against the weights, so that an average atom of its element is le
 published). Without that every draw shifts the energies of all frames by a constant of its own. Forces know nothing of
 it, but the errors of energies do, and the data then hold the noise down far below what the forces ask for.
 
-Under "frozen" the rows of x come in S equal blocks, one for each draw, and share their rates. Under the law "dropout"
+Under "frozen" the rows of x come in M equal blocks, one for each draw, and share their rates. Under the law "dropout"
 eps is one number for each input instead of each weight, (1 - kept - p)/sqrt(p (1 - p)) of a coin `kept`, and the
 factor sqrt(alpha) makes it Monte-Carlo dropout: a mask that falls on whole inputs.
 
@@ -118,7 +118,7 @@ class NoisyMap(nn.Module):
 
     @property
     def frozen(self) -> Tensor | None:
-        """Draws that are frozen now, eps, (S, n_in, n_out)."""
+        """Draws that are frozen now, eps, (M, n_in, n_out)."""
         return self.noise.draws.get((self.domain, self.column))
 
     @frozen.setter
@@ -132,7 +132,7 @@ class NoisyMap(nn.Module):
             self.register_buffer("centre", matrix.new_zeros(n_elements, matrix.shape[0]))
 
     def matrix(self) -> Tensor:
-        """theta, (n_in, n_out)."""
+        """Mean weights, theta, (n_in, n_out)."""
         raise NotImplementedError
 
     def without_noise(self, x: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class NoisyMap(nn.Module):
         return self.noise.rates[self.domain][:, self.column : self.column + 1]
 
     def _by_rate(self, x: Tensor, weights: Tensor) -> Tensor:
-        # `weights` (S, n_in, n_out); the rows of x in S blocks, with rates for all rows or for those of one block.
+        # `weights` (M, n_in, n_out); the rows of x in M blocks, with rates for all rows or for those of one block.
         rate, n_draws = torch.sqrt(self.rates()), len(weights)
         blocks = torch.bmm(x.unflatten(0, (n_draws, -1)), weights)
         if len(rate) == blocks.shape[1]:
@@ -237,7 +237,7 @@ class VariationalMap(NoisyMap):
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
     def matrix(self) -> Tensor:
-        """theta, (n_in, n_out)."""
+        """Mean weights, theta, (n_in, n_out)."""
         return self.weight
 
     def without_noise(self, x: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from ase_uq.errors import InputError
-from ase_uq.report.evaluation import binned_errors, evaluation_figure
-from ase_uq.report.style import write_png
+from ase_uq.report.style import write_figure
+from ase_uq.report.validation import binned_errors, validation_figure
 
 LEVELS = np.linspace(0.05, 0.95, 19)
 
@@ -35,7 +35,7 @@ def evaluation(**changes):
         "force_std": force["std"],
         "coverage": {"energy": (LEVELS, LEVELS**0.8), "forces": (LEVELS, LEVELS**1.3)},
     }
-    return evaluation_figure(**(arguments | changes))
+    return validation_figure(**(arguments | changes))
 
 
 def test_bins_are_sorted_by_spread_and_keep_the_mean_square():
@@ -87,7 +87,7 @@ def test_the_reliability_curve_is_what_was_given():
 
 def test_points_without_a_logarithm_do_not_break_the_figure(tmp_path):
     figure = evaluation(energy_error=[0.0, 0.0], energy_std=[0.0, 1.0])
-    write_png(figure, tmp_path / "zero.png")
+    write_figure(figure, tmp_path / "zero.png")
     assert "no error and spread above zero" in [t.get_text() for t in figure.axes[0].texts]
 
 
@@ -98,15 +98,15 @@ def test_arrays_of_different_length_are_refused():
 
 def test_a_png_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "evaluation.png"
-    write_png(evaluation(), target)
+    write_figure(evaluation(), target)
     assert target.read_bytes().startswith(b"\x89PNG")
     broken = Figure()
     broken.add_subplot().set_title("$\\nothing$")
     with pytest.raises(ValueError, match="nothing"):
-        write_png(broken, tmp_path / "broken.png")
+        write_figure(broken, tmp_path / "broken.png")
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.png"]
     with pytest.raises(InputError, match="folder"):
-        write_png(Figure(), tmp_path / "nowhere" / "figure.png")
+        write_figure(Figure(), tmp_path / "nowhere" / "figure.png")
 
 
 def test_figures_leave_the_state_of_matplotlib_alone():

@@ -29,7 +29,7 @@ class Option:
     flag
         Its name at the shell where that is not the one of the field, without the dashes.
     at_least, above, at_most, below
-        Bounds.
+        Bounds of its values.
     choices
         The words it may be.
     cure

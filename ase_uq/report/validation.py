@@ -68,7 +68,7 @@ def binned_errors(*, error: ArrayLike, std: ArrayLike, n_bins: int = _N_BINS) ->
     )
 
 
-def evaluation_figure(
+def validation_figure(
     *,
     energy_error: ArrayLike,
     energy_std: ArrayLike | None,

@@ -1,0 +1,131 @@
+"""`OwnedLog`: the path of a log that one writer has for itself, and what happens when it is taken from under it.
+
+A lock beside the log, `NAME.lock`, says who writes it. It keeps other writers of this package away and cannot keep
+anybody from deleting or moving the file. That is noticed when frames are written: the file that is still open is then
+copied, with every frame, to the name that has become free, or to another where a different file is there by now.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+from ase_uq.errors import InputError, RunError
+from ase_uq.files import replacing
+from ase_uq.locks import Lock, check_free
+from ase_uq.log.companions import beside
+
+_CHUNK = 1 << 20
+
+
+class LogTakenError(RunError):
+    """The log was deleted, moved or replaced while it was written; `kept` is where its frames are now."""
+
+    def __init__(self, message: str, kept: Path) -> None:
+        super().__init__(message)
+        self.kept = kept
+
+
+class OwnedLog(os.PathLike[str]):
+    """The path of a log, with its lock; use it with `with`, or `take` and `release`.
+
+    `UncertaintyLogger` makes one of a path, and takes one that the caller holds already.
+
+    Parameters
+    ----------
+    path
+        Of the log; it need not exist.
+
+    Raises
+    ------
+    InputError
+        When taken: another process, or another writer in this one, has it, or its folder cannot be written to.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._taken = False
+        self._lock = Lock(beside(self.path, ".lock"), f"the run that writes `{self.path}`")
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def taken(self) -> bool:
+        """Whether this object has the log."""
+        return self._taken
+
+    def check_free(self) -> None:
+        """Refuse a log that somebody writes, without becoming its writer."""
+        check_free(self._lock.path, self._lock.what)
+
+    def take(self) -> None:
+        """Become the writer of the log."""
+        try:
+            self._lock.__enter__()
+        except OSError as error:
+            raise InputError(
+                f"`path` must be writable, {self.path.parent} is not: {error.strerror}; choose another folder."
+            ) from error
+        self._taken = True
+
+    def release(self) -> None:
+        """Let others write the log; more than once does nothing."""
+        self._lock.__exit__(None, None, None)
+        self._taken = False
+
+    def __enter__(self) -> OwnedLog:
+        self.take()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def check_there(self, descriptor: int) -> None:
+        """Refuse to go on when the path is no longer the file that is being written; its frames are kept.
+
+        Parameters
+        ----------
+        descriptor
+            Of the open file, with all frames flushed.
+
+        Raises
+        ------
+        LogTakenError
+            Naming the file that holds the frames now.
+        """
+        own = os.fstat(descriptor)
+        try:
+            found = os.stat(self.path)  # noqa: PTH116 - the same call as for the descriptor
+        except FileNotFoundError:
+            found = None
+        if found is not None and (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+            return
+        kept = Path(os.path.realpath(self.path)) if found is None else _free_name(self.path)
+        _copy(descriptor, own.st_size, kept)
+        happened = "deleted or moved" if found is None else "replaced by another file"
+        raise LogTakenError(
+            f"{self.path} was {happened} while the run wrote it, so the run has stopped; all its frames are in {kept}, "
+            f"go on from there by --log {kept} --restart (append=True).",
+            kept,
+        )
+
+
+def _free_name(path: Path) -> Path:
+    real = Path(os.path.realpath(path))
+    stem = real.with_suffix("") if real.suffix in (".h5", ".hdf5") else real
+    for number in range(1, 1000):
+        kept = beside(stem, f".recovered{'' if number == 1 else number}.h5")
+        if not os.path.lexists(kept):
+            return kept
+    raise RunError(f"{path} was replaced while the run wrote it, and no name beside it is free; remove old copies.")
+
+
+def _copy(descriptor: int, size: int, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as aside, aside.open("wb") as file:
+        for start in range(0, size, _CHUNK):
+            file.write(os.pread(descriptor, min(_CHUNK, size - start), start))

@@ -1,0 +1,129 @@
+"""`StagedFile`: what HDF5 writes is held in memory until it can be put on the disk in an order that is always whole.
+
+HDF5 cannot go back when a write fails half-way, on a full disk for instance; its file is then good for nothing. Here it
+writes to memory, where nothing fails. `commit` extends the file on the disk first, which is all that can run out of
+space and is taken back if it does; then come, in place, the start of the file and the pieces that refer to what is new.
+A process that ends anywhere leaves a file that every HDF5 reader opens, at any time while the run goes on, too.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+
+class StagedFile(io.RawIOBase):
+    """A file object for `h5py.File`, for reading and writing.
+
+    Parameters
+    ----------
+    disk
+        The file, open for reading and writing; it stays open when this is closed.
+    """
+
+    def __init__(self, disk: io.FileIO) -> None:
+        super().__init__()
+        self._descriptor = disk.fileno()
+        self._on_disk = self._end = os.fstat(self._descriptor).st_size
+        self._position = 0
+        # By place and length, in the order they were written.
+        self._pieces: dict[tuple[int, int], bytes] = {}
+        self._in_place = False
+        self._deaf = False
+
+    def readable(self) -> bool:
+        """Return True: what was written can be read."""
+        return True
+
+    def writable(self) -> bool:
+        """Return True: the file can be written."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True: any position can be gone to."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; the end is that of the file with what is held in memory."""
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._end}[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer from the position on."""
+        view = memoryview(buffer).cast("B")
+        start, stop = self._position, min(self._position + len(view), self._end)
+        n_read = max(stop - start, 0)
+        found = os.pread(self._descriptor, n_read, start)
+        view[:n_read] = found.ljust(n_read, b"\0")
+        for (offset, length), piece in self._pieces.items():
+            first, last = max(offset, start), min(offset + length, stop)
+            if first < last:
+                view[first - start : last - start] = piece[first - offset : last - offset]
+        self._position += n_read
+        return n_read
+
+    def write(self, data: Any) -> int:
+        """Keep a piece in memory."""
+        piece = bytes(data)
+        if not self._deaf:
+            self._pieces.pop((self._position, len(piece)), None)
+            self._pieces[self._position, len(piece)] = piece
+            self._end = max(self._end, self._position + len(piece))
+        self._position += len(piece)
+        return len(piece)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Move the end."""
+        end = self._position if size is None else size
+        if not self._deaf:
+            self._end = max(end, self._on_disk)
+        return end
+
+    def commit(self) -> None:
+        """Put everything on the disk; after an interruption it can be called again.
+
+        Raises
+        ------
+        OSError
+            If the disk does not take it; the file is then as long as before, and whole.
+        """
+        if not self._in_place:
+            self._extend()
+        self._in_place = True
+        # The start of the file says how long it is, and comes before what refers to the new part.
+        for (offset, length), piece in sorted(self._pieces.items(), key=lambda item: item[0][0] != 0):
+            inside = min(length, self._on_disk - offset)
+            if inside > 0:
+                self._put(piece[:inside], offset)
+        self._pieces, self._on_disk, self._in_place = {}, self._end, False
+
+    def abandon(self) -> None:
+        """Forget what is in memory, and all that is written from now on; a commit that had begun is finished first."""
+        if self._in_place:
+            self.commit()
+        self._deaf = True
+        self._pieces, self._end = {}, self._on_disk
+
+    def _extend(self) -> None:
+        # In one piece, gaps included: nothing behind the old end is left without a place on the disk.
+        added = bytearray(self._end - self._on_disk)
+        for (offset, _), piece in self._pieces.items():
+            start = offset - self._on_disk
+            if start + len(piece) > 0:
+                added[max(start, 0) : start + len(piece)] = piece[max(-start, 0) :]
+        try:
+            self._put(added, self._on_disk)
+        except OSError:
+            os.ftruncate(self._descriptor, self._on_disk)
+            raise
+
+    def _put(self, data: bytes | bytearray, offset: int) -> None:
+        view = memoryview(data)
+        while view:
+            n = os.pwrite(self._descriptor, view, offset)
+            view, offset = view[n:], offset + n
