@@ -1,11 +1,32 @@
-"""Averages over frames some of which have no value: how many were left out, and that it is said."""
+"""Averages over frames some of which have no value: which are left out, how many, and that it is said."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from ase_uq.arrays import Array
+from ase_uq.averages.circle import Circle
+from ase_uq.reweighting.columns import Columns
 from ase_uq.reweighting.gates import Gate, sentences
 from ase_uq.reweighting.result import ReweightResult
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the columns of an observable stand, the shape of its values, and the circle they may be on."""
+
+    columns: Columns
+    where: slice
+    shape: tuple[int, ...]
+    circle: Circle
+
+    def row(self, value: Array) -> tuple[Array, bool]:
+        """Return the columns (n,) of one frame, and whether it has a value; those of zeros stand for none."""
+        found = self.circle.unrolled(value[None])
+        known = bool(np.isfinite(found).all())
+        return self.columns.build(found if known else np.zeros((1, *self.shape)))[0], known
 
 
 def without_values(result: ReweightResult, name: str, n_missing: int, gates: tuple[Gate, ...] = ()) -> ReweightResult:

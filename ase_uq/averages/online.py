@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.arrays import Array
 from ase_uq.averages.circle import Circle
-from ase_uq.averages.gaps import without_values
+from ase_uq.averages.gaps import Place, without_values
 from ase_uq.averages.run_checks import run_gates
 from ase_uq.averages.run_series import RunSeries
 from ase_uq.calculators.calculator import PredictionCalculator
@@ -40,7 +40,7 @@ from ase_uq.log.reader import RunLog
 from ase_uq.observables.observable import ObservableLike, named_observables
 from ase_uq.observables.observing import Observing
 from ase_uq.reweighting import check_relaxation, inverse_temperature
-from ase_uq.reweighting.columns import Columns, check_method, columns_for
+from ase_uq.reweighting.columns import check_method, columns_for
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.gates import sentences
@@ -51,16 +51,6 @@ from ase_uq.reweighting.thermostat import thermostat_time_fs
 from ase_uq.uncertainty.prediction import Prediction
 
 _WAITING = 64  # frames summed together: a matrix product instead of many small ones
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the columns of an observable stand, the shape of its values, and the circle they may be on."""
-
-    columns: Columns
-    where: slice
-    shape: tuple[int, ...]
-    circle: Circle
 
 
 class OnlineReweighter:
@@ -140,7 +130,7 @@ class OnlineReweighter:
         self._relaxation_frames, self._dyn = relaxation_frames, dyn
         self._steps: list[int] = []  # of the first and the last call
         self._blocks: FrameBlocks | None = None
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         self._waiting: list[tuple[Array, Array, float, float]] = []
         self._missing: list[set[str]] = []  # names without a value in each of them
         self._n_members = 0
@@ -257,12 +247,11 @@ class OnlineReweighter:
             self._begin(given, len(members))
         parts, missing = [], set()
         for name, place in self._places.items():
-            value = place.circle.unrolled(given[name][None])[0]
-            if not np.isfinite(value).all():
+            row, known = place.row(given[name])
+            if not known:
                 self._leave_out(name)
                 missing.add(name)
-                value = np.zeros(place.shape)
-            parts.append(place.columns.build(value[None])[0])
+            parts.append(row)
         self._waiting.append((np.concatenate(parts), self._beta * differences, log_weight, energy_reference))
         self._missing.append(missing)
         if len(self._waiting) == _WAITING:
@@ -312,7 +301,7 @@ class OnlineReweighter:
             for name, each in found.items()
         }
 
-    def _answer(self, name: str, place: _Place, question: Question) -> ReweightResult:
+    def _answer(self, name: str, place: Place, question: Question) -> ReweightResult:
         assert self._blocks is not None
         blocks, observable = self._gapped.get(name, self._blocks), self._observables[name]
         if blocks.n_frames == 0:
@@ -326,14 +315,9 @@ class OnlineReweighter:
 
     def _leave_out(self, name: str) -> None:
         """From the first frame without a value on an observable has sums of its own, which begin as the others are."""
-        if name not in self._gapped:
+        if name not in self._gapped and self._blocks is not None:
             self._settle()
-            self._gapped[name] = copy.deepcopy(self._blocks_so_far)
-
-    @property
-    def _blocks_so_far(self) -> FrameBlocks:
-        assert self._blocks is not None
-        return self._blocks
+            self._gapped[name] = copy.deepcopy(self._blocks)
 
     def _relaxation(self) -> float:
         if self._relaxation_frames is not None or self._dyn is None or len(self._steps) < 2 or self.n_frames < 2:
@@ -376,7 +360,7 @@ class OnlineReweighter:
                 )
             columns = columns_for(values[name][None], self._method, own, n_members)
             circle = Circle(observable.period, observable.unit)
-            self._places[name] = _Place(columns, slice(start, start + columns.n), values[name].shape, circle)
+            self._places[name] = Place(columns, slice(start, start + columns.n), values[name].shape, circle)
             start += columns.n
         self._n_members = n_members
         self._blocks = FrameBlocks(start, n_members, weighted=self._method == "direct", centred=self._method != "gap")

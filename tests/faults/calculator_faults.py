@@ -57,7 +57,7 @@ def one_line(error: Exception) -> str:
 
 def same(found: dict[str, Any], expected: dict[str, Any]) -> str:
     for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
     return "the same numbers"
 
 
@@ -73,9 +73,9 @@ def two_threads(*, one_calculator: bool) -> Callable[[Path], str]:
                 k = (2 * n + which) % len(frames)
                 atoms = frames[k].copy()
                 atoms.calc = own
-                whole = np.array_equal(atoms.get_forces(), right[k].forces)
+                whole = np.allclose(atoms.get_forces(), right[k].forces, rtol=1e-9, atol=1e-12)
                 seen.append(k)
-                if not whole or own.results["energy_var"] != right[k].energy_var:
+                if not whole or not np.isclose(own.results["energy_var"], right[k].energy_var, rtol=1e-9):
                     wrong.append(k)
 
         threads = [threading.Thread(target=work, args=(which,)) for which in (0, 1)]
