@@ -8,6 +8,7 @@ import numpy as np
 
 from ase_uq.arrays import Array
 from ase_uq.averages.circle import Circle
+from ase_uq.errors import InputError
 from ase_uq.reweighting.columns import Columns
 from ase_uq.reweighting.gates import Gate, sentences
 from ase_uq.reweighting.result import ReweightResult
@@ -27,6 +28,15 @@ class Place:
         found = self.circle.unrolled(value[None])
         known = bool(np.isfinite(found).all())
         return self.columns.build(found if known else np.zeros((1, *self.shape)))[0], known
+
+
+def check_any_value(name: str, n_known: int, n_frames: int) -> None:
+    """Refuse an average over no frame at all."""
+    if n_known == 0:
+        raise InputError(
+            f"`observables[{name!r}]` must have a value in some frame, it had none in {n_frames}; check its function, "
+            "or leave it out."
+        )
 
 
 def without_values(result: ReweightResult, name: str, n_missing: int, gates: tuple[Gate, ...] = ()) -> ReweightResult:

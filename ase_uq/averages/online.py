@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.arrays import Array
 from ase_uq.averages.circle import Circle
-from ase_uq.averages.gaps import Place, without_values
+from ase_uq.averages.gaps import Place, check_any_value, without_values
 from ase_uq.averages.run_checks import run_gates
 from ase_uq.averages.run_series import RunSeries
 from ase_uq.calculators.calculator import PredictionCalculator
@@ -304,11 +304,7 @@ class OnlineReweighter:
     def _answer(self, name: str, place: Place, question: Question) -> ReweightResult:
         assert self._blocks is not None
         blocks, observable = self._gapped.get(name, self._blocks), self._observables[name]
-        if blocks.n_frames == 0:
-            raise InputError(
-                f"`observables[{name!r}]` must have a value in some frame, it had none in {self.n_frames}; check its "
-                "function, or leave it out."
-            )
+        check_any_value(name, blocks.n_frames, self.n_frames)
         found = average(blocks.result().columns(place.where), question)
         told = without_values(place.circle.told(found), name, self.n_frames - blocks.n_frames, place.circle.gates(name))
         return replace(told, unit=observable.unit, axis=observable.axis)
