@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from ase_uq.averages.online import OnlineReweighter
     from ase_uq.calculators.baseline import WeightedBaseline
     from ase_uq.calculators.bias import BiasedCalculator
-    from ase_uq.calculators.calculator import UQCalculator, copy_uncertainty
+    from ase_uq.calculators.calculator import UQCalculator
+    from ase_uq.calculators.carried import copy_uncertainty
     from ase_uq.calculators.committee import CommitteeUncertainty
     from ase_uq.calculators.threshold import ThresholdSwitch
     from ase_uq.errors import InputError, RunError
@@ -41,7 +42,7 @@ _HOMES = {
     "UncertaintyModel": "uncertainty.prediction",
     "WeightedBaseline": "calculators.baseline",
     "combine": "reweighting",
-    "copy_uncertainty": "calculators.calculator",
+    "copy_uncertainty": "calculators.carried",
     "difference": "reweighting",
     "free_energy_profile": "reweighting.free_energy",
     "load": "models.checkpoint",

@@ -16,16 +16,20 @@ Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), arXiv:2011.08828, Eqs. 20 t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_changes
 from ase.units import fs
 from numpy.typing import ArrayLike, NDArray
 
 from ase_uq.arrays import Array
+from ase_uq.averages.circle import Circle
+from ase_uq.averages.gaps import Place, check_any_value, without_values
 from ase_uq.averages.run_checks import run_gates
 from ase_uq.averages.run_series import RunSeries
 from ase_uq.calculators.calculator import PredictionCalculator
@@ -34,26 +38,19 @@ from ase_uq.errors import InputError
 from ase_uq.log.ensembles import ensemble_of
 from ase_uq.log.reader import RunLog
 from ase_uq.observables.observable import ObservableLike, named_observables
+from ase_uq.observables.observing import Observing
 from ase_uq.reweighting import check_relaxation, inverse_temperature
-from ase_uq.reweighting.columns import Columns, check_method, columns_for
+from ase_uq.reweighting.columns import check_method, columns_for
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.gates import sentences
+from ase_uq.reweighting.question import Question
 from ase_uq.reweighting.result import ReweightResult
 from ase_uq.reweighting.spread import SpreadLaw
 from ase_uq.reweighting.thermostat import thermostat_time_fs
 from ase_uq.uncertainty.prediction import Prediction
 
 _WAITING = 64  # frames summed together: a matrix product instead of many small ones
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the columns of an observable stand, and the shape of its values."""
-
-    columns: Columns
-    where: slice
-    shape: tuple[int, ...]
 
 
 class OnlineReweighter:
@@ -125,13 +122,17 @@ class OnlineReweighter:
         if dyn is not None:
             self._attributes["dynamics"] = type(dyn).__name__
         self._observables = named_observables(observables)
+        self._observing = Observing(self._observables)
+        # Observables that had no value in some frame, each with sums of its own over the others.
+        self._gapped: dict[str, FrameBlocks] = {}
         self._method, self._log_weight = method, log_weight
         self._law = None if alpha is None else SpreadLaw(alpha)
         self._relaxation_frames, self._dyn = relaxation_frames, dyn
         self._steps: list[int] = []  # of the first and the last call
         self._blocks: FrameBlocks | None = None
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         self._waiting: list[tuple[Array, Array, float, float]] = []
+        self._missing: list[set[str]] = []  # names without a value in each of them
         self._n_members = 0
         self._weighted = callable(log_weight)
 
@@ -154,7 +155,7 @@ class OnlineReweighter:
                 "`atoms.calc` must hold the results of the present step, got none; attach the observer to a dynamics "
                 "or call atoms.get_forces() first."
             )
-        changes = calculator.check_state(self._atoms)
+        changes = [name for name in calculator.check_state(self._atoms) if name in all_changes]
         if changes:
             raise InputError(
                 f"`atoms` must be as they were when the energy was computed, got changed {', '.join(changes)}; "
@@ -166,7 +167,7 @@ class OnlineReweighter:
         self.update(
             float(calculator.results["energy"]),
             prediction.require("energy_members", "OnlineReweighter"),
-            {name: observable(self._atoms) for name, observable in self._observables.items()},
+            self._observing.values(self._atoms, f"frame {self.n_frames}"),
             log_weight=self._weight(),
         )
         self._see(calculator)
@@ -188,14 +189,15 @@ class OnlineReweighter:
         energy_members
             (M,), eV.
         values
-            Name -> value, for all observables.
+            Name -> value, for all observables; NaN for what has none in this frame, which its average leaves out.
         log_weight
             Of a biased run.
 
         Raises
         ------
         InputError
-            If a number is not finite, a name is missing, or M or a shape changes. The frame is then not counted.
+            If an energy or a weight is not finite, a name is missing, or M or a shape changes. The frame is then not
+            counted.
         """
         members = np.asarray(energy_members, dtype=np.float64)
         self._update(energy_reference, members, members - energy_reference, values, log_weight)
@@ -243,8 +245,15 @@ class OnlineReweighter:
         self._check(energy_reference, members, given, log_weight)
         if self._blocks is None:
             self._begin(given, len(members))
-        parts = [place.columns.build(given[name][None])[0] for name, place in self._places.items()]
+        parts, missing = [], set()
+        for name, place in self._places.items():
+            row, known = place.row(given[name])
+            if not known:
+                self._leave_out(name)
+                missing.add(name)
+            parts.append(row)
         self._waiting.append((np.concatenate(parts), self._beta * differences, log_weight, energy_reference))
+        self._missing.append(missing)
         if len(self._waiting) == _WAITING:
             self._settle()
 
@@ -261,23 +270,18 @@ class OnlineReweighter:
         Raises
         ------
         InputError
-            If no frame has been taken.
+            If no frame has been taken, or an observable had no value in any.
         """
         if self._blocks is None:
             raise InputError("`results` needs at least one frame, got none; run the dynamics first.")
         self._settle()
-        sums = self._blocks.result()
         more: dict[str, Any] = {
             "law": self._law or SpreadLaw(),
             "biased": self._weighted,
             "relaxation_frames": self._relaxation(),
         }
         found = {
-            name: replace(
-                average(sums.columns(place.where), replace(place.columns.question, **more)),
-                unit=self._observables[name].unit,
-                axis=self._observables[name].axis,
-            )
+            name: self._answer(name, place, replace(place.columns.question, **more))
             for name, place in self._places.items()
             if not (numbers_only and place.columns.question.shape)
         }
@@ -296,6 +300,20 @@ class OnlineReweighter:
             name: replace(each, gates=(*gates, *each.gates), warnings=(*sentences(gates), *each.warnings))
             for name, each in found.items()
         }
+
+    def _answer(self, name: str, place: Place, question: Question) -> ReweightResult:
+        assert self._blocks is not None
+        blocks, observable = self._gapped.get(name, self._blocks), self._observables[name]
+        check_any_value(name, blocks.n_frames, self.n_frames)
+        found = average(blocks.result().columns(place.where), question)
+        told = without_values(place.circle.told(found), name, self.n_frames - blocks.n_frames, place.circle.gates(name))
+        return replace(told, unit=observable.unit, axis=observable.axis)
+
+    def _leave_out(self, name: str) -> None:
+        """From the first frame without a value on an observable has sums of its own, which begin as the others are."""
+        if name not in self._gapped and self._blocks is not None:
+            self._settle()
+            self._gapped[name] = copy.deepcopy(self._blocks)
 
     def _relaxation(self) -> float:
         if self._relaxation_frames is not None or self._dyn is None or len(self._steps) < 2 or self.n_frames < 2:
@@ -337,7 +355,8 @@ class OnlineReweighter:
                     "it in `Histogram` with its bins, or reweigh the log afterwards."
                 )
             columns = columns_for(values[name][None], self._method, own, n_members)
-            self._places[name] = _Place(columns, slice(start, start + columns.n), values[name].shape)
+            circle = Circle(observable.period, observable.unit)
+            self._places[name] = Place(columns, slice(start, start + columns.n), values[name].shape, circle)
             start += columns.n
         self._n_members = n_members
         self._blocks = FrameBlocks(start, n_members, weighted=self._method == "direct", centred=self._method != "gap")
@@ -349,7 +368,11 @@ class OnlineReweighter:
         columns, h, logs, energy = (np.array(part) for part in zip(*self._waiting, strict=True))
         self._weighted = self._weighted or bool(logs.any())
         self._blocks.add(columns, h, logs if self._weighted else None, energy)
-        self._waiting = []
+        for name, blocks in self._gapped.items():
+            kept = np.array([name not in missing for missing in self._missing])
+            if kept.any():
+                blocks.add(columns[kept], h[kept], logs[kept] if self._weighted else None, energy[kept])
+        self._waiting, self._missing = [], []
 
     def _check(self, energy_reference: float, members: Array, values: Mapping[str, Array], log_weight: float) -> None:
         frame = f"in frame {self.n_frames}"
@@ -369,8 +392,6 @@ class OnlineReweighter:
                 f"`values` must name the observables {sorted(self._observables)}, got {sorted(values)}; pass them all."
             )
         for name, value in values.items():
-            if not np.isfinite(value).all():
-                raise InputError(f"observable `{name}` must be finite, got {value} {frame}; check its function.")
             if self._places and value.shape != self._places[name].shape:
                 raise InputError(
                     f"observable `{name}` must keep its shape {self._places[name].shape}, got {value.shape} {frame}; "

@@ -21,17 +21,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ase_uq.arrays import Array
+from ase_uq.averages.circle import Circle
+from ase_uq.averages.gaps import without_values
 from ase_uq.averages.run_checks import CHECKED, gates_of_runs
 from ase_uq.averages.sources import Settings, Source, computed, differences, number_of, source_of
 from ase_uq.errors import InputError
 from ase_uq.log.bias import Bias, logged_bias
 from ase_uq.log.columns import OBSERVABLES, name_of
-from ase_uq.log.parts import LogPart, Run, finite, opened, stretches
+from ase_uq.log.parts import LogPart, Run, opened, stretches
 from ase_uq.log.reader import run_of
 from ase_uq.observables.observable import ObservableLike, named_observables
-from ase_uq.reweighting import inverse_temperature
+from ase_uq.reweighting import MIN_FRAMES, inverse_temperature
 from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.columns import Columns, check_method, columns_for
 from ase_uq.reweighting.error_bars import average
@@ -161,16 +164,22 @@ def free_energy_of_run(
         settings = settings_of(parts, method, target, bias)
         numbers = number_of(parts, observable)
         values = np.concatenate([numbers.read(part, rows) for part, rows in stretches(parts)])
-        histogram = ProfileBins.of(finite(observable, values), bins)
+        _check_some(observable, int(np.isfinite(values).sum()), len(values))
+        histogram = ProfileBins.of(values[np.isfinite(values)], bins)
         thermal = 1.0 / settings.beta
         source = Source(
-            lambda part, rows: histogram.columns(numbers.read(part, rows)),
+            lambda part, rows: _in_bins(histogram, numbers.read(part, rows)),
             "eV",
             Axis(histogram.centres, observable, numbers.unit),
             function=lambda p: histogram.free_energy(p, thermal),
         )
         gates = _gates_of_runs(parts, settings)
         return histogram.centres, averaged({observable: source}, parts, settings, gates)[observable]
+
+
+def _in_bins(histogram: ProfileBins, values: Array) -> Array:
+    columns = histogram.columns(values)
+    return np.where(np.isfinite(values)[:, None], columns, np.nan)
 
 
 def settings_of(parts: Sequence[LogPart], method: str = "cea", target: str = "driven", bias: Bias = None) -> Settings:
@@ -186,8 +195,11 @@ def averaged(
 ) -> dict[str, ReweightResult]:
     """Average all sources in one pass over the parts; `gates` of the runs come before those of each result."""
     n_members = int(parts[0].log.datasets["energy_members_minus_energy"].shape[1])
+    circles = {name: Circle(source.period, source.unit) for name, source in sources.items()}
+    sources = {name: _unrolled(source, circles[name]) for name, source in sources.items()}
     columns = {name: _columns(source, parts, settings.method, n_members) for name, source in sources.items()}
-    sums, start, results = _sums(sources, columns, parts, settings, n_members), 0, {}
+    whole, n_missing = _sums(sources, columns, parts, settings, n_members)
+    start, results, n_frames = 0, {}, sum(part.n_frames for part in parts)
     for name, each in columns.items():
         question = replace(
             each.question,
@@ -196,10 +208,32 @@ def averaged(
             biased=settings.bias.weights is not None,
             relaxation_frames=max(_relaxation(part) for part in parts),
         )
-        result = average(sums.columns(slice(start, start + each.n)), question)
-        results[name] = _told(result, sources[name], (*gates, *sources[name].gates))
+        sums, where = whole, slice(start, start + each.n)
         start += each.n
+        if n_missing[name]:
+            _check_some(name, n_frames - n_missing[name], n_frames)
+            if len(sources) > 1:
+                # Frames in which it has no value do not count for it; the others need them.
+                alone, where = {name: sources[name]}, slice(0, each.n)
+                sums, _ = _sums(alone, {name: each}, parts, settings, n_members)
+        result = average(sums.columns(where), question)
+        if sources[name].function is None:
+            result = circles[name].told(result)
+        result = without_values(result, name, n_missing[name], circles[name].gates(name))
+        results[name] = _told(result, sources[name], (*gates, *sources[name].gates))
     return results
+
+
+def _unrolled(source: Source, circle: Circle) -> Source:
+    return replace(source, read=lambda part, rows: circle.unrolled(source.read(part, rows)))
+
+
+def _check_some(name: str, n_known: int, n_frames: int) -> None:
+    if n_known < MIN_FRAMES:
+        raise InputError(
+            f"`{name}` must be finite in at least {MIN_FRAMES} frames of the log, it has a value in {n_known} of "
+            f"{n_frames}; see why its function fails in the others, or leave it out."
+        )
 
 
 def _sources(
@@ -215,7 +249,7 @@ def _sources(
     if not observables and not functions:
         raise InputError("`observables` must name at least one, got none; the log knows their names.")
     found = {name: source_of(parts, name, settings) for name in dict.fromkeys(observables) if name not in functions}
-    return found | {name: computed(parts[0].log, each) for name, each in functions.items()}
+    return found | {name: computed(parts[0].log, name, each) for name, each in functions.items()}
 
 
 def _sums(
@@ -224,7 +258,8 @@ def _sums(
     parts: Sequence[LogPart],
     settings: Settings,
     n_members: int,
-) -> Any:
+) -> tuple[Any, dict[str, int]]:
+    """Sums over all frames, without those that have no value of a single source; how many each source has none in."""
     blocks = FrameBlocks(
         sum(each.n for each in columns.values()),
         n_members,
@@ -233,14 +268,36 @@ def _sums(
         weighted=settings.method == "direct",
         centred=settings.method != "gap",
     )
+    n_missing = dict.fromkeys(sources, 0)
     for part in parts:
         for rows in part.stretches:
-            values = [columns[name].build(finite(name, source.read(part, rows))) for name, source in sources.items()]
+            found = {name: source.read(part, rows) for name, source in sources.items()}
+            known = {name: _known(values) for name, values in found.items()}
+            for name, rows_known in known.items():
+                n_missing[name] += int((~rows_known).sum())
+            values = [
+                columns[name].build(np.where(_like(known[name], each), each, 0.0)) for name, each in found.items()
+            ]
             logs = settings.bias.log_weights(part.log, rows, settings.beta)
             h = settings.beta * differences(part.log, rows, settings)
-            blocks.add(np.concatenate(values, axis=1), h, logs, part.log.datasets["energy"][rows])
+            energy = part.log.datasets["energy"][rows]
+            # Of several observables those with gaps are asked for again, alone.
+            kept = next(iter(known.values())) if len(sources) == 1 else slice(None)
+            if isinstance(kept, slice) or kept.any():
+                logs = None if logs is None else logs[kept]
+                blocks.add(np.concatenate(values, axis=1)[kept], h[kept], logs, energy[kept])
         blocks.end_run()
-    return blocks.result()
+    if blocks.n_frames == 0:
+        _check_some(next(iter(sources)), 0, sum(part.n_frames for part in parts))
+    return blocks.result(), n_missing
+
+
+def _known(values: Array) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))
+
+
+def _like(rows: NDArray[np.bool_], values: Array) -> NDArray[np.bool_]:
+    return rows.reshape(-1, *[1] * (values.ndim - 1))
 
 
 def _told(result: ReweightResult, source: Source, gates: tuple[Gate, ...]) -> ReweightResult:
@@ -272,5 +329,5 @@ def _columns(source: Source, parts: Sequence[LogPart], method: str, n_members: i
     if method != "gap":
         return columns_for(source.read(part, slice(part.start, part.start + 1)), method, own, n_members)
     stride = -(-sum(each.n_frames for each in parts) // _SAMPLE)
-    sample = [source.read(each, rows)[::stride] for each, rows in stretches(parts)]
-    return columns_for(np.concatenate(sample), method, own, n_members)
+    sample = np.concatenate([source.read(each, rows)[::stride] for each, rows in stretches(parts)])
+    return columns_for(sample[_known(sample)], method, own, n_members)

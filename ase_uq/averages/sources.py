@@ -25,10 +25,11 @@ from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.log.bias import LoggedBias
 from ase_uq.log.columns import OBSERVABLES, key_of
-from ase_uq.log.observables import axis_of, is_of_members
+from ase_uq.log.observables import axis_of, is_of_members, period_of
 from ase_uq.log.parts import LogPart, dataset_of, finite, observed, stored_frames
 from ase_uq.log.reader import VOLUME_TOLERANCE, OpenLog
 from ase_uq.observables.observable import Observable
+from ase_uq.observables.observing import Observing
 from ase_uq.reweighting.axis import Axis
 from ase_uq.reweighting.gates import YES_OR_NO, Gate
 
@@ -69,6 +70,8 @@ class Source:
         Of the averages, or `None`.
     gates
         Checks of its own.
+    period
+        Of values on a circle.
     """
 
     read: Callable[[LogPart, slice], Array]
@@ -77,6 +80,7 @@ class Source:
     of_members: bool = False
     function: Callable[[Any], Any] | None = None
     gates: tuple[Gate, ...] = ()
+    period: float | None = None
 
 
 def source_of(parts: Sequence[LogPart], name: str, settings: Settings) -> Source:
@@ -91,6 +95,7 @@ def source_of(parts: Sequence[LogPart], name: str, settings: Settings) -> Source
         str(dataset.attrs.get("unit", "")),
         axis_of(dataset.attrs),
         is_of_members(dataset.attrs),
+        period=period_of(dataset.attrs),
     )
 
 
@@ -102,7 +107,7 @@ def number_of(parts: Sequence[LogPart], name: str) -> Source:
     return Source(lambda part, rows: part.log.datasets[key][rows].astype(np.float64), str(dataset.attrs["unit"]))
 
 
-def computed(log: OpenLog, observable: Observable) -> Source:
+def computed(log: OpenLog, name: str, observable: Observable) -> Source:
     """Values of an observable, worked out from stored positions."""
     if observable.of_members:
         raise InputError(
@@ -110,7 +115,13 @@ def computed(log: OpenLog, observable: Observable) -> Source:
             "an observable, or use 'energy'."
         )
     next(stored_frames(log, slice(0, 1)))
-    return Source(lambda part, rows: observed(part.log, rows, observable), observable.unit, observable.axis)
+    observing = Observing({name: observable})
+    return Source(
+        lambda part, rows: observed(part.log, rows, observing),
+        observable.unit,
+        observable.axis,
+        period=observable.period,
+    )
 
 
 def differences(log: OpenLog, rows: slice, settings: Settings) -> Array:

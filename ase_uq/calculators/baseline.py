@@ -37,6 +37,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from ase_uq.arrays import Array
 from ase_uq.calculators.calculator import Family, PredictionCalculator, UQCalculator
+from ase_uq.calculators.foreign import keeping_info, own_changes
 from ase_uq.calculators.member_alignment import MemberOffsets
 from ase_uq.calculators.plain_values import PlainValues, check_plain, has_stress, plain_values
 from ase_uq.errors import InputError
@@ -240,7 +241,7 @@ class WeightedBaseline(PredictionCalculator):
         """Change parameters, as `set(sigma_baseline=0.3)`; results of the old ones are discarded."""
         merged = {**(self.parameters or {}), **kwargs}
         _check_widths(merged["sigma_baseline"], merged["sigma_baseline_per_atom"])
-        return super().set(**kwargs)  # type: ignore[no-any-return]
+        return super().set(**kwargs)
 
     def __repr__(self) -> str:
         key = "sigma_baseline" if self.parameters["sigma_baseline"] is not None else "sigma_baseline_per_atom"
@@ -248,6 +249,9 @@ class WeightedBaseline(PredictionCalculator):
             f"{type(self).__name__}(model={self.parameters['model']}, baseline={self.parameters['baseline']}, "
             f"{key}={self.parameters[key]}, offsets={self.offsets})"
         )
+
+    def _own_changes(self, atoms: Atoms) -> list[str]:
+        return [*self.uq._own_changes(atoms), *own_changes(self.baseline, atoms)]
 
     def _force_std(self, prediction: Prediction) -> Array | None:
         return self.uq._force_std(prediction)
@@ -299,7 +303,7 @@ class WeightedBaseline(PredictionCalculator):
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
         with_stress = "stress" in self.implemented_properties
-        own = plain_values(self.baseline, atoms.copy(), with_stress=with_stress, label="`baseline`")
+        own = plain_values(self.baseline, keeping_info(atoms), with_stress=with_stress, label="`baseline`")
         v_b = own.energy + (0.0 if self.offsets is None else offset_energy(atoms, self.offsets))
         sigma_b = self.sigma_baseline(len(atoms))
 

@@ -18,6 +18,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from ase_uq.arrays import Array
 from ase_uq.calculators.calculator import PredictionCalculator
+from ase_uq.calculators.foreign import keeping_info, own_changes
 from ase_uq.calculators.plain_values import check_plain, plain_values
 from ase_uq.errors import InputError
 from ase_uq.uncertainty.prediction import Prediction
@@ -70,6 +71,9 @@ class BiasedCalculator(PredictionCalculator):
         declared = [*calculator.implemented_properties, "bias"]
         super().__init__(list(dict.fromkeys(declared)), **_kept(calculator), bias=_described(calculator, bias))
 
+    def _own_changes(self, atoms: Atoms) -> list[str]:
+        return [*self.calculator._own_changes(atoms), *own_changes(self.bias, atoms)]
+
     def _force_std(self, prediction: Prediction) -> Array | None:
         return self.calculator._force_std(prediction)
 
@@ -86,7 +90,7 @@ class BiasedCalculator(PredictionCalculator):
 
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
         prediction, extra = self.calculator._predict(atoms, properties)
-        own = plain_values(self.bias, atoms.copy(), with_stress=prediction.stress is not None, label="`bias`")
+        own = plain_values(self.bias, keeping_info(atoms), with_stress=prediction.stress is not None, label="`bias`")
         if prediction.stress is not None and own.stress is None:
             raise InputError(
                 f"`bias` must give a stress in a periodic cell, {type(self.bias).__name__} has none; use a cell "

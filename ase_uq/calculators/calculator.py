@@ -5,15 +5,19 @@ Every evaluation fills all keys at once: a step of molecular dynamics costs one 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
 from ase.outputs import Properties, all_outputs
 from numpy.typing import NDArray
 
+from ase_uq.calculators.by_thread import ByThread, OneAtATime
+from ase_uq.calculators.foreign import further_changes
+from ase_uq.calculators.portable import Portable
 from ase_uq.errors import InputError
 from ase_uq.structures.checks import changes_between, check_positions, check_structure
 from ase_uq.uncertainty.abilities import CombiningModel
@@ -71,8 +75,31 @@ class PredictionCalculator(Calculator):
         self._members = members
         # On the instance: a list extended on the class would leak into every other calculator.
         self.implemented_properties = [*declared, *self._aliases]
-        self._prediction: Prediction | None = None
+        self._by_thread, self._turn = ByThread(), OneAtATime()
+        # Names that `copy_uncertainty` has put on atoms: no input of anything.
+        self.carried: frozenset[str] = frozenset()
         super().__init__(ddof=1, **parameters)
+
+    @property
+    def atoms(self) -> Atoms | None:
+        """Copy of the structure that was evaluated last, in this thread if it has asked for any."""
+        return self._by_thread.present.atoms
+
+    @atoms.setter
+    def atoms(self, value: Atoms | None) -> None:
+        if value is None:
+            self._by_thread.leave()
+        else:
+            self._by_thread.present.atoms = value
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Results for `atoms`."""
+        return self._by_thread.present.results
+
+    @results.setter
+    def results(self, value: dict[str, Any]) -> None:
+        self._by_thread.present.results = value
 
     @property
     def prediction(self) -> Prediction:
@@ -83,9 +110,10 @@ class PredictionCalculator(Calculator):
         InputError
             If nothing has been evaluated yet.
         """
-        if self._prediction is None or not self.results:
+        present = self._by_thread.present
+        if present.prediction is None or not present.results:
             raise InputError("`prediction` is there after an evaluation; call atoms.get_potential_energy() first.")
-        return self._prediction
+        return present.prediction
 
     @property
     def force_std_norm(self) -> NDArray[np.float64] | None:
@@ -97,8 +125,17 @@ class PredictionCalculator(Calculator):
         return self._force_std(self.prediction)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002
-        """Return what has changed since the last evaluation; dynamics asks several times a step."""
-        return changes_between(self.atoms, atoms)
+        """Return what has changed since the last evaluation; dynamics asks several times a step.
+
+        Foreign calculators may look at anything: `atoms.info`, and arrays such as tags, count where there are any, and
+        so does what they say by their own `check_state`.
+        """
+        old = self.atoms
+        found = changes_between(old, atoms)
+        if old is None or self._looks_at_structure_alone():
+            return found
+        further = further_changes(old, atoms, leave_out=self.carried)
+        return list(dict.fromkeys([*found, *further, *self._own_changes(atoms)]))
 
     def calculate(
         self,
@@ -106,7 +143,35 @@ class PredictionCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Evaluate the structure and fill every key the model provides."""
+        """Evaluate the structure and fill every key the model provides; one thread at a time."""
+        with self._turn:
+            if atoms is not None:
+                self._by_thread.begin(atoms)
+            self._calculate(atoms, properties, system_changes)
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Change parameters, as ASE's calculators do; results of the old ones are discarded in every thread."""
+        changed: dict[str, Any] = super().set(**kwargs)
+        if changed and self.discard_results_on_any_change:
+            self._by_thread.forget()
+        return changed
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has results of its own; what is pickled is what this thread finds.
+        state = {**self.__dict__, "_by_thread": copy.copy(self._by_thread), "_turn": OneAtATime()}
+        foreign = (
+            name
+            for name, value in state.items()
+            if isinstance(value, BaseCalculator) and not isinstance(value, PredictionCalculator)
+        )
+        return state | {name: Portable(state[name]) for name in foreign}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(
+            {name: value.calculator if isinstance(value, Portable) else value for name, value in state.items()}
+        )
+
+    def _calculate(self, atoms: Atoms | None, properties: Sequence[str], system_changes: Sequence[str]) -> None:
         own: Atoms
         if atoms is not None and isinstance(self.atoms, Atoms) and list(system_changes) == ["positions"]:
             # A step of dynamics: the copy that is there moves along, with all that atoms carry.
@@ -118,14 +183,17 @@ class PredictionCalculator(Calculator):
             super().calculate(atoms, properties, system_changes)
             # The base class has taken a copy: the caller's atoms are never kept.
             own, check = self.atoms, check_structure  # type: ignore[assignment]
-        self.results = {}
-        self._prediction = None
+        if own.info and not self._looks_at_structure_alone():
+            # What is compared later must not change with that of the caller.
+            own.info = copy.deepcopy(own.info)
+        present = self._by_thread.present
+        present.results, present.prediction = {}, None
         check(own)
         if system_changes:
             self._remember()
         prediction, extra = self._predict(own, properties)
-        self._prediction = prediction
-        self.results = {
+        present.prediction = prediction
+        present.results = {
             **self._published(prediction),
             **{key: value for key, value in extra.items() if value is not None},
         }
@@ -140,6 +208,14 @@ class PredictionCalculator(Calculator):
 
     def restore_run_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `run_state` returned, of a calculator made in the same way."""
+
+    def _looks_at_structure_alone(self) -> bool:
+        """Whether results depend on nothing but what `changes_between` compares."""
+        return False
+
+    def _own_changes(self, atoms: Atoms) -> list[str]:  # noqa: ARG002
+        """Return what foreign calculators inside say has changed."""
+        return []
 
     def _force_std(self, prediction: Prediction) -> NDArray[np.float64] | None:
         return prediction.force_std_norm
@@ -268,6 +344,10 @@ class UQCalculator(PredictionCalculator):
 
         `combine` as in `CombiningModel.predict_combined`.
         """
+        with self._turn:
+            return self._evaluate(atoms, properties, combine)
+
+    def _evaluate(self, atoms: Atoms, properties: Sequence[str], combine: Target | None) -> tuple[Prediction, bool]:
         asked = any(key in properties for key in (*DERIVATIVE_UNCERTAINTY, *ON_REQUEST))
         shown = not isinstance(self.forces_var, Off) and (asked or self._evaluations % self.forces_var.every == 0)
         self._evaluations += 1
@@ -285,6 +365,13 @@ class UQCalculator(PredictionCalculator):
             return prediction.force_std_norm
         noise = prediction.forces_var_aleatoric
         return running if noise is None else np.sqrt(running**2 + noise.sum(axis=1))
+
+    def _looks_at_structure_alone(self) -> bool:
+        return bool(getattr(self.model, "looks_at_structure_alone", False))
+
+    def _own_changes(self, atoms: Atoms) -> list[str]:
+        changes = getattr(self.model, "changes", None)
+        return [] if changes is None else list(changes(atoms))
 
     def run_state(self) -> dict[str, Any]:
         """Return the phase of `every` and the state of the estimator of force variances."""
@@ -308,44 +395,3 @@ class UQCalculator(PredictionCalculator):
     def _predict(self, atoms: Atoms, properties: Sequence[str]) -> tuple[Prediction, Mapping[str, Any]]:
         prediction, shown = self.predict_due(atoms, properties)
         return prediction if shown else prediction.without_force_variance(), {}
-
-
-def copy_uncertainty(atoms: Atoms, *, prefix: str = "uq_") -> None:
-    """Copy the uncertainties of the attached calculator into `atoms.info` and `atoms.arrays`.
-
-    ASE's writers drop result names they do not know. What this puts on the atoms survives extended XYZ (all of it) and
-    `.traj` (the scalars in `info`). Nothing is computed.
-
-    Parameters
-    ----------
-    atoms
-        A structure whose calculator has evaluated it.
-    prefix
-        Put before every name, so that no name of ASE's is shadowed: `info["uq_energy_var"]` (eV^2),
-        `info["uq_energy_members"]` (M,), `arrays["uq_forces_var"]` (N, 3), `arrays["uq_force_std_norm"]` (N,).
-
-    Raises
-    ------
-    InputError
-        If the calculator has no prediction for these atoms.
-    """
-    calc = atoms.calc
-    if not isinstance(calc, PredictionCalculator) or calc.check_state(atoms):
-        raise InputError(
-            "`atoms` must carry a calculator of ase_uq that has evaluated these positions; "
-            "call atoms.get_potential_energy() first."
-        )
-    prediction = calc.prediction
-    for name in ("energy_var", "energy_members", "stress_var"):
-        _put(atoms.info, prefix + name, getattr(prediction, name))
-    for name in ("weight", "energy_baseline"):
-        _put(atoms.info, prefix + name, calc.results.get(name))
-    for name in ("forces_var", "force_std_norm"):
-        _put(atoms.arrays, prefix + name, getattr(prediction, name))
-
-
-def _put(target: dict[str, Any], key: str, value: Any) -> None:
-    if value is None:
-        target.pop(key, None)  # an older frame's number must not survive on this one
-    else:
-        target[key] = np.array(value) if isinstance(value, np.ndarray) else value

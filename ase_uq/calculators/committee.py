@@ -12,8 +12,10 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from ase_uq.calculators.fingerprint import fingerprint
+from ase_uq.calculators.foreign import keeping_info, own_changes
 from ase_uq.calculators.member_alignment import MemberOffsets, check_zeros
 from ase_uq.calculators.plain_values import PlainValues, check_plain, has_stress, plain_values
+from ase_uq.calculators.portable import Portable
 from ase_uq.errors import InputError
 from ase_uq.uncertainty.checks import checked_factor
 from ase_uq.uncertainty.prediction import ON_REQUEST, STANDARD, UNCERTAINTY, Prediction
@@ -95,6 +97,12 @@ class CommitteeUncertainty:
         self._alignment = None if align is None else self._aligned(align)
         self._zeros_checked = self._alignment is not None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "calculators": tuple(map(Portable, self.calculators))}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update({**state, "calculators": tuple(each.calculator for each in state["calculators"])})
+
     @property
     def n_members(self) -> int:
         """Number of members, M."""
@@ -159,6 +167,10 @@ class CommitteeUncertainty:
             content.append([{z: round(value, 6) + 0.0 for z, value in member.items()} for member in self.offsets])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
+    def changes(self, atoms: Atoms) -> list[str]:
+        """Return what members say has changed, by their own `check_state`, beside what the calculator compares."""
+        return [name for each in self.calculators for name in own_changes(each, atoms)]
+
     def predict(self, atoms: Atoms, properties: Collection[str]) -> Prediction:  # noqa: ARG002
         """Evaluate every member once.
 
@@ -173,7 +185,7 @@ class CommitteeUncertainty:
             If a member returns something that is not finite, or of another shape; its number and class are named.
         """
         # A copy without a calculator: a member cannot alter the caller's atoms.
-        own = atoms.copy()
+        own = keeping_info(atoms)
         values = self._values(own, with_stress=self._has_stress)
         energies, forces = [each.energy for each in values], [each.forces for each in values]
         stresses = [each.stress for each in values]

@@ -7,6 +7,7 @@ occupations minimises its free energy, and its `energy`, extrapolated to zero sm
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedErr
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_uq.arrays import Array
+from ase_uq.calculators.foreign import foreign, further_changes
 from ase_uq.errors import InputError
 from ase_uq.structures.checks import is_periodic
 
@@ -70,7 +72,7 @@ def plain_values(calculator: BaseCalculator, atoms: Atoms, *, with_stress: bool,
     if "free_energy" in calculator.implemented_properties:
         names.append("free_energy")
     wanted = [*names, "stress"] if with_stress and has_stress(calculator) and is_periodic(atoms) else names
-    values = _results(calculator, atoms, wanted)
+    values = _evaluated(calculator, atoms, wanted, label)
     energy = values["energy"] if values.get("free_energy") is None else values["free_energy"]
     stress = values.get("stress")
     return PlainValues(
@@ -80,23 +82,39 @@ def plain_values(calculator: BaseCalculator, atoms: Atoms, *, with_stress: bool,
     )
 
 
-def _results(calculator: BaseCalculator, atoms: Atoms, names: Sequence[str]) -> dict[str, Any]:
-    # All names in one call: some calculators compute only what they are asked for.
-    if calculator.calculation_required(atoms, list(names)):
-        # As ASE does it: results of other atoms must not outlive a calculation that fails, and not every calculator
-        # remembers by itself for which atoms they are.
-        calculator.results = {}
-        if getattr(calculator, "use_cache", False):
-            calculator.atoms = atoms
-        try:
-            calculator.calculate(atoms, list(names), all_changes)
-        except PropertyNotImplementedError:
-            if "stress" not in names:
+def _evaluated(calculator: BaseCalculator, atoms: Atoms, names: Sequence[str], label: str) -> dict[str, Any]:
+    known = foreign(calculator)
+    with known.turn:
+        # Not every calculator looks, in its `check_state`, at all that it looks at when it computes.
+        other = known.seen is None or bool(further_changes(known.seen, atoms))
+        # All names in one call: some calculators compute only what they are asked for.
+        if other or calculator.calculation_required(atoms, list(names)):
+            known.seen = None
+            try:
+                names = _calculated(calculator, atoms, names)
+            except Exception as e:
+                e.add_note(f"This came from {label}.")
                 raise
-            # It declares a stress and has none for these atoms, a slab for instance; what it got so far is void.
-            names = [name for name in names if name != "stress"]
-            calculator.calculate(atoms, names, all_changes)
-    return {name: _property(calculator, name, atoms) for name in names}
+            known.evaluated(calculator, atoms)
+        return {name: copy.copy(_property(calculator, name, atoms)) for name in names}
+
+
+def _calculated(calculator: BaseCalculator, atoms: Atoms, names: Sequence[str]) -> Sequence[str]:
+    """Compute, and return the names of what there is for these atoms."""
+    # As ASE does it: results of other atoms must not outlive a calculation that fails, and not every calculator
+    # remembers by itself for which atoms they are.
+    calculator.results = {}
+    if getattr(calculator, "use_cache", False):
+        calculator.atoms = atoms
+    try:
+        calculator.calculate(atoms, list(names), all_changes)
+    except NotImplementedError:
+        if "stress" not in names:
+            raise
+        # It declares a stress and has none for these atoms, a slab for instance; what it got so far is void.
+        names = [name for name in names if name != "stress"]
+        calculator.calculate(atoms, names, all_changes)
+    return names
 
 
 def _property(calculator: BaseCalculator, name: str, atoms: Atoms) -> Any:

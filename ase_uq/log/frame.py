@@ -13,6 +13,7 @@ from typing import Any
 import ase
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_changes
 
 from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.calculators.driven import added_energy, driving_calculator, temperature
@@ -22,23 +23,26 @@ from ase_uq.log.definition import model_hash_of
 from ase_uq.log.estimator import estimator_attributes
 from ase_uq.log.observables import attributes_of as attributes_of_observable
 from ase_uq.observables.observable import Observable
+from ase_uq.observables.observing import Observing
 from ase_uq.reweighting.spread import attributes_of
 from ase_uq.reweighting.thermostat import thermostat_time_fs
 from ase_uq.uncertainty.prediction import Prediction
 
 
 def frame_of(
-    atoms: Atoms, step: int, time_fs: float, *, observables: Mapping[str, Observable], store: Collection[str]
+    atoms: Atoms, step: int, time_fs: float, *, observing: Observing, store: Collection[str]
 ) -> dict[str, Any]:
     """Return the values of a frame by the names of their datasets; what this run does not have is absent.
 
     Raises
     ------
     InputError
-        For atoms that moved since they were evaluated, an energy that is not finite, or an observable without numbers.
+        For atoms that moved since they were evaluated, an energy that is not finite, or an observable that is refused,
+        see `ase_uq.observables.observing`.
     """
     calc = driving_calculator(atoms)
-    changed = calc.check_state(atoms)
+    # An entry of `info` that an observer has written since is no other structure.
+    changed = [name for name in calc.check_state(atoms) if name in all_changes]
     if changed:
         raise InputError(
             f"`atoms` must be as the calculator evaluated them, {', '.join(changed)} changed since; attach the log "
@@ -62,7 +66,7 @@ def frame_of(
         "volume": atoms.get_volume() if atoms.cell.rank == 3 else np.nan,
         **_predicted(prediction, calc),
         **_stored(atoms, prediction, calc, store),
-        **{OBSERVABLES + name: _observed(atoms, name, observable) for name, observable in observables.items()},
+        **{OBSERVABLES + name: value for name, value in observing.values(atoms, f"step {step}").items()},
     }
     return {name: value for name, value in frame.items() if value is not None}
 
@@ -129,17 +133,6 @@ def _stored(atoms: Atoms, prediction: Prediction, calc: PredictionCalculator, st
         "cell": atoms.cell.array,
     }
     return {name: values[name] for name in store}
-
-
-def _observed(atoms: Atoms, name: str, observable: Observable) -> Any:
-    value = observable(atoms)
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"`observables[{name!r}]` must return a number or an array of numbers, got {value!r}; check its function."
-        ) from error
-    return array if array.ndim else float(array)
 
 
 def _own_version() -> str:

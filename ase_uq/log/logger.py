@@ -31,6 +31,7 @@ from ase_uq.log.reader import VOLUME_TOLERANCE, open_log
 from ase_uq.log.timestep import timestep_of
 from ase_uq.log.writer import FrameWriter
 from ase_uq.observables.observable import ObservableLike, named_observables
+from ase_uq.observables.observing import Observing
 
 _FLUSH_SECONDS = 5.0
 
@@ -83,6 +84,8 @@ class UncertaintyLogger:
 
     Notes
     -----
+    An observable that raises or returns nothing for a frame has NaN there, which is said and left out of averages.
+
     A frame logged twice, as the first one of restarted dynamics, is kept once. A log is continued at its own interval:
     averages weigh frames alike. Call `flush` before saving a checkpoint:
     then a restart from it loses no frame.
@@ -131,6 +134,7 @@ class UncertaintyLogger:
         self.dyn = dyn
         self.observables = named_observables(observables or {})
         _check_names(self.observables)
+        self._observing = Observing(self.observables)
         self.store = tuple(store)
         self._writer: FrameWriter | None = None
         self._closed = False
@@ -278,7 +282,7 @@ class UncertaintyLogger:
     def _frame(self, step: int) -> dict[str, Any]:
         try:
             time_fs = step * self._settings["timestep_fs"]
-            frame = frame_of(self.atoms, step, time_fs, observables=self.observables, store=self.store)
+            frame = frame_of(self.atoms, step, time_fs, observing=self._observing, store=self.store)
         except InputError:
             # What came before is worth keeping.
             self.flush()

@@ -7,6 +7,7 @@ attribute of the dataset           of the observable
 `axis`, `axis_name`, `axis_unit`   `axis`
 `is_histogram`                     `is_histogram`
 `members`                          `of_members`
+`period`                           `period`
 =================================  ====================================================
 """
 
@@ -29,6 +30,8 @@ def attributes_of(observable: Observable) -> dict[str, Any]:
     attributes |= axis_attributes(observable.axis)
     if observable.is_histogram:
         attributes["is_histogram"] = True
+    if observable.period is not None:
+        attributes["period"] = observable.period
     return attributes
 
 
@@ -44,6 +47,11 @@ def axis_of(attributes: Mapping[str, Any]) -> Axis | None:
     if "axis" not in attributes:
         return None
     return Axis(np.asarray(attributes["axis"]), str(attributes["axis_name"]), str(attributes["axis_unit"]))
+
+
+def period_of(attributes: Mapping[str, Any]) -> float | None:
+    """Period of values on a circle, `None` of any other."""
+    return float(attributes["period"]) if "period" in attributes else None
 
 
 def is_of_members(attributes: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -17,6 +17,8 @@ from ase_uq.errors import InputError
 from ase_uq.log.columns import OBSERVABLES, SETTINGS, key_of, name_of
 from ase_uq.log.held import log_of
 from ase_uq.log.reader import OpenLog, RunLog, alike, check_spacing, first_frame, open_log
+from ase_uq.observables.observable import Observable
+from ase_uq.observables.observing import Observing
 from ase_uq.reweighting import MIN_FRAMES
 
 Path = str | os.PathLike[str]
@@ -85,15 +87,18 @@ def first_structure(path: Path) -> Atoms:
         return next(stored_frames(log, slice(0, 1)))
 
 
-def observe(path: Path, function: Callable[[Atoms], Any]) -> Array:
-    """Values (T, ...) of a function of the atoms in every frame of a log with stored positions."""
+def observe(path: Path, observable: Observable, name: str = "observable") -> Array:
+    """Values (T, ...) of an observable in every frame of a log with stored positions, NaN where it has none."""
+    observing = Observing({name: observable})
     with open_log(path, stored=True) as log:
-        return np.concatenate([observed(log, rows, function) for _, rows in stretches([LogPart(log, 0, log.n_frames)])])
+        parts = [observed(log, rows, observing) for _, rows in stretches([LogPart(log, 0, log.n_frames)])]
+    return np.concatenate(parts)
 
 
-def observed(log: OpenLog, rows: slice, function: Callable[[Atoms], Any]) -> Array:
-    """Values (t, ...) of a function of the atoms in some of the frames."""
-    return np.array([function(atoms) for atoms in stored_frames(log, rows)], dtype=np.float64)
+def observed(log: OpenLog, rows: slice, observing: Observing) -> Array:
+    """Values (t, ...) of a single observable in some of the frames."""
+    (name,) = observing.observables
+    return np.array([observing.values(atoms)[name] for atoms in stored_frames(log, rows)], dtype=np.float64)
 
 
 def stored_frames(log: OpenLog, part: slice) -> Iterator[Atoms]:

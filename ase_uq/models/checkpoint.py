@@ -32,9 +32,11 @@ from torch import Tensor
 
 from ase_uq.errors import InputError
 from ase_uq.files import replacing
+from ase_uq.models.inspection import HostileFileError, Stored
+from ase_uq.models.inspection import inspect as inspect_file
 from ase_uq.models.llpr import LLPRUncertainty
 from ase_uq.models.members import MemberUncertainty
-from ase_uq.potentials.stored import describe, from_old
+from ase_uq.potentials.stored import as_described_now, build, check_description, describe
 from ase_uq.uncertainty.abilities import StorableModel
 
 FORMAT, VERSION = "ase_uq", 2
@@ -107,7 +109,7 @@ def load(path: str | Path, **evaluation: Any) -> Any:
     """
     path = Path(path)
     content = _read(path)
-    description = json.loads(content["description"])
+    description = _description(content, path)
     written = description["versions"]["ase_uq"]
     kinds = {each.__name__: each for each in STORABLE}
     name = description["model"] if content["version"] > 1 else MemberUncertainty.__name__
@@ -116,30 +118,68 @@ def load(path: str | Path, **evaluation: Any) -> Any:
             f"`{path}` holds a {name!r:.40}, written by ase_uq {written}, which this ase_uq does not know; upgrade it."
         )
     _check_evaluation(kinds[name], evaluation)
+    state = _state(content, description, path)
     try:
-        return kinds[name].from_state(_state(content, description), **evaluation)
-    except (TypeError, KeyError, RuntimeError) as e:
+        model = kinds[name].from_state(state, **evaluation)
+        getattr(model, "warnings", ())  # made of what is told of the training
+    except InputError as e:
+        raise InputError(f"`{path}` holds a model that cannot be built: {e}") from e
+    except Exception as e:  # whatever a description of another version, or of a stranger, may lead to
         raise InputError(
             f"`{path}` was written by ase_uq {written}, whose architecture differs; train it again."
         ) from e
+    return model
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"`{path}` must be a model file, and there is no such file; check the path.")
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
+        _check_entries(inspect_file(path), path)
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except InputError:
+        raise
     except Exception as e:
+        why = f" ({e})" if isinstance(e, HostileFileError) else ""
         raise InputError(
-            f"`{path}` could not be read as a model file; it is truncated, of another kind, or holds more than weights."
+            f"`{path}` could not be read as a model file{why}; it is truncated, of another kind, or holds more than "
+            "weights."
         ) from e
-    if not isinstance(content, dict) or set(content) != ENTRIES or content["format"] != FORMAT:
-        raise InputError(f"`{path}` must hold exactly the entries of an ase_uq model; save models with ase_uq.save.")
-    if content["version"] > VERSION:
-        raise InputError(f"`{path}` has format version {content['version']}, ase_uq here reads {VERSION}; upgrade it.")
     if content["hash"] != _hash(content["description"], content["state"]):
         raise InputError(f"`{path}` does not match its own hash; it was altered or damaged, use another copy.")
+    for name, value in content["state"].items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise InputError(f"`{path}` must hold finite weights, {name} has nan or infinity; use another copy.")
     return content
+
+
+def _check_entries(content: Any, path: Path) -> None:
+    """Check what a file says it holds, with stand-ins for tensors: nothing large has been made so far."""
+    if not isinstance(content, dict) or set(content) != ENTRIES or content["format"] != FORMAT:
+        raise InputError(f"`{path}` must hold exactly the entries of an ase_uq model; save models with ase_uq.save.")
+    version, state = content["version"], content["state"]
+    if type(version) is not int or version < 1:
+        raise InputError(f"`{path}` must have a format version of 1 or more, got {version!r:.40}; use another copy.")
+    if version > VERSION:
+        raise InputError(f"`{path}` has format version {version}, ase_uq here reads {VERSION}; upgrade it.")
+    texts = isinstance(content["description"], str) and isinstance(content["hash"], str)
+    if not texts or not isinstance(state, dict):
+        raise InputError(f"`{path}` must hold a text and tensors by name, it does not; use another copy.")
+    if not all(isinstance(name, str) and isinstance(value, Stored) for name, value in state.items()):
+        raise InputError(f"`{path}` must hold tensors by name, it holds more than weights; use another copy.")
+
+
+def _description(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    needed = {"model": str, "content": dict} if content["version"] > 1 else {"potential": str, "config": dict}
+    try:
+        found = json.loads(content["description"])
+        whole = all(isinstance(found[name], kind) for name, kind in {**needed, "versions": dict}.items())
+        whole = whole and isinstance(found["versions"]["ase_uq"], str)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise InputError(f"`{path}` has a description that is none of a model; save models with ase_uq.save.")
+    return found  # type: ignore[no-any-return]
 
 
 def _parts(state: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -162,25 +202,44 @@ def _plain(value: Any) -> Tensor:
     return torch.as_tensor(value).detach().cpu()
 
 
-def _state(content: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
+def _state(content: Mapping[str, Any], description: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    numbers = sum(value.numel() for value in content["state"].values())
     if content["version"] == 1:
-        return _old_state(content, description)
+        return _old_state(content, description, path, numbers)
     state = dict(description["content"])
     for name, value in content["state"].items():
         whole, _, part = name.partition("/")
-        if part:
-            state.setdefault(whole, {})[part] = value
-        else:
+        if not part:
             state[whole] = value
+        elif isinstance(state.setdefault(whole, {}), dict):
+            state[whole][part] = value
+        else:
+            raise InputError(f"`{path}` has two things by the name {whole!r:.40}; use another copy.")
+    _check_description(state.get("potential"), numbers, path)
     return state
 
 
-def _old_state(content: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
+def _check_description(description: Any, numbers: int, path: Path) -> None:
+    try:
+        check_description(description, numbers=numbers)
+    except InputError as e:
+        raise InputError(f"`{path}` holds a model that cannot be built: {e}") from e
+
+
+def _old_state(content: Mapping[str, Any], description: Mapping[str, Any], path: Path, numbers: int) -> dict[str, Any]:
     """Return the state of the `MemberUncertainty` that every file of version 1 holds."""
-    potential = describe(from_old(description["potential"], description["config"]))
+    try:
+        old = as_described_now(description["potential"], description["config"])
+        told = {name: description[name] for name in ("calibration", "training")}
+        _check_description(old, numbers, path)
+        potential = describe(build(old))
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as e:
+        written = description["versions"]["ase_uq"]
+        raise InputError(
+            f"`{path}` was written by ase_uq {written}, whose architecture differs; train it again."
+        ) from e
     # Files of earlier versions have one factor for everything.
     factors = {name: description.get(name) for name in ("alpha", "alpha_forces", "alpha_stress")}
-    told = {name: description[name] for name in ("calibration", "training")}
     return {"potential": potential, "weights": content["state"], **factors, **told}
 
 

@@ -16,7 +16,7 @@ import hashlib
 import logging
 import os
 import platform
-import tempfile
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +27,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from ase_uq.models.code_cache import CodeCache
 from ase_uq.potentials import Evaluation, joined, voigt
 from ase_uq.potentials.graph import Graph, build_graph
 from ase_uq.uncertainty.blend import Target
@@ -63,13 +64,23 @@ class CompiledPotential:
     """
 
     def __init__(self, potentials: Sequence[Any], *, folder: Path | None = None) -> None:
+        self._made_of = tuple(potentials), folder
+        self._turn = threading.Lock()
         self.potential = potentials[0]
         self.folder = cache_folder() if folder is None else Path(folder)
         self._weights = [tuple(_weights(potential).values()) for potential in potentials]
-        self._packages: dict[int, Any] = {}
+        self._cache, self._packages = CodeCache(self.folder), dict[int, Any]()
         # As many threads as torch has now. With one there are no atomic additions, which cost a factor of two.
         self._threads = torch.get_num_threads()
         self._key = _key(self.potential, self._threads)
+
+    def __getstate__(self) -> tuple[tuple[Any, ...], Path | None]:
+        # Loaded machine code stays in its process, and is for one kind of machine: a copy loads or builds its own.
+        return self._made_of
+
+    def __setstate__(self, state: tuple[tuple[Any, ...], Path | None]) -> None:
+        potentials, folder = state
+        self.__init__(potentials, folder=folder)  # type: ignore[misc]
 
     def evaluate(
         self,
@@ -114,27 +125,27 @@ class CompiledPotential:
         return Evaluation(energies.unsqueeze(1), forces, stresses)
 
     def _package(self, n_directions: int) -> Any:
+        with self._turn:
+            return self._found(n_directions)
+
+    def _found(self, n_directions: int) -> Any:
         if n_directions not in self._packages:
-            path = self.folder / f"{self._key}-{n_directions}.pt2"
             try:
                 with warnings.catch_warnings():
                     # What torch deprecates in itself is nothing a user can do about.
                     warnings.simplefilter("ignore")
-                    self._packages[n_directions] = self._loaded_or_built(path, n_directions)
+                    self._packages[n_directions] = self._loaded_or_built(n_directions)
             except Exception as e:  # whatever a compiler may raise: the eager way gives the same numbers
                 reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
                 logger.warning("no compiled model, evaluation stays eager: %s", reason)
                 self._packages[n_directions] = None
         return self._packages[n_directions]
 
-    def _loaded_or_built(self, path: Path, n_directions: int) -> Any:
-        if path.is_file():
-            try:
-                return torch._inductor.aoti_load_package(str(path))
-            except Exception:  # a damaged file; one that is sound fails below, too
-                path.unlink()
-        _build(self.potential, n_directions, path, self._threads)
-        return torch._inductor.aoti_load_package(str(path))
+    def _loaded_or_built(self, n_directions: int) -> Any:
+        def build(aside: Path) -> Path:
+            return _build(self.potential, n_directions, aside, self._threads)
+
+        return torch._inductor.aoti_load_package(str(self._cache.path(f"{self._key}-{n_directions}", build)))
 
 
 def _inputs(graph: Graph) -> tuple[Tensor, ...]:
@@ -178,10 +189,13 @@ def _processor() -> str:
     return " ".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _build(potential: Any, n_directions: int, path: Path, threads: int) -> None:
+def _build(potential: Any, n_directions: int, aside: Path, threads: int) -> Path:
+    from torch._inductor import utils as inductor
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    logger.info("compiling a model of this architecture, about a minute; it is kept as %s", path)
+    # Its name until torch 2.8.
+    fresh_cache = getattr(inductor, "fresh_cache", None) or inductor.fresh_inductor_cache
+    logger.info("compiling a model of this architecture, about a minute; it is kept in %s", aside.parent)
     directions = torch.zeros(n_directions, potential.n_members, dtype=torch.float64)
     weights = _weights(potential)
     rule = _rule(Target(1.0, 1.0, 1.0), 1.0, potential.n_members)
@@ -193,14 +207,15 @@ def _build(potential: Any, n_directions: int, path: Path, threads: int) -> None:
     fixed = (None,) * (3 + len(weights))
     open_sizes = ({0: atoms}, None, *(of_edges,) * 4, {0: width}, {0: atoms}, *fixed)
     program = torch.export.export(traced, example, dynamic_shapes=open_sizes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-        built = torch._inductor.aoti_compile_and_package(
-            program,
-            package_path=str(Path(aside) / "model.pt2"),
-            inductor_configs={"cpp.threads": threads},
+    # What the compiler keeps in between lies in a folder of ours, too: its own has a name that anybody can guess.
+    with fresh_cache(dir=str(aside)):
+        return Path(
+            torch._inductor.aoti_compile_and_package(
+                program,
+                package_path=str(aside / "model.pt2"),
+                inductor_configs={"cpp.threads": threads},
+            )
         )
-        Path(built).replace(path)
 
 
 class _Energies(torch.nn.Module):

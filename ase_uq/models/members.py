@@ -62,6 +62,8 @@ class MemberUncertainty:
     """
 
     implemented_properties = (*STANDARD, *UNCERTAINTY, *ON_REQUEST)
+    looks_at_structure_alone = True
+    """Nothing that atoms carry beside elements, positions and cell is an input."""
 
     def __init__(
         self,

@@ -31,11 +31,13 @@ class Observable:
     of_members
         Whether it is a function of a structure *and* a member of the model: the first axis of its values, (M,) or
         (M, ...), is then that of the members.
+    period
+        Of values on a circle, such as 360 for a torsion in degrees: their average is that on the circle.
 
     Raises
     ------
     InputError
-        If `function` cannot be called, `unit` is no text or `axis` no `Axis`.
+        If `function` cannot be called, `unit` is no text, `axis` no `Axis` or `period` not positive.
 
     Examples
     --------
@@ -50,6 +52,7 @@ class Observable:
     axis: Axis | None = None
     is_histogram: bool = False
     of_members: bool = False
+    period: float | None = None
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Observable:
         axis: Axis | None = None,
         is_histogram: bool = False,
         of_members: bool = False,
+        period: float | None = None,
     ) -> None:
         if not callable(function):
             raise InputError(f"`function` must be a function of the atoms, got {function!r}; pass a lambda.")
@@ -66,9 +70,12 @@ class Observable:
             raise InputError(f"`unit` must be a text, got {unit!r}; write for example 'Å', or '1' for a pure number.")
         if not (axis is None or isinstance(axis, Axis)):
             raise InputError(f"`axis` must be an `Axis`, got {axis!r}; pass Axis(centres, name, unit).")
+        if period is not None and not 0.0 < period < float("inf"):
+            raise InputError(f"`period` must be a positive number, got {period!r}; a torsion in degrees has 360.")
         self._function = function
         self.unit, self.axis = unit, axis
         self.is_histogram, self.of_members = is_histogram, of_members
+        self.period = None if period is None else float(period)
 
     def __call__(self, atoms: Atoms) -> Any:
         """Return the value for a structure: a number or an array."""
@@ -119,5 +126,6 @@ def _observable(value: Any, argument: str) -> Observable:
             axis=function.axis,
             is_histogram=function.is_histogram,
             of_members=function.of_members,
+            period=function.period,
         )
     return Observable(function, unit)

@@ -5,7 +5,7 @@ text                              unit     value
 ================================  =======  ===================================================================
 distance:0,1                      Å        length of 0-1
 angle:1,0,2                       °        angle at 0
-dihedral:0,1,2,3                  °        torsion about 1-2, 0 to 360
+dihedral:0,1,2,3                  °        torsion about 1-2, 0 to 360, averaged on its circle
 umbrella:0,1,2,3                  °        mean angle between the bonds 0-1, 0-2, 0-3 and the normal of the
                                            plane 1-2-3, 0 to 180; 90 is planar, inversion reflects it at 90
 coordination:O-H,1.25             1        mean number of H closer than 1.25 Å to an O
@@ -48,6 +48,7 @@ _GEOMETRIC: dict[str, tuple[Callable[..., float], int, str]] = {
     "dihedral": (dihedral, 4, "°"),
     "umbrella": (umbrella, 4, "°"),
 }
+_PERIODS = {"dihedral": 360.0}
 _SCALAR: dict[str, Observable] = {
     "density": density,
     "volume": volume,
@@ -141,7 +142,7 @@ def _geometric(kind: str, numbers: str, n_atoms: int) -> Observable:
             f"`observable` {kind} takes {n_indices} different atom indices from 0 to {n_atoms - 1}, got {numbers!r}; "
             f"write for example {kind}:{','.join(map(str, range(n_indices)))}."
         )
-    return Observable(lambda atoms: function(atoms, *indices), unit)
+    return Observable(lambda atoms: function(atoms, *indices), unit, period=_PERIODS.get(kind))
 
 
 def _of_elements(kind: str, text: str, atoms: Atoms) -> Observable:

@@ -21,8 +21,9 @@ shift per element and scale from the forces).
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,11 @@ from ase_uq.potentials.radial_table import RadialTable, needed_cells
 from ase_uq.potentials.stack import MemberStack
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+# Far beyond any model that anybody would train.
+LARGEST = {"channels": 4096, "n_layers": 32, "n_radial": 1024, "radial_width": 4096}
+LARGEST_CUTOFF = 100.0  # Å
 
 
 class EquivariantPotential(nn.Module):
@@ -272,17 +278,53 @@ class EquivariantPotential(nn.Module):
         """
         return species_of(graph.numbers, self.indices, self.elements)
 
+    @staticmethod
+    def fewest_features(config: Mapping[str, Any]) -> int:
+        """Return how many features these arguments lead to."""
+        c = {**_DEFAULTS, **config}
+        return int((c["n_layers"] - 1) * c["channels"] + max(c["channels"] // 4, 8))
+
+    @staticmethod
+    def fewest_weights(config: Mapping[str, Any]) -> int:
+        """Return how many weights these arguments need at least, without making any."""
+        c = {**_DEFAULTS, **config}
+        z, channels, width = len(c["elements"]), c["channels"], c["radial_width"]
+        of_layer = (z + 2) * channels**2 + (c["n_radial"] + width + channels) * width
+        return int(z * channels + c["n_layers"] * of_layer)
+
     def _check(self) -> None:
         c = self._config
+        _check_types(c)
         rules = {
             "elements": (0 < len(set(c["elements"])) == len(c["elements"]), "distinct and not empty"),
-            "cutoff": (0 < c["cutoff"] < math.inf, "a positive length in Å"),
+            "cutoff": (0 < c["cutoff"] <= LARGEST_CUTOFF, f"a positive length, at most {LARGEST_CUTOFF:g} Å"),
             "l_max": (c["l_max"] in (0, 1, 2), "0, 1 or 2"),
             "hidden_l_max": (0 <= c["hidden_l_max"] <= c["l_max"], "between 0 and l_max"),
             "body_order": (c["body_order"] in (2, 3, 4), "2, 3 or 4"),
             "dtype": (c["dtype"] in DTYPES, "float32 or float64"),
-            **{name: (c[name] >= 1, "at least 1") for name in ("channels", "n_layers", "n_radial", "radial_width")},
+            **{name: (1 <= c[name] <= most, f"at least 1, at most {most}") for name, most in LARGEST.items()},
         }
         for name, (ok, rule) in rules.items():
             if not ok:
-                raise InputError(f"`{name}` must be {rule}, got {c[name]!r}; change it.")
+                raise InputError(f"`{name}` must be {rule}, got {c[name]!r:.80}; change it.")
+
+
+_DEFAULTS: dict[str, Any] = {
+    name: each.default
+    for name, each in signature(EquivariantPotential).parameters.items()
+    if each.default is not each.empty
+}
+
+
+def _check_types(config: Mapping[str, Any]) -> None:
+    numbers = ("l_max", "hidden_l_max", "body_order", "seed", *LARGEST)
+    elements = config["elements"]
+    rules = {
+        "elements": (all(isinstance(each, str) for each in elements), "chemical symbols"),
+        "cutoff": (isinstance(config["cutoff"], (int, float)), "a number of Å"),
+        "dtype": (isinstance(config["dtype"], str), "float32 or float64"),
+        **{name: (isinstance(config[name], Integral), "a whole number") for name in numbers},
+    }
+    for name, (ok, rule) in rules.items():
+        if not ok or isinstance(config[name], bool):
+            raise InputError(f"`{name}` must be {rule}, got {config[name]!r:.80}; change it.")

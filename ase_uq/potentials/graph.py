@@ -13,8 +13,10 @@ eps     strain, r' = r (1 + eps), cell' = cell (1 + eps)
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,8 +136,8 @@ class Graph:
 class Neighbours:
     """Neighbours of a structure that moves a little between one call and the next.
 
-    Candidates within `cutoff` + `skin` are kept until an atom has moved half the skin or the cell has changed (vesin's
-    own Verlet list); the pairs returned are exactly those within `cutoff`.
+    Each thread has candidates of its own. Those within `cutoff` + `skin` are kept until an atom has moved half the skin
+    or the cell has changed (vesin's own Verlet list); the pairs returned are exactly those within `cutoff`.
 
     Parameters
     ----------
@@ -146,7 +148,21 @@ class Neighbours:
     """
 
     def __init__(self, cutoff: float, *, skin: float = 1.0) -> None:
-        self._list = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1, skin=skin)
+        self.cutoff, self.skin = float(cutoff), float(skin)
+        self._of_thread = threading.local()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A list lies in memory of C; another is made where it is needed.
+        return _with_skin, (self.cutoff, self.skin)
+
+    @property
+    def _list(self) -> NeighborList:
+        """The list of this thread: another one would write over what this one reads."""
+        found: NeighborList | None = getattr(self._of_thread, "list", None)
+        if found is None:
+            found = NeighborList(cutoff=self.cutoff, full_list=True, sorted=True, n_threads=1, skin=self.skin)
+            self._of_thread.list = found
+        return found
 
     def graph(self, atoms: Atoms) -> Graph:
         """Return the structure with its neighbours, see `build_graph`."""
@@ -168,6 +184,10 @@ class Neighbours:
             structures=torch.zeros(len(atoms), dtype=torch.int64),
             periodic=torch.tensor([is_periodic(atoms)]),
         )
+
+
+def _with_skin(cutoff: float, skin: float) -> Neighbours:
+    return Neighbours(cutoff, skin=skin)
 
 
 def _arranged(receivers: Tensor, n_atoms: int) -> dict[str, Tensor]:

@@ -43,6 +43,8 @@ class Storable(Protocol):
 COMPOSED: tuple[type[Storable], ...] = (DeepEnsemble, ShallowEnsemble, VariationalPotential, VariationalEnsemble)
 
 _KEYS = {"kind", "config"}
+# Far beyond any model, and small enough to be looked through.
+_DEEPEST, _LONGEST, _LARGEST, _MOST_MEMBERS = 32, 2_000, 1e15, 10_000
 
 
 def kinds_that_can_be_stored() -> tuple[type[Storable], ...]:
@@ -89,13 +91,23 @@ def build(description: Mapping[str, Any]) -> Any:
     """
     kinds = {kind.__name__: kind for kind in kinds_that_can_be_stored()}
     if not isinstance(description, Mapping) or set(description) != _KEYS:
-        raise InputError(f"a description must hold exactly kind and config, got {description!r}; make it by describe.")
+        raise InputError(
+            f"a description must hold exactly kind and config, got {description!r:.200}; make it by describe."
+        )
     name, config = description["kind"], description["config"]
+    if not isinstance(name, str) or not isinstance(config, Mapping):
+        raise InputError(
+            f"a description must hold a name and arguments, got {description!r:.200}; make it by describe."
+        )
     if name not in kinds:
-        raise InputError(f"the kind of a potential must be one of {', '.join(kinds)}, got {name!r}; upgrade ase_uq.")
+        raise InputError(
+            f"the kind of a potential must be one of {', '.join(kinds)}, got {name!r:.80}; upgrade ase_uq."
+        )
     try:
         return kinds[name].from_config({key: _built(value) for key, value in config.items()})
-    except (TypeError, KeyError, AttributeError) as e:
+    except (TypeError, KeyError, AttributeError, ValueError, RuntimeError, ArithmeticError, IndexError) as e:
+        if isinstance(e, InputError):
+            raise
         raise InputError(
             f"the arguments of a {name} must be those of this ase_uq, got {sorted(config)}; it was described by "
             "another version, use that one."
@@ -113,6 +125,15 @@ def from_old(name: str, config: Mapping[str, Any]) -> Any:
     InputError
         As `build`.
     """
+    return build(as_described_now(name, config))
+
+
+def as_described_now(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the description of a potential from its class and its configuration in files of format version 1.
+
+    There the potentials within an ensemble have no name: all are `EquivariantPotential`, those that draws are taken of
+    with noise.
+    """
     described = dict(config)
     if name == "DeepEnsemble":
         described["members"] = [_equivariant(member) for member in config["members"]]
@@ -121,7 +142,83 @@ def from_old(name: str, config: Mapping[str, Any]) -> Any:
     elif name == "VariationalEnsemble":
         noisy = {**config["potential"], "potential": _equivariant(config["potential"]["potential"])}
         described["potential"] = {"kind": "VariationalPotential", "config": noisy}
-    return build({"kind": name, "config": described})
+    return {"kind": name, "config": described}
+
+
+def check_description(description: Any, *, numbers: int) -> None:
+    """Refuse a description that asks for more than its file holds, before anything is built from it.
+
+    Parameters
+    ----------
+    description
+        As `describe` makes it, from a file.
+    numbers
+        Numbers in all the tensors of that file.
+
+    Raises
+    ------
+    InputError
+        For values that are nested too deeply, too long, not finite, or of a size that the weights in the file do not
+        have.
+    """
+    _check_plain(description)
+    fewest = _fewest_weights(description)
+    if fewest > numbers:
+        raise InputError(
+            f"a description must be that of the weights beside it, it needs at least {fewest:.3g} numbers and there "
+            f"are {numbers}; use another copy."
+        )
+
+
+def _check_plain(value: Any, depth: int = 0) -> None:
+    if depth > _DEEPEST:
+        raise InputError(f"a description must not be nested deeper than {_DEEPEST} levels; make it by `describe`.")
+    if isinstance(value, str) and len(value) > _LONGEST:
+        raise InputError(f"texts of a description must have at most {_LONGEST} characters, got {len(value)}.")
+    if isinstance(value, (int, float)) and not -_LARGEST <= value <= _LARGEST:
+        raise InputError(f"numbers of a description must be finite and at most {_LARGEST:.0e}, got {value:.3g}.")
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            _check_plain(key, depth + 1)
+            _check_plain(each, depth + 1)
+    if isinstance(value, list):
+        for each in value:
+            _check_plain(each, depth + 1)
+
+
+def _fewest_weights(value: Any) -> int:
+    """Numbers that a description cannot do without, as far as its kinds say so."""
+    if isinstance(value, list):
+        return sum(_fewest_weights(each) for each in value)
+    if not isinstance(value, Mapping):
+        return 0
+    if set(value) != _KEYS or not isinstance(value["config"], Mapping):
+        return sum(_fewest_weights(each) for each in value.values())
+    inside = sum(_fewest_weights(each) for each in value["config"].values())
+    try:
+        return inside + _own_weights(value["kind"], value["config"])
+    except InputError:
+        raise
+    except (TypeError, KeyError, ValueError) as e:
+        raise InputError(
+            f"the arguments of a {value['kind']!r:.40} must be those of this ase_uq, got {list(value['config'])!s:.200}"
+            "; it was described by another version, use that one."
+        ) from e
+
+
+def _own_weights(name: str, config: Mapping[str, Any]) -> int:
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in kinds_that_can_be_stored()}
+    own = getattr(kinds[name], "fewest_weights", None)
+    if own is not None:
+        return int(own(config))
+    n_members = config.get("n_members", 0)
+    if not isinstance(n_members, int) or not 0 <= n_members <= _MOST_MEMBERS:
+        raise InputError(f"`n_members` must be a whole number, at most {_MOST_MEMBERS}, got {n_members!r:.40}.")
+    if kinds[name] is not ShallowEnsemble:
+        return n_members
+    body = config["potential"]
+    features = getattr(kinds[body["kind"]], "fewest_features", None)
+    return n_members * (1 if features is None else int(features(body["config"])))
 
 
 def _equivariant(config: Mapping[str, Any]) -> dict[str, Any]:

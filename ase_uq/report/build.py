@@ -92,7 +92,7 @@ def _with_computed(run: RunLog, compute: Mapping[str, ObservableLike]) -> RunLog
     observables = named_observables(compute)
     return replace(
         run,
-        observables={**run.observables, **{name: observe(run.path, each) for name, each in observables.items()}},
+        observables={**run.observables, **{name: observe(run.path, each, name) for name, each in observables.items()}},
         units={**run.units, **{name: each.unit for name, each in observables.items()}},
         axes={**run.axes, **{name: each.axis for name, each in observables.items() if each.axis is not None}},
     )

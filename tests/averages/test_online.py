@@ -247,7 +247,7 @@ def test_the_energy_the_integrator_saw_is_the_reference():
         ((np.nan, [0.0, 1.0], {"x": 1.0}), "`energy_reference`.*finite, got nan"),
         ((0.0, [0.0, np.inf], {"x": 1.0}), "`log_weight` must be finite"),
         ((0.0, [0.0, 1.0], {"y": 1.0}), r"observables \['x'\], got \['y'\]"),
-        ((0.0, [0.0, 1.0], {"x": np.nan}), "observable `x` must be finite, got nan in frame 1"),
+        ((0.0, [0.0, 1.0], {"x": [1.0, 2.0]}), r"observable `x` must keep its shape \(\), got \(2,\) in frame 1"),
     ],
 )
 def test_a_bad_frame_is_refused_and_not_counted(arguments, words):

@@ -19,7 +19,8 @@ from hypothesis.extra.numpy import arrays
 
 from ase_uq.calculators.baseline import WeightedBaseline
 from ase_uq.calculators.bias import BiasedCalculator
-from ase_uq.calculators.calculator import UQCalculator, copy_uncertainty
+from ase_uq.calculators.calculator import UQCalculator
+from ase_uq.calculators.carried import copy_uncertainty
 from ase_uq.calculators.committee import CommitteeUncertainty
 from ase_uq.calculators.threshold import ThresholdSwitch
 from ase_uq.errors import InputError

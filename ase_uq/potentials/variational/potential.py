@@ -11,6 +11,7 @@ Coscia, de Haan and Welling, arXiv:2508.14022: Bayesian learned interatomic pote
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,7 @@ from ase_uq.potentials.variational.placement import put_noise
 from ase_uq.potentials.variational.rates import RateNetwork
 
 Layers = Sequence[str] | Mapping[str, str]
+_LONGEST, _MOST_REPEATS, _NESTED = 500, 4, re.compile(r"\)[*+{]")
 
 
 class VariationalPotential(nn.Module):
@@ -204,6 +206,8 @@ class VariationalPotential(nn.Module):
 
 def _patterns(potential: Any, layers: Layers) -> list[tuple[str, ...]]:
     if isinstance(layers, Mapping):
+        for pattern in layers.values():
+            _check_pattern(pattern)
         return sorted(layers.items())  # in a fixed order, which a file keeps
     named = potential.NOISE if isinstance(potential, NamesNoisyLayers) else {}
     if not layers or not set(layers) <= set(named):
@@ -212,3 +216,18 @@ def _patterns(potential: Any, layers: Layers) -> list[tuple[str, ...]]:
     if {"last", "readout"} <= set(layers):
         raise InputError("`layers` must name last or readout, not both; the second contains the first.")
     return [named[name] for name in sorted(layers)]
+
+
+def _check_pattern(pattern: Any) -> None:
+    # A file may bring it: one with repeats in repeats takes for ever on a name of forty letters.
+    repeats = [] if not isinstance(pattern, str) else re.findall(r"(?<!\\)[*+{]", pattern)
+    if (
+        not isinstance(pattern, str)
+        or len(pattern) > _LONGEST
+        or len(repeats) > _MOST_REPEATS
+        or _NESTED.search(pattern)
+    ):
+        raise InputError(
+            f"`layers` must be patterns of at most {_LONGEST} letters and {_MOST_REPEATS} repeats, none of a group, "
+            f"got {pattern!r:.80}; name layers more plainly."
+        )
