@@ -108,7 +108,8 @@ def of_run(
     arXiv:2011.08828, Eqs. 8 to 12 (baseline) and 20 to 28.
     """
     check_method(method)
-    with opened(runs, skip_fs, stored=bool(compute)) as parts:
+    read = None if observables is None and not compute else [*(observables or ()), *_named(bias)]
+    with opened(runs, skip_fs, stored=bool(compute), observables=read) as parts:
         settings = settings_of(parts, method, target, bias)
         sources = _sources(parts, observables, compute, settings)
         for name, function in (functions or {}).items():
@@ -160,7 +161,7 @@ def free_energy_of_run(
         As `of_run`.
     """
     check_method(method)
-    with opened(runs, skip_fs) as parts:
+    with opened(runs, skip_fs, observables=[observable, *_named(bias)]) as parts:
         settings = settings_of(parts, method, target, bias)
         numbers = number_of(parts, observable)
         values = np.concatenate([numbers.read(part, rows) for part, rows in stretches(parts)])
@@ -175,6 +176,10 @@ def free_energy_of_run(
         )
         gates = _gates_of_runs(parts, settings)
         return histogram.centres, averaged({observable: source}, parts, settings, gates)[observable]
+
+
+def _named(bias: Bias) -> tuple[str, ...]:
+    return (bias,) if isinstance(bias, str) else ()
 
 
 def _in_bins(histogram: ProfileBins, values: Array) -> Array:

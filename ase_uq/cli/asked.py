@@ -30,7 +30,7 @@ def asked_of(log: Path, texts: Sequence[str]) -> tuple[list[str], dict[str, Obse
     from ase_uq.observables import parse_observables
     from ase_uq.observables.parse import KINDS
 
-    with open_log(log) as opened:
+    with open_log(log, read=()) as opened:
         known = [text for text in texts if text in _OF_EVERY_LOG or key_of(text) in opened.datasets]
         has = [name_of(key) for key in opened.datasets if key.startswith(OBSERVABLES)]
     definitions = [text for text in texts if text not in known]

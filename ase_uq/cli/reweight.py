@@ -117,7 +117,7 @@ def run(
     # A failed gate comes before the number it is about.
     warn(result.warnings)
     _print(symbol or name, result)
-    with open_log(logs[0]) as log:
+    with open_log(logs[0], read=()) as log:
         _explain(log, "" if computed else name, target, keep_bias)
 
 

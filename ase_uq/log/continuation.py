@@ -19,20 +19,20 @@ from ase_uq.log.reader import OpenLog, open_log
 
 def last_step(path: Path) -> int:
     """Return the step of the last frame of a log, 0 without frames."""
-    with open_log(path) as log:
+    with open_log(path, read=("step",)) as log:
         return int(log.datasets["step"][log.n_frames - 1]) if log.n_frames else 0
 
 
 def logged_interval(path: str | os.PathLike[str]) -> int | None:
     """Steps between the last frames of a log, the median of up to ten; `None` with fewer than two frames."""
-    with open_log(path) as log:
+    with open_log(path, read=("step",)) as log:
         steps = log.datasets["step"][max(log.n_frames - 11, 0) : log.n_frames]
     return int(np.median(np.diff(steps))) if len(steps) > 1 else None
 
 
 def run_id_of(path: str | os.PathLike[str]) -> str:
     """Return the random name of the run that a log is of, "" in a log of an earlier version."""
-    with open_log(path) as log:
+    with open_log(path, read=()) as log:
         return str(log.attributes.get("run_id", ""))
 
 

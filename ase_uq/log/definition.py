@@ -164,6 +164,9 @@ def _of_baseline(calc: Any, atoms: Atoms) -> dict[str, Any]:
 
 
 def _of_observable(observable: Observable) -> Any:
+    # A pair with a unit is an observable around another.
+    while type(observable) is Observable and isinstance(observable.function, Observable):
+        observable = observable.function
     # Unit and axis stand with the values, and a unit may be told later.
     contents = contents_of(observable)
     return {key: each for key, each in contents.items() if key not in ("unit", "axis")}

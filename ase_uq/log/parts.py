@@ -14,7 +14,7 @@ from ase import Atoms
 
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
-from ase_uq.log.columns import OBSERVABLES, SETTINGS, key_of, name_of
+from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, SETTINGS, key_of, name_of
 from ase_uq.log.held import log_of
 from ase_uq.log.reader import OpenLog, RunLog, alike, check_spacing, first_frame, open_log
 from ase_uq.observables.observable import Observable
@@ -25,6 +25,7 @@ Path = str | os.PathLike[str]
 Run = Path | RunLog
 
 _CHUNK = 4096
+_OF_EVERY_FRAME = tuple(name for name in KINDS if name not in PER_ATOM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +56,20 @@ class LogPart:
 
 
 @contextmanager
-def opened(runs: Run | Sequence[Run], skip_fs: float = 0.0, *, stored: bool = False) -> Iterator[list[LogPart]]:
+def opened(
+    runs: Run | Sequence[Run], skip_fs: float = 0.0, *, stored: bool = False, observables: Sequence[str] | None = None
+) -> Iterator[list[LogPart]]:
     """Open one or several runs of one system and model; without the first `skip_fs` of each, fs.
 
-    With `stored`, frames whose stored positions are damaged are left out, too.
+    Damaged frames are left out: with `stored` those whose stored positions are, too, and of observables those damaged
+    in one of `observables`, by default in any.
     """
+    read = None if observables is None else {*_OF_EVERY_FRAME, *map(key_of, observables)}
     with ExitStack() as stack:
         given = [runs] if isinstance(runs, str | os.PathLike | RunLog) else list(runs)
         _check_once(given)
         logs = [
-            log_of(run) if isinstance(run, RunLog) else stack.enter_context(open_log(run, stored=stored))
+            log_of(run) if isinstance(run, RunLog) else stack.enter_context(open_log(run, stored=stored, read=read))
             for run in given
         ]
         parts = [_part(log, skip_fs) for log in logs]
@@ -81,7 +86,7 @@ def stretches(parts: Sequence[LogPart]) -> Iterator[tuple[LogPart, slice]]:
 
 def first_structure(path: Path) -> Atoms:
     """First structure of a log with stored positions, for `parse_observables`."""
-    with open_log(path, stored=True) as log:
+    with open_log(path, stored=True, read=()) as log:
         if log.n_frames == 0:
             raise InputError(f"`{log.path}` must hold at least one complete frame, got none; run longer.")
         return next(stored_frames(log, slice(0, 1)))

@@ -223,11 +223,23 @@ class OpenLog:
 
 
 @contextmanager
-def open_log(path: str | os.PathLike[str], *, stored: bool = False) -> Iterator[OpenLog]:
+def open_log(
+    path: str | os.PathLike[str], *, stored: bool = False, read: Collection[str] | None = None
+) -> Iterator[OpenLog]:
     """Open a log for reading; it may hold no frame yet. Errors as `read_log`.
 
-    With `stored` the frames are whole in stored positions and other per-atom data, too, which takes as long as reading
-    them. What is damaged is in `damage`, for the caller to tell.
+    Its frames are those whose checksums are right, which takes as long as reading them. What is damaged is in `damage`,
+    for the caller to tell.
+
+    Parameters
+    ----------
+    path
+        The log.
+    stored
+        Whether positions and other per-atom data are looked through, too.
+    read
+        Names of the other datasets that are looked through, all by default. What is not looked through is refused by
+        HDF5 on reading if a chunk of it is damaged.
     """
     where = Path(path)
     with ExitStack() as stack:
@@ -243,7 +255,7 @@ def open_log(path: str | os.PathLike[str], *, stored: bool = False) -> Iterator[
                 raise _unreadable(where, "texts of attributes")
             # Frames are read once, in order: a cache of chunks for every dataset would only hold memory.
             file = stack.enter_context(h5py.File(source, "r", rdcc_nbytes=0))
-            log = _survey(where, file, damage, stored=stored)
+            log = _survey(where, file, damage, stored=stored, read=read)
         except InputError:
             raise
         except DAMAGE as error:
@@ -326,14 +338,14 @@ def _head(path: Path) -> bytes:
     raise InputError(f"`{path}` must be an HDF5 log of ase_uq, it is no HDF5 file; give the log of a run.")
 
 
-def _survey(path: Path, file: Any, damage: list[str], *, stored: bool) -> OpenLog:
+def _survey(path: Path, file: Any, damage: list[str], *, stored: bool, read: Collection[str] | None) -> OpenLog:
     found_attributes, readable = attributes_of(file)
     attributes = plain(found_attributes)
     if not readable and not {"format", "format_version"} <= attributes.keys():
         raise _unreadable(path, "texts of attributes")
     check_version(path, attributes, FORMAT, FORMAT_VERSION)
     check_settings(path, attributes)
-    found = surveyed(path, file, attributes, stored=stored)
+    found = surveyed(path, file, attributes, stored=stored, read=read)
     return OpenLog(path, taken_apart(attributes), dict(found.datasets), found.n_frames, (*damage, *found.damage))
 
 

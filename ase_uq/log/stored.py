@@ -20,8 +20,8 @@ from ase_uq.log.checksums import crc32_of_rows
 # What h5py raises on a damaged file, whatever is damaged.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
-_BLOCK_BYTES = 2**24
-_UNREADABLE, _UNPROVEN, _SOUND = 0, 1, 2
+_BLOCK_BYTES = 2**21
+_UNREADABLE, _UNPROVEN, SOUND = 0, 1, 2
 
 
 class Presence(NamedTuple):
@@ -29,18 +29,31 @@ class Presence(NamedTuple):
 
     Attributes
     ----------
-    rows
-        (n,), whether all of a row is there; n is how many there are at most.
+    n_rows
+        How many there are at most.
+    gaps
+        First row and row after the last of every stretch that is not there.
     lost
         Whether the file says of more that they should be: it was cut off, or its index is damaged.
     """
 
-    rows: NDArray[np.bool_]
+    n_rows: int
+    gaps: tuple[tuple[int, int], ...]
     lost: bool
 
-    def first(self, n: int) -> NDArray[np.bool_]:
-        """Whether each of the first n rows is there."""
-        return np.pad(self.rows[:n], (0, max(n - len(self.rows), 0)))
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def complete(self, n: int) -> bool:
+        """Whether all of the first n rows are there."""
+        return n <= self.n_rows and not any(start < n for start, _ in self.gaps)
+
+    def part(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Whether each row is there, (stop - start,)."""
+        there = np.arange(start, stop) < self.n_rows
+        for first, after in self.gaps:
+            there[max(first - start, 0) : max(after - start, 0)] = False
+        return there
 
 
 class Series:
@@ -100,11 +113,11 @@ def presence(dataset: Any) -> Presence:
     end, n_rows = dataset.file.id.get_filesize(), int(dataset.shape[0])
     if dataset.chunks is None:
         if dataset.id.get_create_plist().get_layout() == h5py.h5d.COMPACT:
-            return Presence(np.ones(n_rows, bool), False)
+            return Presence(n_rows, (), False)
         offset, of_row = dataset.id.get_offset(), _bytes_of_row(dataset)
         there = 0 if offset is None else min(max(end - offset, 0) // max(of_row, 1), n_rows)
-        return Presence(np.ones(there, bool), there < n_rows)
-    rows, tiles = dataset.chunks[0], _tiles(dataset)
+        return Presence(there, (), there < n_rows)
+    rows, tiles = dataset.chunks[0], len(_tiles(dataset))
     found: dict[int, int] = {}
     lost = False
     for start, stop in _chunks(dataset, end):
@@ -112,19 +125,26 @@ def presence(dataset: Any) -> Presence:
             lost = True
         else:
             found[start] = found.get(start, 0) + 1
-    there = np.zeros(min(max(found, default=-rows) + rows, n_rows), bool)
-    for start in (start for start, count in found.items() if count == len(tiles)):
-        there[start : start + rows] = True
-    return Presence(there, lost)
+    there = min(max(found, default=-rows) + rows, n_rows)
+    whole = [start for start in sorted(found) if found[start] == tiles]
+    ends = [0, *(start + rows for start in whole)]
+    gaps = [gap for gap in zip(ends, [*whole, there], strict=True) if gap[0] < gap[1]]
+    return Presence(there, tuple(gaps), lost)
 
 
 def whole_rows(
-    dataset: Any, present: NDArray[np.bool_], sums: NDArray[np.uint32] | None, trusted: NDArray[np.bool_]
+    dataset: Any,
+    first: int,
+    present: NDArray[np.bool_],
+    sums: NDArray[np.uint32] | None,
+    trusted: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Whether each of the first rows of a dataset is as it was written, (n,); where nothing tells, whether it is there.
+    """Whether each of n rows of a dataset is as it was written, (n,); where nothing tells, whether it is there.
 
     Parameters
     ----------
+    first
+        The first of the rows.
     present
         (n,), of `presence`.
     sums
@@ -135,31 +155,34 @@ def whole_rows(
     if sums is None and not dataset.fletcher32:
         return present
     whole = present.copy()
-    for start, stop in _blocks(dataset, len(present)):
-        if not present[start:stop].any():
+    for start, stop in _blocks(dataset, first, first + len(present)):
+        here = slice(start - first, stop - first)
+        if not present[here].any():
             continue
-        values, state = _read(dataset, start, stop)
-        good = state == _SOUND
+        values, state = rows_read(dataset, start, stop)
+        good = state == SOUND
         if sums is not None:
-            same = (crc32_of_rows(values) == sums[start:stop]) & (state > _UNREADABLE)
+            same = (crc32_of_rows(values) == sums[here]) & (state > _UNREADABLE)
             # A block of zeros has a right sum for HDF5, whatever it was.
             written = values.reshape(len(values), -1).any(axis=1) if values.size else good
-            good = same | (good & written & ~trusted[start:stop])
-        whole[start:stop] &= good
+            good = same | (good & written & ~trusted[here])
+        whole[here] &= good
     return whole
 
 
 def readable_rows(dataset: Any, n: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return the first n rows as far as they can be read, and whether HDF5 finds nothing wrong with each."""
-    parts = [_read(dataset, start, stop) for start, stop in _blocks(dataset, n)]
-    if not parts:
-        return np.empty((0, *dataset.shape[1:]), dataset.dtype), np.empty(0, bool)
-    return np.concatenate([values for values, _ in parts]), np.concatenate([state for _, state in parts]) == _SOUND
+    values, sound = np.empty((n, *dataset.shape[1:]), dataset.dtype), np.empty(n, bool)
+    for start, stop in _blocks(dataset, 0, n):
+        values[start:stop], state = rows_read(dataset, start, stop)
+        sound[start:stop] = state == SOUND
+    return values, sound
 
 
-def _read(dataset: Any, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+def rows_read(dataset: Any, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Return rows as far as they can be read, and of each whether HDF5 finds it sound, cannot tell, or cannot read."""
     try:
-        return dataset[start:stop], np.full(stop - start, _SOUND, np.uint8)
+        return dataset[start:stop], np.full(stop - start, SOUND, np.uint8)
     except DAMAGE:
         return _past_damage(dataset, start, stop)
 
@@ -173,7 +196,7 @@ def _past_damage(dataset: Any, start: int, stop: int) -> tuple[NDArray[Any], NDA
         low, high = max(first, start), min(first + rows, stop)
         here = slice(low - start, high - start)
         try:
-            values[here], state[here] = dataset[low:high], _SOUND
+            values[here], state[here] = dataset[low:high], SOUND
         except DAMAGE:
             raw = _raw_chunk(dataset, first)
             if raw is not None:
@@ -231,10 +254,12 @@ def _tiles(dataset: Any) -> list[tuple[int, ...]]:
     return list(product(*axes))
 
 
-def _blocks(dataset: Any, n: int) -> Iterator[tuple[int, int]]:
+def _blocks(dataset: Any, first: int, end: int) -> Iterator[tuple[int, int]]:
+    """Rows in portions that begin and end with chunks, as far as `first` and `end` do."""
     rows = dataset.chunks[0] if dataset.chunks else 1
     reach = max(_BLOCK_BYTES // max(_bytes_of_row(dataset), 1) // rows, 1) * rows
-    return ((start, min(start + reach, n)) for start in range(0, n, reach))
+    starts = [first, *range(first - first % reach + reach, end, reach)] if first < end else []
+    return zip(starts, [*starts[1:], end], strict=True) if starts else iter(())
 
 
 def _bytes_of_row(dataset: Any) -> int:

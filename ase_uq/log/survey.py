@@ -1,12 +1,13 @@
 """What of a log is whole: its datasets, its frames, and sentences about what is damaged.
 
 Frames are numbered as in the file, from 0. A frame that is damaged in one dataset is left out in all, so that what
-remains is a run; per-atom data, which are large, are looked through only when they will be read.
+remains is a run. Per-atom data, which are large, and observables, which can be many, are looked through only when they
+will be read. All goes block by block: a log of any length takes the memory of one block and a byte or two a frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,14 @@ from ase_uq.errors import InputError
 from ase_uq.log.accepted import check_column_attributes, check_dataset, check_expansion, check_link
 from ase_uq.log.checksums import CHECKSUM, COLUMNS, OF_ATTRIBUTES, crc32_of_attributes
 from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM
-from ase_uq.log.stored import DAMAGE, Series, presence, readable_rows, whole_rows
+from ase_uq.log.stored import DAMAGE, SOUND, Presence, Series, presence, readable_rows, rows_read, whole_rows
 
 # Without these there is no run.
 _ESSENTIAL = ("step", "time_fs", "energy", "kinetic_energy", "temperature_K", "volume")
 _MOST_SHOWN = 4
 _MOST_COUNTED = 10**7
+_BLOCK_BYTES = 2**20
+_BLOCK_ROWS = (256, 2**14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,30 @@ class Surveyed:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Checksums of the frames, (T, C), of which columns, and whether each frame's are sound; empty in earlier logs."""
+    """Checksums of the frames, in the file, and which columns have one; none in earlier logs."""
 
-    values: NDArray[np.uint32]
-    columns: list[str]
-    trusted: NDArray[np.bool_]
+    dataset: Any
+    columns: tuple[str, ...]
+    present: Presence
 
-    def of(self, name: str) -> NDArray[np.uint32] | None:
-        return self.values[:, self.columns.index(name)] if name in self.columns else None
+    def blocks(self, n: int) -> Iterator[tuple[int, int]]:
+        """First row of every block, and the row after its last."""
+        fewest, most = _BLOCK_ROWS
+        reach = min(max(_BLOCK_BYTES // (4 * max(len(self.columns), 1)), fewest), most)
+        return ((start, min(start + reach, n)) for start in range(0, n, reach))
+
+    def read(self, start: int, stop: int) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+        """Sums (stop - start, C) of a block, and whether each frame's are sound."""
+        values = np.zeros((stop - start, len(self.columns)), np.uint32)
+        sound = np.zeros(stop - start, bool)
+        if self.columns:
+            with suppress(*DAMAGE):
+                there = min(stop, int(self.dataset.shape[0])) - start
+                if there > 0:
+                    values[:there], state = rows_read(self.dataset, start, start + there)
+                    sound[:there] = state == SOUND
+        # A block of zeros has a right checksum of its own, and no frame is like that.
+        return values, sound & self.present.part(start, stop) & values.any(axis=1)
 
 
 @dataclass(slots=True)
@@ -74,35 +93,54 @@ def plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in attributes.items()}
 
 
-def surveyed(path: Path, file: Any, settings: Mapping[str, Any], *, stored: bool) -> Surveyed:
-    """Look through an open file; with `stored` through its per-atom data, too."""
+def surveyed(
+    path: Path, file: Any, settings: Mapping[str, Any], *, stored: bool, read: Collection[str] | None
+) -> Surveyed:
+    """Look through an open file, as `ase_uq.log.reader.open_log` says."""
     opened = _opened(path, file, settings)
     found, damage = opened.datasets, opened.damage
     presences = {name: presence(dataset) for name, dataset in found.items()}
-    check_expansion(path, found, len(presences["step"].rows))
-    steps = _steps(found["step"], len(presences["step"].rows))
+    check_expansion(path, found, len(presences["step"]))
+    steps = _steps(found["step"], len(presences["step"]))
     n = len(steps)
-    sums = _sums(opened.checksum, n)
     announced = int(found["step"].shape[0]) if presences["step"].lost else n
-    damage += _not_there({name: each.first(n) for name, each in presences.items()}, n, announced)
-    good: dict[str, NDArray[np.bool_]] = {}
-    for name in [name for name in found if stored or name not in PER_ATOM]:
-        present = presences[name].first(n)
-        whole = whole_rows(found[name], present, sums.of(name), sums.trusted)
-        if not whole.any() and n and name not in _ESSENTIAL:
+    damage += _not_there(list(presences.values()), n, announced)
+    sums = _sums(opened.checksum)
+    looked = [name for name in found if (name in PER_ATOM and stored) or _is_read(name, read)]
+    kept = np.ones(n, bool)
+    for name, bad in _bad_rows({name: (found[name], presences[name]) for name in looked}, sums, n).items():
+        if bad.all() and name not in _ESSENTIAL:
             damage.append(f"`{_shown(name)}` cannot be read and is left out")
             found.pop(name)
+            looked.remove(name)
             continue
-        damage += _damaged(name, present & ~whole, n)
-        good[name] = whole
-    kept, wrong = _sensible(np.logical_and.reduce(list(good.values())), steps, found["energy"])
+        damage += _damaged(name, bad & presences[name].part(0, n), n)
+        kept &= ~bad
+    kept, wrong = _sensible(kept, steps, found["energy"])
     damage += wrong
     rows = np.flatnonzero(kept)
     of_log = {
-        name: Series(dataset, opened.attributes[name], rows, proven=name in good and sums.of(name) is not None)
+        name: Series(dataset, opened.attributes[name], rows, proven=name in looked and name in sums.columns)
         for name, dataset in found.items()
     }
     return Surveyed(of_log, len(rows), tuple(damage))
+
+
+def _is_read(name: str, read: Collection[str] | None) -> bool:
+    return name not in PER_ATOM if read is None else name in read
+
+
+def _bad_rows(datasets: Mapping[str, tuple[Any, Presence]], sums: _Sums, n: int) -> dict[str, NDArray[np.bool_]]:
+    """Of every dataset that is not whole, which of the first n rows are not as they were written."""
+    found: dict[str, NDArray[np.bool_]] = {}
+    for start, stop in sums.blocks(n):
+        values, trusted = sums.read(start, stop)
+        for name, (dataset, present) in datasets.items():
+            own = values[:, sums.columns.index(name)] if name in sums.columns else None
+            whole = whole_rows(dataset, start, present.part(start, stop), own, trusted)
+            if not whole.all():
+                found.setdefault(name, np.zeros(n, bool))[start:stop] = ~whole
+    return found
 
 
 def _opened(path: Path, file: Any, settings: Mapping[str, Any]) -> _Found:
@@ -184,27 +222,23 @@ def _steps(dataset: Any, n: int) -> NDArray[np.int64]:
     return values[: written[-1] + 1 if len(written) else 0].astype(np.int64)
 
 
-def _sums(checksum: Any, n: int) -> _Sums:
-    none = _Sums(np.zeros((n, 0), np.uint32), [], np.zeros(n, bool))
+def _sums(checksum: Any) -> _Sums:
+    none = _Sums(None, (), Presence(0, (), False))
     if checksum is None or checksum.ndim != 2:
         return none
     try:
-        columns = [str(name) for name in checksum.attrs[COLUMNS]]
-        if len(columns) != checksum.shape[1]:
-            return none
-        present = presence(checksum).first(n)
-        values, sound = readable_rows(checksum, min(n, int(checksum.shape[0])))
+        columns = tuple(str(name) for name in checksum.attrs[COLUMNS])
+        return _Sums(checksum, columns, presence(checksum)) if len(columns) == checksum.shape[1] else none
     except DAMAGE:
         return none
-    short = n - len(values)
-    values, sound = np.pad(values, ((0, short), (0, 0))), np.pad(sound, (0, short))
-    # A block of zeros has a right checksum of its own, and no frame is like that.
-    return _Sums(values.astype(np.uint32), columns, sound & present & values.any(axis=1))
 
 
-def _not_there(present: Mapping[str, NDArray[np.bool_]], n: int, announced: int) -> list[str]:
-    lost = np.flatnonzero(~np.logical_and.reduce(list(present.values())))
-    lost = np.concatenate([lost, np.arange(n, min(announced, n + _MOST_COUNTED))])
+def _not_there(presences: list[Presence], n: int, announced: int) -> list[str]:
+    there = np.ones(n, bool)
+    for each in presences:
+        if not each.complete(n):
+            there &= each.part(0, n)
+    lost = np.concatenate([np.flatnonzero(~there), np.arange(n, min(announced, n + _MOST_COUNTED))])
     if not len(lost):
         return []
     return [

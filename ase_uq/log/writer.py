@@ -219,11 +219,15 @@ class FrameWriter:
             self._sound = True
 
     def _put(self, start: int, values: Mapping[str, NDArray[Any]]) -> None:
-        for name, rows in values.items():
-            dataset = self._handles.datasets[name]
-            dataset.resize(start + len(rows), axis=0)
-            dataset[start:] = rows
-        self._handles.file.flush()
+        try:
+            for name, rows in values.items():
+                dataset = self._handles.datasets[name]
+                dataset.resize(start + len(rows), axis=0)
+                dataset[start:] = rows
+            self._handles.file.flush()
+        except (AttributeError, SystemError) as error:
+            # An interrupt inside of a call-back of HDF5, which may call further ones before it is told.
+            raise KeyboardInterrupt from error
         self._handles.staged.commit()
 
     def _reopen(self) -> None:

@@ -72,14 +72,14 @@ class Observable:
             raise InputError(f"`axis` must be an `Axis`, got {axis!r}; pass Axis(centres, name, unit).")
         if period is not None and not 0.0 < period < float("inf"):
             raise InputError(f"`period` must be a positive number, got {period!r}; a torsion in degrees has 360.")
-        self._function = function
+        self.function = function
         self.unit, self.axis = unit, axis
         self.is_histogram, self.of_members = is_histogram, of_members
         self.period = None if period is None else float(period)
 
     def __call__(self, atoms: Atoms) -> Any:
         """Return the value for a structure: a number or an array."""
-        return self._function(atoms)
+        return self.function(atoms)
 
     @property
     def centres(self) -> Array:
