@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable
 from typing import Any
 
+from ase_uq.log.overlaid import OverlaidFile
 
-class StagedFile(io.RawIOBase):
+
+class StagedFile(OverlaidFile):
     """A file object for `h5py.File`, for reading and writing.
 
     Parameters
@@ -23,49 +26,20 @@ class StagedFile(io.RawIOBase):
     """
 
     def __init__(self, disk: io.FileIO) -> None:
-        super().__init__()
-        self._descriptor = disk.fileno()
-        self._on_disk = self._end = os.fstat(self._descriptor).st_size
-        self._position = 0
+        self._on_disk = os.fstat(disk.fileno()).st_size
+        super().__init__(disk.fileno(), self._on_disk)
         # By place and length, in the order they were written.
         self._pieces: dict[tuple[int, int], bytes] = {}
         self._in_place = False
         self._deaf = False
 
-    def readable(self) -> bool:
-        """Return True: what was written can be read."""
-        return True
+    def pieces(self) -> Iterable[tuple[int, bytes]]:
+        """What is held in memory."""
+        return ((offset, piece) for (offset, _), piece in self._pieces.items())
 
     def writable(self) -> bool:
         """Return True: the file can be written."""
         return True
-
-    def seekable(self) -> bool:
-        """Return True: any position can be gone to."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; the end is that of the file with what is held in memory."""
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._end}[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer from the position on."""
-        view = memoryview(buffer).cast("B")
-        start, stop = self._position, min(self._position + len(view), self._end)
-        n_read = max(stop - start, 0)
-        found = os.pread(self._descriptor, n_read, start)
-        view[:n_read] = found.ljust(n_read, b"\0")
-        for (offset, length), piece in self._pieces.items():
-            first, last = max(offset, start), min(offset + length, stop)
-            if first < last:
-                view[first - start : last - start] = piece[first - offset : last - offset]
-        self._position += n_read
-        return n_read
 
     def write(self, data: Any) -> int:
         """Keep a piece in memory."""

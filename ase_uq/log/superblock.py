@@ -15,9 +15,12 @@ checksum).
 
 from __future__ import annotations
 
-import io
+import os
 import struct
+from collections.abc import Iterable
 from pathlib import Path
+
+from ase_uq.log.overlaid import OverlaidFile
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 VERSION = 3
@@ -32,7 +35,7 @@ _WITH_HEAPS = 2**20
 _HEAP = b"GCOL\1\0\0\0"
 
 
-class UnclosedFile(io.RawIOBase):
+class UnclosedFile(OverlaidFile):
     """A read-only file object for `h5py.File`.
 
     Parameters
@@ -52,14 +55,12 @@ class UnclosedFile(io.RawIOBase):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
         self._stream = path.open("rb")
-        self._position = 0
+        super().__init__(self._stream.fileno(), os.fstat(self._stream.fileno()).st_size)
         head = bytearray(self._stream.read(SIZE))
         if len(head) < SIZE or head[:8] != SIGNATURE or head[len(SIGNATURE)] != VERSION:
             self._stream.close()
             raise ValueError(f"{path} has no superblock of version 3")
-        self._end = self._stream.seek(0, io.SEEK_END)
         self.whole = struct.unpack_from("<I", head, _CHECKSUM)[0] == lookup3(bytes(head[:_CHECKSUM]))
         head[_FLAGS] = 0
         struct.pack_into("<Q", head, _END, self._end)
@@ -68,35 +69,9 @@ class UnclosedFile(io.RawIOBase):
         # What is shown instead of what is there, by place.
         self._shown = {**heap_ends(self._stream.read(_WITH_HEAPS)), 0: bytes(head)}
 
-    def readable(self) -> bool:
-        """Return True: the file is open for reading."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True: any position can be gone to."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position in the file, bytes."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; the end is the end at the time of opening."""
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._end}[whence]
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer from the position on, with what is corrected in its place."""
-        view = memoryview(buffer).cast("B")
-        self._stream.seek(self._position)
-        n_read = self._stream.readinto(view)
-        for place, shown in self._shown.items():
-            first = max(place, self._position)
-            last = min(place + len(shown), self._position + n_read)
-            if first < last:
-                view[first - self._position : last - self._position] = shown[first - place : last - place]
-        self._position += n_read
-        return n_read
+    def pieces(self) -> Iterable[tuple[int, bytes]]:
+        """What is corrected."""
+        return self._shown.items()
 
     def close(self) -> None:
         """Close the file."""

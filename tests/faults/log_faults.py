@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from ase_uq.errors import InputError, RunError
-from ase_uq.log import checksums, logger, staged, writer
+from ase_uq.log import checksums, logger, overlaid, staged, writer
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.log.reader import RunLog, read_log
 from tests.faults.fault import Fault
@@ -194,7 +194,7 @@ def random_bytes(folder: Path) -> str:
 # Writing
 # ---------------------------------------------------------------------------------------------------------------------
 
-_TRACED = {module.__file__ for module in (logger, writer, staged, checksums)}
+_TRACED = {module.__file__ for module in (logger, writer, staged, overlaid, checksums)}
 
 
 def interrupted_at(line: int, path: Path) -> int | None:
