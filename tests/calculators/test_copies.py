@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
@@ -111,7 +112,6 @@ def test_pools_of_processes(method, tmp_path):
 
 
 def test_joblib(tmp_path):
-    joblib = pytest.importorskip("joblib")
     calculator = CALCULATORS["deep"](tmp_path)
     structures = [rattled(copper(), seed) for seed in range(2)]
     expected = [energy((calculator, atoms)) for atoms in structures]
