@@ -8,6 +8,7 @@ import numpy as np
 
 from ase_uq.averages.run_checks import target_temperature
 from ase_uq.errors import InputError
+from ase_uq.log.ramp import check_one_temperature
 from ase_uq.log.reader import RunLog
 from ase_uq.reweighting import ReweightResult, reweight
 from ase_uq.reweighting.axis import Axis
@@ -40,8 +41,10 @@ def plain_average(run: RunLog, name: str) -> ReweightResult:
     Raises
     ------
     InputError
-        For a value that is not finite, fewer than 20 frames, or a run that does not say its temperature.
+        For a value that is not finite, fewer than 20 frames, or a run that does not say its temperature, or
+        has more than one.
     """
+    check_one_temperature(run.attributes, run.path)
     kelvin = target_temperature(run)
     if kelvin is None:
         raise InputError(f"`temperature_K` must be in the log, {run.path} does not say; log it with the run.")

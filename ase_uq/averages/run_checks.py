@@ -22,6 +22,7 @@ from dataclasses import replace
 import numpy as np
 from ase.units import kB
 
+from ase_uq.log.ramp import ramp_of, told_ramp
 from ase_uq.log.reader import VOLUME_TOLERANCE, RunLog, bias_by_hand
 from ase_uq.reweighting import MIN_FRAMES
 from ase_uq.reweighting.gates import YES_OR_NO, Gate
@@ -56,6 +57,7 @@ def run_gates(run: RunLog, *, unbiased: bool = True) -> tuple[Gate, ...]:
         _calibration,
         _ensemble,
         _volume,
+        _ramp,
         _thermostat,
         _temperature,
         _fluctuation,
@@ -93,7 +95,9 @@ def _together(gates: list[tuple[str, Gate]], n_runs: int) -> Iterator[Gate]:
 
 
 def target_temperature(run: RunLog) -> float | None:
-    """Target of the thermostat in K, or `None` when the log does not know it."""
+    """Target of the thermostat in K, or `None` when the log does not know it, or it changes along the run."""
+    if ramp_of(run.attributes) is not None:
+        return None
     value = float(run.attributes.get("temperature_K", np.nan))
     return value if np.isfinite(value) and value > 0 else None
 
@@ -135,6 +139,15 @@ def _volume(run: RunLog) -> Iterator[Gate]:
         "it was held at is not known, and what holds at constant volume does not hold here; log it as npt."
     )
     yield _gate("change of a fixed volume", change, VOLUME_TOLERANCE, "", change > VOLUME_TOLERANCE, sentence)
+
+
+def _ramp(run: RunLog) -> Iterator[Gate]:
+    if told := told_ramp(run.attributes):
+        sentence = (
+            f"the temperature of the thermostat went from {told} along the run: it sampled no ensemble, and has no "
+            "averages; run on at one temperature for those."
+        )
+        yield _gate("temperature that changes", 1.0, 0.0, YES_OR_NO, True, sentence)
 
 
 def _thermostat(run: RunLog) -> Iterator[Gate]:

@@ -67,6 +67,12 @@ COMPILE = Annotated[
         help="auto evaluates the members as machine code, built once for an architecture in about a minute.",
     ),
 ]
+TRAJ = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also write the logged frames as a trajectory of ASE: .traj, .xyz or .extxyz.", show_default=False
+    ),
+]
 RESTART = Annotated[
     bool, typer.Option("--restart", help="Go on exactly where the log of this name stopped."), Means("append")
 ]
@@ -79,6 +85,7 @@ def run(
     log: LOG,
     observable: OBSERVABLES = None,
     store: STORE = None,
+    traj: TRAJ = None,
     baseline: BASELINE = None,
     sigma_baseline: SIGMA = None,
     sigma_baseline_per_atom: SIGMA_PER_ATOM = None,
@@ -115,6 +122,7 @@ def run(
             store=[each.value for each in store or ()],
             restart=restart,
             overwrite=overwrite,
+            traj=traj,
             on_status=lambda status: show(describe(status)),
         )
     if as_json:
@@ -167,11 +175,12 @@ def make_calculator(
 
 
 def describe(status: Status) -> str:
-    """One line: step, speed, temperature, energy std, weight and the running averages."""
+    """One line: step, or steps left of the equilibration, speed, temperature, energy std, weight, running averages."""
     from ase_uq.averages.text import round_average
 
+    where = f"step {status.step}/{status.steps}" if status.step >= 0 else f"equilibration, {-status.step} steps to go"
     parts: list[Any] = [
-        f"step {status.step}/{status.steps}",
+        where,
         f"{status.ns_per_day:.3g} ns/day",
         f"{status.temperature_K:.0f} K",
     ]

@@ -3,49 +3,34 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
-from ase.md.verlet import VelocityVerlet
 
 from ase_uq.averages.online import OnlineReweighter
 from ase_uq.calculators.calculator import PredictionCalculator
+from ase_uq.dynamics.integrators import Integrator, integrator_of
 from ase_uq.dynamics.keeper import Keeper, where_it_is
-from ase_uq.dynamics.restart import RestartState, state_of_run, state_path
+from ase_uq.dynamics.restart import RestartState, read_restart, state_of_run, state_path
 from ase_uq.dynamics.settings import MDSettings
+from ase_uq.dynamics.stages import schedule_of, temperature_at, whole_steps
+from ase_uq.dynamics.status import Averaging, Reporter, averages_of
+from ase_uq.dynamics.status import Status as Status
+from ase_uq.dynamics.trajectory import TrajectoryFile
 from ase_uq.errors import InputError, Interrupted
-from ase_uq.log.continuation import logged_interval
+from ase_uq.log.continuation import logged_interval, run_id_of
 from ase_uq.log.definition import differences, told
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.log.owned import LogTakenError, OwnedLog
 from ase_uq.log.reader import recorded
-from ase_uq.observables import ObservableLike
+from ase_uq.observables import ObservableLike, pressure_gpa
 from ase_uq.reweighting.result import ReweightResult
 
 _messages = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the live line shows.
-
-    `energy_std` in eV; `averages` are those of the running reweighing, empty while it has too few frames.
-    """
-
-    step: int
-    steps: int
-    ns_per_day: float
-    temperature_K: float
-    energy_std: float | None
-    weight: float | None
-    averages: Mapping[str, ReweightResult]
 
 
 def run_md(
@@ -58,6 +43,7 @@ def run_md(
     store: Sequence[str] = (),
     restart: bool = False,
     overwrite: bool = False,
+    traj: Path | None = None,
     on_status: Callable[[Status], None] | None = None,
 ) -> Mapping[str, ReweightResult]:
     """Run molecular dynamics with uncertainty.
@@ -74,25 +60,32 @@ def run_md(
         HDF5 file; the state for a restart is kept beside it, with `.restart` added to the name, from the first step on.
         Both carry the random name of the run.
     observables
-        Name to what is logged and averaged, see `UncertaintyLogger`.
+        Name to what is logged and averaged, see `UncertaintyLogger`; at constant pressure the pressure comes on top, as
+        `pressure_GPa`.
     store
         Per-atom data to log, see `UncertaintyLogger`.
     restart
         Go on from the log and its state; the trajectory is the one an uninterrupted run would have given.
     overwrite
-        Replace an existing log.
+        Replace an existing log, and an existing trajectory.
+    traj
+        Also write the frames of the log as a trajectory of ASE: .traj, .xyz or .extxyz.
     on_status
         Called about twice a second.
 
     Returns
     -------
     dict
-        Name -> running average of the whole run, parts before a restart included; empty for a model without members.
+        Name -> running average of the whole run, parts before a restart included; empty for a model without
+        members, and for a run whose temperature changes.
 
     Raises
     ------
     InputError
-        For a log that exists, that another process writes, or, with `restart`, that is of another run.
+        For a log that exists, that another process writes, or, with `restart`, that is of another run; for atoms or a
+        model that cannot be run at constant pressure.
+    RunError
+        For a disk that is full, or a trajectory that was deleted meanwhile.
     LogTakenError
         If the log was deleted or replaced meanwhile; its frames are kept.
     Interrupted
@@ -100,58 +93,121 @@ def run_md(
     """
     rng = np.random.default_rng(settings.seed)
     atoms.calc = calculator
+    integrator, observables = integrator_of(settings), _with_pressure(observables, settings)
     with OwnedLog(log) as own:
         _check_name(log, restart=restart, overwrite=overwrite)
         state = state_of_run(log) if restart else None
-        done = _go_on(atoms, rng, state, settings, log)
-        dynamics = _dynamics(atoms, settings, rng)
-        # Counted on, so that frames stay at multiples of the interval.
-        dynamics.nsteps = done
-        logger = UncertaintyLogger(
-            own,
-            atoms,
-            dyn=dynamics,
-            temperature_K=settings.temperature_K,
-            observables=observables,
-            ensemble=settings.ensemble,
-            store=store,
-            append=state is not None,
-            overwrite=overwrite or (restart and state is None),
-        )
-        with logger:
-            online = None
-            if observables:
-                online = _online(atoms, dynamics, settings, observables)
-                dynamics.attach(_Averaging(calculator, online), interval=settings.steps_between_averaged)
-            dynamics.attach(logger, interval=settings.interval)
-            if state is not None:
-                _check_definition(state, logger)
-                if online is not None:
-                    _recall(online, log, done, settings)
-            keeper = Keeper(atoms, logger, rng)
-            _steps(dynamics, settings, keeper, _Reporter(on_status, atoms, online, settings, done))
-    return _averages(online)
+        begun = _has_log(state, log)
+        done = _go_on(atoms, rng, state, settings, log if begun else None)
+        with _trajectory(traj, log, state, overwrite=overwrite or (restart and state is None)) as trajectory:
+            dynamics = integrator.made(atoms, settings, rng)
+            # Counted on, so that frames stay at multiples of the interval.
+            dynamics.nsteps = done
+            logger = UncertaintyLogger(
+                own,
+                atoms,
+                dyn=dynamics,
+                temperature_K=_temperatures(settings),
+                observables=observables,
+                ensemble=settings.ensemble,
+                store=store,
+                append=begun,
+                overwrite=overwrite or (restart and not begun),
+                start_step=done,
+            )
+            with logger:
+                online = _observed(dynamics, logger, settings, trajectory)
+                logger.define(schedule_of(settings))
+                if state is not None:
+                    logger.run_id = state.run_id or logger.run_id
+                    _check_definition(state, logger)
+                    integrator.restore(dynamics, state.integrator)
+                    if online is not None and done > 0:
+                        _recall(online, log, done, settings)
+                keeper = Keeper(
+                    atoms,
+                    logger,
+                    rng,
+                    integrator=lambda: integrator.state(dynamics),
+                    trajectory=trajectory,
+                    replaces=_replaced(log, state, settings),
+                )
+                _steps(dynamics, settings, integrator, keeper, Reporter(on_status, atoms, online, settings, done))
+    return averages_of(online)
 
 
 def _check_name(log: Path, *, restart: bool, overwrite: bool) -> None:
     if restart and overwrite:
         raise InputError("`restart` and `overwrite` exclude each other, got both; choose one.")
-    if not log.exists() or restart or overwrite:
+    if restart or overwrite:
+        return
+    if not log.exists():
+        _check_no_equilibration(log)
         return
     way = "go on with it by restart=True, or " if state_path(log).exists() else ""
     raise InputError(f"`log` must not exist yet, {log} does; {way}replace it by overwrite=True, or name another.")
 
 
-def _go_on(atoms: Atoms, rng: np.random.Generator, state: RestartState | None, settings: MDSettings, log: Path) -> int:
-    """Put the state onto the atoms, or initial velocities where there is none; return the steps done."""
+def _check_no_equilibration(log: Path) -> None:
+    """Refuse to begin over a run that has no log yet."""
+    try:
+        step = read_restart(state_path(log)).step if state_path(log).exists() else 0
+    except InputError:
+        return
+    if step < 0:
+        raise InputError(
+            f"`log` must not be that of a run in its equilibration, {log} is, {-step} steps before its first frame; go "
+            "on with it by restart=True, or begin anew by overwrite=True."
+        )
+
+
+def _has_log(state: RestartState | None, log: Path) -> bool:
+    """Whether there is a log to go on with: a run in its equilibration has none."""
+    return state is not None and log.exists() and run_id_of(log) == state.run_id
+
+
+def _replaced(log: Path, state: RestartState | None, settings: MDSettings) -> str:
+    """Name of the run whose log stays until the equilibration of this one is over."""
+    if not settings.equilibration_steps or not log.exists() or _has_log(state, log):
+        return ""
+    try:
+        return run_id_of(log)
+    except InputError:
+        # It can be replaced whatever it is.
+        return ""
+
+
+def _trajectory(
+    traj: Path | None, log: Path, state: RestartState | None, *, overwrite: bool
+) -> TrajectoryFile | nullcontext[None]:
+    record = None if state is None else state.trajectory
+    if traj is not None:
+        return TrajectoryFile(traj, log=log, record=record, overwrite=overwrite)
+    if record is not None:
+        raise InputError(
+            f"`traj` must be given where the run wrote {record['name']} before, got none; name that file, or another "
+            "one, which begins where the run goes on."
+        )
+    return nullcontext()
+
+
+def _go_on(
+    atoms: Atoms, rng: np.random.Generator, state: RestartState | None, settings: MDSettings, log: Path | None
+) -> int:
+    """Put the state onto the atoms, or initial velocities where there is none; return the step they are at."""
     if state is None:
+        begin = -settings.equilibration_steps
+        temperature_K = temperature_at(begin, settings)
         if not atoms.has("momenta"):
             # Maxwell-Boltzmann: ASE has renamed its function for it between the versions we support.
-            spread = np.sqrt(atoms.get_masses() * units.kB * settings.temperature_K)
+            spread = np.sqrt(atoms.get_masses() * units.kB * temperature_K)
             atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * spread[:, None])
-        return 0
+        if integrator_of(settings).start_drift(atoms, temperature_K, rng):
+            _messages.warning("the centre of mass was at rest, and was given a thermal momentum: mtk needs one")
+        return begin
     state.apply(atoms, rng)
-    _check_interval(log, settings.interval)
+    if log is not None:
+        _check_interval(log, settings.interval)
     if state.step >= settings.steps:
         raise InputError(f"`steps` must exceed the {state.step} steps already done, got {settings.steps}; raise it.")
     return state.step
@@ -175,25 +231,13 @@ def _check_interval(log: Path, interval: int) -> None:
         )
 
 
-def _dynamics(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> MolecularDynamics:
-    timestep = settings.timestep_fs * units.fs
-    if settings.ensemble == "nve":
-        return VelocityVerlet(atoms, timestep)
-    # fixcm would sample a slightly wrong distribution; the centre of mass may move.
-    friction = settings.friction_per_ps / (1000.0 * units.fs)
-    return Langevin(atoms, timestep, temperature_K=settings.temperature_K, friction=friction, fixcm=False, rng=rng)
-
-
-def _steps(dynamics: MolecularDynamics, settings: MDSettings, keeper: Keeper, reporter: _Reporter) -> None:
+def _steps(
+    dynamics: MolecularDynamics, settings: MDSettings, integrator: Integrator, keeper: Keeper, reporter: Reporter
+) -> None:
     """Do the steps that are left; whatever ends them, what was done is kept."""
     try:
         try:
-            done = dynamics.nsteps
-            if done:
-                # As the interrupted run did at this step: the same evaluations in the same order.
-                dynamics.atoms.get_forces()
-                dynamics.call_observers()
-            for _ in dynamics.irun(settings.steps - done):
+            for _ in whole_steps(dynamics, settings, integrator.heat):
                 keeper(dynamics.nsteps)
                 reporter(dynamics.nsteps)
         except LogTakenError as error:
@@ -206,10 +250,31 @@ def _steps(dynamics: MolecularDynamics, settings: MDSettings, keeper: Keeper, re
         raise Interrupted(where_it_is(keeper.log, keeper.step, settings.steps)) from None
 
 
-def _online(
-    atoms: Atoms, dynamics: MolecularDynamics, settings: MDSettings, observables: Mapping[str, ObservableLike]
-) -> OnlineReweighter:
-    return OnlineReweighter(atoms, temperature_K=settings.temperature_K, observables=observables, dyn=dynamics)
+def _with_pressure(observables: Mapping[str, ObservableLike], settings: MDSettings) -> Mapping[str, ObservableLike]:
+    return {"pressure_GPa": pressure_gpa, **observables} if settings.ensemble == "npt" else observables
+
+
+def _temperatures(settings: MDSettings) -> float | tuple[float, float]:
+    own, end = settings.temperature_K, settings.temperature_end_K
+    return own if end is None else (own, end)
+
+
+def _observed(
+    dynamics: MolecularDynamics, logger: UncertaintyLogger, settings: MDSettings, trajectory: TrajectoryFile | None
+) -> OnlineReweighter | None:
+    """Attach what looks at frames; return what averages them."""
+    online, atoms = None, logger.atoms
+    if logger.observables and settings.temperature_end_K is not None:
+        _messages.warning("the temperature changes along the run, which has no averages then; observables are logged")
+    elif logger.observables:
+        online = OnlineReweighter(
+            atoms, temperature_K=settings.temperature_K, observables=logger.observables, dyn=dynamics
+        )
+        dynamics.attach(Averaging(atoms.calc, online), interval=settings.steps_between_averaged)
+    dynamics.attach(logger, interval=settings.interval)
+    if trajectory is not None:
+        dynamics.attach(trajectory.of(atoms, dynamics, settings.timestep_fs), interval=settings.interval)
+    return online
 
 
 def _recall(online: OnlineReweighter, log: Path, done: int, settings: MDSettings) -> None:
@@ -218,59 +283,3 @@ def _recall(online: OnlineReweighter, log: Path, done: int, settings: MDSettings
     seen = (run.step < done) & (run.step % settings.steps_between_averaged == 0)
     if run.energy_members is not None and seen.any():
         online.take_logged(run, np.flatnonzero(seen))
-
-
-class _Averaging:
-    """Takes frames for the averages, if the model turns out to have members."""
-
-    def __init__(self, calculator: PredictionCalculator, online: OnlineReweighter) -> None:
-        self.calculator, self.online, self._said = calculator, online, False
-
-    def __call__(self) -> None:
-        if self.calculator.prediction.energy_members is not None:
-            self.online()
-        elif not self._said:
-            _messages.warning(
-                "running averages need `energy_members`, which this model does not provide; the observables are logged"
-            )
-            self._said = True
-
-
-class _Reporter:
-    """Calls back about twice a second, and at the end."""
-
-    def __init__(
-        self,
-        on_status: Callable[[Status], None] | None,
-        atoms: Atoms,
-        online: OnlineReweighter | None,
-        settings: MDSettings,
-        done: int,
-    ) -> None:
-        self.on_status, self.atoms, self.online, self.settings, self.done = on_status, atoms, online, settings, done
-        self._began = time.monotonic()
-        self._next = 0.0
-
-    def __call__(self, step: int) -> None:
-        now = time.monotonic()
-        last = step >= self.settings.steps
-        if self.on_status is None or (now < self._next and not last):
-            return
-        self._next = now + 0.5
-        days = max(now - self._began, 1e-9) / 86400.0
-        calculator: Any = self.atoms.calc
-        self.on_status(
-            Status(
-                step,
-                self.settings.steps,
-                (step - self.done) * self.settings.timestep_fs * 1e-6 / days,
-                float(self.atoms.get_temperature()),
-                calculator.prediction.energy_std,
-                calculator.results.get("weight"),
-                _averages(self.online, numbers_only=True),
-            )
-        )
-
-
-def _averages(online: OnlineReweighter | None, *, numbers_only: bool = False) -> Mapping[str, ReweightResult]:
-    return online.results(numbers_only=numbers_only) if online is not None and online.n_frames else {}

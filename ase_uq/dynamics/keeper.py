@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from ase_uq.dynamics.restart import RestartState, state_path
+from ase_uq.dynamics.trajectory import TrajectoryFile
 from ase_uq.errors import RunError
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.log.owned import LogTakenError
@@ -28,10 +31,26 @@ class Keeper:
         Of the run.
     logger
         Names the run.
+    integrator
+        Gives what the integrator carries.
+    trajectory
+        Written together with the log.
+    replaces
+        See `RestartState`.
     """
 
-    def __init__(self, atoms: Atoms, logger: UncertaintyLogger, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        atoms: Atoms,
+        logger: UncertaintyLogger,
+        rng: np.random.Generator,
+        *,
+        integrator: Callable[[], dict[str, NDArray[np.float64]]] = dict,
+        trajectory: TrajectoryFile | None = None,
+        replaces: str = "",
+    ) -> None:
         self._atoms, self._logger, self._rng = atoms, logger, rng
+        self._integrator, self._trajectory, self._replaces = integrator, trajectory, replaces
         self._path = state_path(logger.path)
         self._definition = logger.definition
         self._kept_at = -np.inf
@@ -50,7 +69,14 @@ class Keeper:
     def __call__(self, step: int) -> None:
         """Take the state, and write it when it is time."""
         self._state = RestartState.of(
-            self._atoms, step=step, rng=self._rng, run_id=self._logger.run_id, definition=self._definition
+            self._atoms,
+            step=step,
+            rng=self._rng,
+            run_id=self._logger.run_id,
+            definition=self._definition,
+            integrator=self._integrator(),
+            trajectory=None if self._trajectory is None else self._trajectory.record,
+            replaces=self._replaces,
         )
         if time.monotonic() - self._kept_at > EVERY_SECONDS:
             self.keep()
@@ -74,6 +100,8 @@ class Keeper:
             self.follow(error)
             self._write(self._state)
             raise
+        if self._trajectory is not None:
+            self._trajectory.flush()
         self._write(self._state)
         self._kept_at = time.monotonic()
 
@@ -95,4 +123,9 @@ def where_it_is(log: Path, step: int | None, steps: int) -> str:
     """Return the sentence for a run that was interrupted."""
     if step is None:
         return f"interrupted before the first step; nothing was done yet, start again (log {log})"
+    if step < 0:
+        return (
+            f"interrupted in the equilibration, {-step} steps before the first frame of the log {log}; go on from "
+            "there with restart=True"
+        )
     return f"interrupted after step {step} of {steps}; the log is {log}, go on from there with restart=True"

@@ -19,6 +19,8 @@ from ase_uq.files import replacing
 from ase_uq.log.companions import beside
 from ase_uq.log.continuation import last_step, run_id_of
 
+_OF_INTEGRATOR = "integrator/"
+
 
 @dataclass(frozen=True, slots=True)
 class RestartState:
@@ -27,7 +29,7 @@ class RestartState:
     Attributes
     ----------
     step
-        Steps done since the first start of the run.
+        Steps done since the first frame of the run; negative in its equilibration.
     positions, momenta, cell
         (N, 3), (N, 3), (3, 3), ASE units, float64 to the last bit.
     numbers
@@ -40,6 +42,12 @@ class RestartState:
         That of the log it belongs to; "" for a log of an earlier version.
     definition
         What the run is, see `ase_uq.log.definition`.
+    integrator
+        What the integrator carries beside the atoms, by the names of its attributes.
+    trajectory
+        What `TrajectoryFile.record` returned, or `None` for a run without one.
+    replaces
+        The `run_id` of the log that this run, still in its equilibration, is going to replace; "" for none.
     """
 
     step: int
@@ -51,18 +59,13 @@ class RestartState:
     calculator: dict[str, Any] = field(default_factory=dict)
     run_id: str = ""
     definition: dict[str, Any] = field(default_factory=dict)
+    integrator: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    trajectory: dict[str, Any] | None = None
+    replaces: str = ""
 
     @classmethod
-    def of(
-        cls,
-        atoms: Atoms,
-        *,
-        step: int,
-        rng: np.random.Generator,
-        run_id: str = "",
-        definition: dict[str, Any] | None = None,
-    ) -> RestartState:
-        """Take the present state, of atoms whose calculator has evaluated them."""
+    def of(cls, atoms: Atoms, *, step: int, rng: np.random.Generator, **known: Any) -> RestartState:
+        """Take the present state, of atoms whose calculator has evaluated them; `known` are further attributes."""
         calculator = atoms.calc
         return cls(
             step,
@@ -72,8 +75,7 @@ class RestartState:
             atoms.numbers.astype(np.int64),
             dict(rng.bit_generator.state),
             calculator.run_state() if isinstance(calculator, PredictionCalculator) else {},
-            run_id,
-            definition or {},
+            **known,
         )
 
     def apply(self, atoms: Atoms, rng: np.random.Generator) -> None:
@@ -96,6 +98,7 @@ class RestartState:
 
     def write(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
+        of_integrator: dict[str, Any] = {_OF_INTEGRATOR + name: value for name, value in self.integrator.items()}
         with replacing(path) as aside, aside.open("wb") as file:
             np.savez(
                 file,
@@ -108,6 +111,9 @@ class RestartState:
                 calculator=json.dumps(self.calculator, default=lambda array: array.tolist()),
                 run_id=self.run_id,
                 definition=json.dumps(self.definition),
+                trajectory=json.dumps(self.trajectory),
+                replaces=self.replaces,
+                **of_integrator,
             )
 
 
@@ -138,6 +144,9 @@ def read_restart(path: Path) -> RestartState:
                 json.loads(str(data["calculator"])) if "calculator" in data else {},
                 str(data["run_id"]) if "run_id" in data else "",
                 json.loads(str(data["definition"])) if "definition" in data else {},
+                {name.removeprefix(_OF_INTEGRATOR): data[name] for name in data if name.startswith(_OF_INTEGRATOR)},
+                json.loads(str(data["trajectory"])) if "trajectory" in data else None,
+                str(data["replaces"]) if "replaces" in data else "",
             )
         n_atoms = len(state.numbers)
         if not state.positions.shape == state.momenta.shape == (n_atoms, 3) or state.cell.shape != (3, 3):
@@ -151,6 +160,8 @@ def read_restart(path: Path) -> RestartState:
 
 def state_of_run(log: Path) -> RestartState | None:
     """Read the state that belongs to a log; `None` for a run that was stopped before it did a step.
+
+    A run has no log before its first frame: in its equilibration there is none, or one that it is going to replace.
 
     Raises
     ------
@@ -167,9 +178,9 @@ def state_of_run(log: Path) -> RestartState | None:
                 f"`restart` needs the log {log}, and there is none, only its state at step {state.step}; put the log "
                 "back, or start without restart=True."
             )
-        return None
+        return state
     logged = run_id_of(log)
-    if state is not None and state.run_id == logged:
+    if state is not None and (state.run_id == logged or (state.step <= 0 and state.replaces == logged != "")):
         return state
     if last_step(log) == 0:
         # Stopped between its first frame and its first state.

@@ -23,7 +23,7 @@ _MOST_EXPANSION, _EXPANSION_FREE = 100, 2**28
 _LARGEST_ELEMENT = 118
 _LARGEST_ROW = 2**31
 
-_POSITIVE = ("temperature_K", "timestep_fs", "alpha", "alpha_forces", "dof")
+_POSITIVE = ("temperature_K", "temperature_end_K", "timestep_fs", "alpha", "alpha_forces", "dof")
 _NUMBERS = ("alpha_stress", "mean_share", "n_members", "ddof", "pressure_GPa", "thermostat_time_fs", "sigma_baseline")
 _TEXTS = (
     "ensemble",

@@ -83,6 +83,7 @@ class Setting:
 
 SETTINGS = (
     Setting("temperature_K"),
+    Setting("temperature_end_K"),
     Setting("model_hash"),
     Setting("n_members"),
     Setting("alpha"),

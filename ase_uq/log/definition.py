@@ -12,6 +12,7 @@ key               holds
 `forces_var`      estimator of the variances of forces, with its options
 `baseline`        class, `fingerprint`, width and zeros of energy
 `observables`     name to what the function consists of: its code, and the numbers in it
+`schedule`        steps of the equilibration and temperatures that change, where a driver says them
 ================  ============================================================================================
 
 A seed is not part of it: a run goes on with the generators where they stood.
@@ -30,6 +31,7 @@ from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.calculators.contents import contents_of
 from ase_uq.calculators.driven import driving_calculator
 from ase_uq.calculators.fingerprint import fingerprint
+from ase_uq.log.ensembles import ensemble_of
 from ase_uq.observables.observable import Observable
 
 # Name here, names of the attribute in the classes of ASE, and what makes it of ASE's units.
@@ -55,7 +57,12 @@ _SHOWN, _LENGTH = 3, 60
 
 
 def definition_of(
-    atoms: Atoms, dyn: Any, observables: Mapping[str, Observable], *, interval: int | None = None
+    atoms: Atoms,
+    dyn: Any,
+    observables: Mapping[str, Observable],
+    *,
+    interval: int | None = None,
+    schedule: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what a run is, as JSON has it.
 
@@ -69,6 +76,8 @@ def definition_of(
         By name.
     interval
         Steps between frames; `None` where it is not known.
+    schedule
+        Stages of the run; `None` where they are not known.
     """
     calc = driving_calculator(atoms)
     found: dict[str, Any] = {
@@ -78,9 +87,16 @@ def definition_of(
         "forces_var": calc.parameters.get("forces_var"),
         "baseline": next((_of_baseline(each, atoms) for each in _chain(calc) if hasattr(each, "baseline")), None),
         "observables": {name: _of_observable(each) for name, each in observables.items()},
+        "schedule": schedule,
     }
     # As it comes back from a file.
     return json.loads(json.dumps(contents_of({key: each for key, each in found.items() if each is not None})))  # type: ignore[no-any-return]
+
+
+def interval_of(dyn: Any, observer: Any) -> int | None:
+    """Return the steps between two calls of an observer of dynamics; `None` where it is not attached itself."""
+    observers = getattr(dyn, "observers", ())
+    return next((int(each[1]) for each in observers if each[0] is observer and each[1] > 0), None)
 
 
 def model_hash_of(atoms: Atoms) -> str:
@@ -134,6 +150,11 @@ def _of_dynamics(dyn: Any) -> dict[str, Any] | None:
                 value = getattr(part, attribute, None)
                 if isinstance(value, int | float | np.ndarray | np.number | list | tuple):
                     found[name] = np.asarray(value, dtype=np.float64) * unit
+    if (pressure := ensemble_of(dyn).pressure_GPa) is not None:
+        # Of a single stress that is held it says the same, in the words of who asked for it.
+        found["pressure_GPa"] = pressure
+        if np.ndim(found.get("stress_GPa", [])) == 0:
+            del found["stress_GPa"]
     return found
 
 

@@ -30,7 +30,7 @@ class Ensemble(NamedTuple):
     """Name of an ensemble, "" where it is not known, and target pressure in GPa, `None` without one."""
 
     name: str
-    pressure_GPa: float | None  # noqa: N815
+    pressure_GPa: float | None
 
 
 def ensemble_of(dyn: Any) -> Ensemble:

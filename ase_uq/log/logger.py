@@ -23,10 +23,11 @@ from ase_uq.calculators.driven import driving_calculator
 from ase_uq.errors import InputError, RunError
 from ase_uq.log.columns import KINDS, PER_ATOM
 from ase_uq.log.continuation import check_same_run, last_step, n_to_keep, run_id_of
-from ase_uq.log.definition import definition_of
+from ase_uq.log.definition import definition_of, interval_of
 from ase_uq.log.ensembles import ENSEMBLES, ensemble_attributes
 from ase_uq.log.frame import attributes_of_run, columns_of, frame_of
 from ase_uq.log.owned import LogTakenError, OwnedLog
+from ase_uq.log.ramp import temperature_attributes
 from ase_uq.log.reader import VOLUME_TOLERANCE, open_log
 from ase_uq.log.timestep import timestep_of
 from ase_uq.log.writer import FrameWriter
@@ -52,7 +53,8 @@ class UncertaintyLogger:
         The dynamics the logger is attached to; gives the step number and the time step. Without it every call counts as
         one step and `timestep_fs` is needed.
     temperature_K
-        Target temperature, K.
+        Target temperature, K; a pair for a thermostat whose target goes linearly from the one to the other along the
+        run, which has no averages then.
     observables
         Name to a function of the atoms that returns a number or an array of always the same shape, to a pair of that
         and its unit, as `{"distance": (lambda atoms: atoms.get_distance(0, 1), "Å")}`, or to an `Observable`, as those
@@ -118,7 +120,7 @@ class UncertaintyLogger:
         atoms: Atoms,
         *,
         dyn: Any = None,
-        temperature_K: float,
+        temperature_K: float | tuple[float, float],
         observables: Mapping[str, ObservableLike] | None = None,
         timestep_fs: float | None = None,
         ensemble: str | None = None,
@@ -141,7 +143,7 @@ class UncertaintyLogger:
         self._release: Callable[[], Any] = _nothing
         self._flush_every = flush_every
         self._settings: dict[str, Any] = {
-            "temperature_K": float(temperature_K),
+            **temperature_attributes(temperature_K),
             "timestep_fs": timestep_of(dyn, timestep_fs),
             **ensemble_attributes(dyn, ensemble),
         }
@@ -172,8 +174,7 @@ class UncertaintyLogger:
         if self._closed:
             raise InputError("`log` is closed, no frame can follow; construct another with append=True.")
         if self._definition is None:
-            # Before observables are called: those that remember something are still as they were made.
-            self._definition = self.definition
+            self.define()  # before observables are called: those that remember something are as they were made
         step = self._offset + (self._n_calls if self.dyn is None else int(self.dyn.nsteps))
         self._n_calls += 1
         if step == self._last_step:
@@ -215,11 +216,15 @@ class UncertaintyLogger:
     @property
     def definition(self) -> dict[str, Any]:
         """What this run is, as the log and the state for a restart have it; see `ase_uq.log.definition`."""
-        if self._definition is not None:
-            return self._definition
-        observers = getattr(self.dyn, "observers", ())
-        interval = next((int(each[1]) for each in observers if each[0] is self and each[1] > 0), None)
-        return definition_of(self.atoms, self.dyn, self.observables, interval=interval)
+        return self._definition if self._definition is not None else self._defined()
+
+    def define(self, schedule: Mapping[str, Any] | None = None) -> None:
+        """Settle what this run is, with its stages; once attached, before its driver changes any temperature."""
+        self._definition = self._defined(schedule)
+
+    def _defined(self, schedule: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        interval = interval_of(self.dyn, self)
+        return definition_of(self.atoms, self.dyn, self.observables, interval=interval, schedule=schedule)
 
     def __enter__(self) -> UncertaintyLogger:
         return self
@@ -320,12 +325,8 @@ class UncertaintyLogger:
         self._writer = writer
 
     def _check_options(self, *, append: bool, overwrite: bool, flush_every: int) -> None:
-        temperature, ensemble = self._settings["temperature_K"], self._settings["ensemble"]
+        ensemble = self._settings["ensemble"]
         unknown = sorted(set(self.store) - set(PER_ATOM))
-        if not (np.isfinite(temperature) and temperature > 0):
-            raise InputError(
-                f"`temperature_K` must be a positive number of kelvin, got {temperature}; pass the target."
-            )
         if ensemble not in ENSEMBLES:
             raise InputError(
                 f"`ensemble` must be one of {', '.join(ENSEMBLES)}, got {ensemble!r}; name what is sampled."

@@ -16,6 +16,7 @@ from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, SETTINGS, key_of, name_of
 from ase_uq.log.held import log_of
+from ase_uq.log.ramp import check_one_temperature
 from ase_uq.log.reader import OpenLog, RunLog, alike, check_spacing, first_frame, open_log
 from ase_uq.observables.observable import Observable
 from ase_uq.observables.observing import Observing
@@ -155,6 +156,7 @@ def _check_once(runs: Sequence[Run]) -> None:
 def _check_parts(parts: Sequence[LogPart]) -> None:
     first = parts[0].log
     for log in (part.log for part in parts):
+        check_one_temperature(log.attributes, log.path)
         if "energy_members_minus_energy" not in log.datasets:
             raise InputError(
                 f"{log.path} has no `energy_members`, so nothing can be reweighed; log a model with members."

@@ -25,6 +25,7 @@ from ase_uq.log.accepted import check_settings, check_version
 from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, name_of
 from ase_uq.log.estimator import taken_apart
 from ase_uq.log.observables import axis_of, is_of_members, mean_the_same
+from ase_uq.log.ramp import check_one_temperature, ramp_of
 from ase_uq.log.stored import DAMAGE
 from ase_uq.log.superblock import SIGNATURE, VERSION, UnclosedFile, heap_ends
 from ase_uq.log.survey import attributes_of, plain, surveyed
@@ -52,8 +53,9 @@ class RunLog:
     attributes
         Root attributes: `temperature_K`, `timestep_fs`, `ensemble`, `n_members`, `ddof`, `alpha`, `alpha_forces`,
         `mean_share`, `dof`, `model` (in words), `model_hash`, `driver`, `forces_var` (the name of its estimator, with
-        the options as `forces_var_every` and the like), versions, `numbers`; with a barostat that knows its target
-        also `pressure_GPa`, with a baseline `sigma_baseline`, `energy_offsets` (JSON), with a bias `bias`.
+        the options as `forces_var_every` and the like), versions, `numbers`; where the target of the thermostat
+        changes along the run, `temperature_end_K`; with a barostat that knows its target also `pressure_GPa`, with a
+        baseline `sigma_baseline`, `energy_offsets` (JSON), with a bias `bias`.
     step
         (T,), int64, steps of the dynamics, increasing.
     time_fs
@@ -123,9 +125,13 @@ class RunLog:
 
     @property
     def log_weights(self) -> Array | None:
-        """What `reweight` takes as `log_weights`: bias_energy/kT, (T,); `None` for a run without a bias."""
+        """What `reweight` takes as `log_weights`: bias_energy/kT, (T,); `None` for a run without a bias.
+
+        Refused for a run whose temperature changes.
+        """
         if self.bias_energy is None:
             return None
+        check_one_temperature(self.attributes, self.path)
         return np.asarray(self.bias_energy / (kB * float(self.attributes["temperature_K"])))
 
     def frames(self, part: slice) -> RunLog:
@@ -196,6 +202,7 @@ def run_of(log: OpenLog, names: Collection[str]) -> RunLog:
             SpreadLaw.of_log(log.attributes),
             relaxation_frames=relaxation_frames(log.attributes, columns["time_fs"]),
             biased="bias_energy" in columns,
+            at_several_temperatures=ramp_of(log.attributes) is not None,
         )
     fields = {name: values for name, values in columns.items() if name in RunLog.__dataclass_fields__}
     return RunLog(

@@ -23,6 +23,7 @@ from ase_uq.errors import InputError
 from ase_uq.files import replacing
 from ase_uq.log.estimator import estimator_of
 from ase_uq.log.parts import observe
+from ase_uq.log.ramp import told_ramp
 from ase_uq.log.reader import RunLog, recorded
 from ase_uq.observables import ObservableLike, named_observables
 from ase_uq.report.averages import Average, averages
@@ -177,7 +178,10 @@ def _facts(run: RunLog) -> Iterator[tuple[str, str]]:
     yield "Width of the baseline", f"{sigma:g} eV" if np.isfinite(sigma) else ""
     yield "Ensemble", str(a.get("ensemble", "")).upper()
     mean = f"{_finite(run.temperature_K).mean():.1f} K mean" if len(_finite(run.temperature_K)) else ""
-    yield "Temperature", ", ".join(filter(None, ["" if target is None else f"{target:g} K target", mean]))
+    asked = told_ramp(a) or ("" if target is None else f"{target:g} K target")
+    yield "Temperature", ", ".join(filter(None, [asked, mean]))
+    if "pressure_GPa" in a:
+        yield "Pressure", f"{float(a['pressure_GPa']):g} GPa target"
     yield "Time step", f"{timestep:g} fs" if np.isfinite(timestep) else ""
     yield "Frames", f"{grouped(run.n_frames)}, steps {grouped(int(run.step[0]))} to {grouped(int(run.step[-1]))}"
     yield "Simulated time", _duration(run)

@@ -79,24 +79,35 @@ class MemberSeries(np.ndarray):
         Relaxation time of the thermostat, in frames; every tenth frame has a tenth of it.
     biased
         Whether a bias drove the run.
+    at_several_temperatures
+        Whether the temperature changed along the run, which then sampled no ensemble.
     """
 
     law: SpreadLaw
     relaxation_frames: float
     biased: bool
+    at_several_temperatures: bool
 
     def __new__(
-        cls, values: ArrayLike, law: SpreadLaw, *, relaxation_frames: float = 0.0, biased: bool = False
+        cls,
+        values: ArrayLike,
+        law: SpreadLaw,
+        *,
+        relaxation_frames: float = 0.0,
+        biased: bool = False,
+        at_several_temperatures: bool = False,
     ) -> Self:
         """Take values of any shape, eV."""
         own = np.asarray(values, dtype=np.float64).view(cls)
         own.law, own.relaxation_frames, own.biased = law, relaxation_frames, biased
+        own.at_several_temperatures = at_several_temperatures
         return own
 
     def __array_finalize__(self, source: Any) -> None:
         self.law = getattr(source, "law", UNCALIBRATED)
         self.relaxation_frames = getattr(source, "relaxation_frames", 0.0)
         self.biased = getattr(source, "biased", False)
+        self.at_several_temperatures = getattr(source, "at_several_temperatures", False)
 
     def __getitem__(self, key: Any) -> Any:
         """Take a part; the frames of a stride lie further apart."""
@@ -108,8 +119,9 @@ class MemberSeries(np.ndarray):
 
     def __reduce__(self) -> Any:
         """Pickle with what it remembers."""
-        return _member_series, (np.asarray(self), self.law, self.relaxation_frames, self.biased)
+        known = {name: getattr(self, name) for name in ("relaxation_frames", "biased", "at_several_temperatures")}
+        return _member_series, (np.asarray(self), self.law, known)
 
 
-def _member_series(values: Array, law: SpreadLaw, relaxation_frames: float, biased: bool) -> MemberSeries:
-    return MemberSeries(values, law, relaxation_frames=relaxation_frames, biased=biased)
+def _member_series(values: Array, law: SpreadLaw, known: Mapping[str, Any]) -> MemberSeries:
+    return MemberSeries(values, law, **known)

@@ -105,7 +105,7 @@ def reweight(
     ------
     InputError
         For shapes that do not match, fewer than 20 frames or 2 members, a value that is not finite, a temperature that
-        is not positive, or a method that does not exist.
+        is not positive, a method that does not exist, or members from the log of a run whose temperature changes.
 
     Examples
     --------
@@ -123,6 +123,7 @@ def reweight(
     """
     check_method(method)
     slow = _relaxation(energy_members, relaxation_frames)
+    _refuse_a_ramp(energy_members)
     if log_weights is None:
         _refuse_a_bias(energy_members)
     frames = Frames.checked(observable, energy_members, energy_reference, temperature_K, log_weights, runs)
@@ -184,6 +185,14 @@ def _relaxation(energy_members: ArrayLike, given: float | None) -> float:
     frames = float(getattr(energy_members, "relaxation_frames", 0.0)) if given is None else given
     check_relaxation(frames)
     return frames
+
+
+def _refuse_a_ramp(energy_members: ArrayLike) -> None:
+    if getattr(energy_members, "at_several_temperatures", False):
+        raise InputError(
+            "`energy_members` must be of a run at one temperature, got those of one whose target changed from frame to "
+            "frame: it sampled no ensemble; run on at one temperature."
+        )
 
 
 def _refuse_a_bias(energy_members: ArrayLike) -> None:

@@ -135,7 +135,7 @@ def test_what_cannot_be_run_is_said(tmp_path):
         ({"temperature_K": -1.0}, "`temperature_K` must be positive"),
         ({"steps": 0}, "`steps` must be positive"),
         ({"timestep_fs": float("nan")}, "`timestep_fs` must be positive"),
-        ({"ensemble": "npt"}, "`ensemble` must be one of nvt, nve"),
+        ({"ensemble": "muvt"}, "`ensemble` must be one of nvt, nve, npt"),
     ],
 )
 def test_bad_settings_are_named(change, rule):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ def go(
     restart: bool = False,
     overwrite: bool = False,
     on_status: Callable[[Any], None] | None = None,
+    traj: Path | None = None,
+    store: Sequence[str] = (),
     **settings: Any,
 ) -> Any:
     """Run molecular dynamics of a water molecule; return the averages."""
@@ -67,6 +69,7 @@ def go(
     atoms = molecule("H2O") if atoms is None else atoms
     found = parse_observables(["d=distance:0,1"], atoms) if observables is None else observables
     options: dict[str, Any] = {"restart": restart, "overwrite": overwrite, "on_status": on_status}
+    options |= {"traj": traj, "store": store}
     return run_md(atoms, calculator or committee(), chosen, log=path, observables=found, **options)
 
 
