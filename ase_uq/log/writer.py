@@ -49,7 +49,11 @@ _LAYOUT = {
     "alignment_threshold": 1,
     "alignment_interval": 512,
     "meta_block_size": 1,
+    # Memory must not grow with the log: every flush puts whole rows on the disk, and nobody asks for them again.
+    "rdcc_nbytes": 0,
 }
+# Of its structures HDF5 keeps those in use; by itself its cache grows with the index of the datasets.
+_METADATA_BYTES = 2**19
 _CURES = {
     errno.ENOSPC: "free space on the disk",
     errno.EDQUOT: "free space within your quota",
@@ -194,7 +198,7 @@ class FrameWriter:
 
     def _created(self, attributes: Mapping[str, Any], flush_every: int) -> _Handles:
         staged = StagedFile(self._disk)
-        file = h5py.File(staged, "w", **_LAYOUT)
+        file = _opened(staged, "w")
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **attributes})
         datasets = {column.name: _dataset(file, column, flush_every) for column in self.columns.values()}
         of_frames = Column(CHECKSUM, "1", "uint32", (len(self.columns),), {COLUMNS: list(self.columns)})
@@ -233,7 +237,7 @@ class FrameWriter:
         with suppress(Exception):
             self._handles.file.close()
         staged = StagedFile(self._disk)
-        file = h5py.File(staged, "r+", **_LAYOUT)
+        file = _opened(staged, "r+")
         self._handles = _Handles(staged, file, {name: file[name] for name in (*self.columns, CHECKSUM)})
 
     @contextmanager
@@ -250,6 +254,17 @@ class FrameWriter:
             raise RunError(
                 f"the log {self.path} could not be written: {error.strerror or error}; {there}; {cure} and go on."
             ) from error
+
+
+def _opened(staged: StagedFile, mode: str) -> Any:
+    # A list of the gaps that the alignment leaves would grow, too, and they are too small to be used.
+    of_new = {"fs_strategy": "none"} if mode == "w" else {}
+    file = h5py.File(staged, mode, **_LAYOUT, **of_new)
+    cache = file.id.get_mdc_config()
+    cache.set_initial_size, cache.initial_size = True, _METADATA_BYTES
+    cache.min_size = cache.max_size = _METADATA_BYTES
+    file.id.set_mdc_config(cache)
+    return file
 
 
 def _dataset(file: Any, column: Column, flush_every: int) -> Any:
