@@ -20,7 +20,8 @@ from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.dynamics.keeper import Keeper, where_it_is
 from ase_uq.dynamics.restart import RestartState, state_of_run, state_path
 from ase_uq.dynamics.settings import MDSettings
-from ase_uq.errors import InputError, Interrupted
+from ase_uq.dynamics.watch import Watch
+from ase_uq.errors import InputError, Interrupted, NotFiniteError
 from ase_uq.log.continuation import logged_interval
 from ase_uq.log.definition import differences, told
 from ase_uq.log.logger import UncertaintyLogger
@@ -97,6 +98,8 @@ def run_md(
         If the log was deleted or replaced meanwhile; its frames are kept.
     Interrupted
         For a `KeyboardInterrupt`: says where the log is and how to go on.
+    RunError
+        For a run that explodes; its frames are kept, and averages over its log say so.
     """
     rng = np.random.default_rng(settings.seed)
     atoms.calc = calculator
@@ -129,7 +132,8 @@ def run_md(
                 if online is not None:
                     _recall(online, log, done, settings)
             keeper = Keeper(atoms, logger, rng)
-            _steps(dynamics, settings, keeper, _Reporter(on_status, atoms, online, settings, done))
+            watch = Watch(dynamics, logger, settings, restart=state is not None)
+            _steps(dynamics, settings, keeper, watch, _Reporter(on_status, atoms, online, settings, done))
     return _averages(online)
 
 
@@ -184,7 +188,9 @@ def _dynamics(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> M
     return Langevin(atoms, timestep, temperature_K=settings.temperature_K, friction=friction, fixcm=False, rng=rng)
 
 
-def _steps(dynamics: MolecularDynamics, settings: MDSettings, keeper: Keeper, reporter: _Reporter) -> None:
+def _steps(
+    dynamics: MolecularDynamics, settings: MDSettings, keeper: Keeper, watch: Watch, reporter: _Reporter
+) -> None:
     """Do the steps that are left; whatever ends them, what was done is kept."""
     try:
         try:
@@ -195,7 +201,12 @@ def _steps(dynamics: MolecularDynamics, settings: MDSettings, keeper: Keeper, re
                 dynamics.call_observers()
             for _ in dynamics.irun(settings.steps - done):
                 keeper(dynamics.nsteps)
+                watch(dynamics.nsteps)
                 reporter(dynamics.nsteps)
+        except NotFiniteError as error:
+            if keeper.step is None:
+                raise
+            raise watch.of_numbers(error, keeper.step) from error
         except LogTakenError as error:
             keeper.follow(error)
             raise

@@ -83,6 +83,11 @@ def definition_of(
     return json.loads(json.dumps(contents_of({key: each for key, each in found.items() if each is not None})))  # type: ignore[no-any-return]
 
 
+def temperature_of(dyn: Any) -> float:
+    """Return the target temperature that dynamics have at present, K, the highest where there are several; else NaN."""
+    return float(np.max((_of_dynamics(dyn) or {}).get("temperature_K", np.nan)))
+
+
 def model_hash_of(atoms: Atoms) -> str:
     """Return the hash of the model behind the calculator of the atoms; never the same for two that are not known."""
     calc = driving_calculator(atoms)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ase_uq.errors import InputError, RunError
 from ase_uq.files import aside_of, followed
 from ase_uq.log.checksums import CHECKSUM, COLUMNS, OF_ATTRIBUTES, crc32_of_attributes, crc32_of_rows
-from ase_uq.log.columns import Column
+from ase_uq.log.columns import EXPLODED, EXPLODED_BYTES, Column
 from ase_uq.log.companions import beside
 from ase_uq.log.staged import StagedFile
 
@@ -182,6 +182,23 @@ class FrameWriter:
             self._write(n_frames, {name: np.stack([row[name] for row in pending]) for name in self.columns})
             self._state = (n_frames + len(pending), int(pending[-1]["step"]), [])
 
+    def mark_exploded(self, found: str) -> None:
+        """Flush, and write down what shows that the run has exploded; the place for it is there from the start."""
+        self.flush()
+        if not self._sound:
+            self._reopen()
+        file, checksum = self._handles.file, self._handles.datasets[CHECKSUM]
+        with self._told():
+            self._sound = False
+            file.attrs.modify(EXPLODED, _in_bytes(found))
+            sums = checksum.attrs[OF_ATTRIBUTES]
+            # That of the root stands before the last one, which is of all others.
+            sums[-2] = crc32_of_attributes(dict(file.attrs))
+            checksum.attrs.modify(OF_ATTRIBUTES, sums)
+            file.flush()
+            self._handles.staged.commit()
+            self._sound = True
+
     def close(self) -> None:
         """Flush and close; a file that was never published is removed."""
         if self._disk.closed:
@@ -199,7 +216,8 @@ class FrameWriter:
     def _created(self, attributes: Mapping[str, Any], flush_every: int) -> _Handles:
         staged = StagedFile(self._disk)
         file = _opened(staged, "w")
-        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **attributes})
+        exploded = _in_bytes(str(attributes.get(EXPLODED, "")))
+        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **attributes, EXPLODED: exploded})
         datasets = {column.name: _dataset(file, column, flush_every) for column in self.columns.values()}
         of_frames = Column(CHECKSUM, "1", "uint32", (len(self.columns),), {COLUMNS: list(self.columns)})
         datasets[CHECKSUM] = _dataset(file, of_frames, flush_every)
@@ -254,6 +272,10 @@ class FrameWriter:
             raise RunError(
                 f"the log {self.path} could not be written: {error.strerror or error}; {there}; {cure} and go on."
             ) from error
+
+
+def _in_bytes(text: str) -> Any:
+    return np.array(text.encode()[:EXPLODED_BYTES], f"S{EXPLODED_BYTES}")
 
 
 def _opened(staged: StagedFile, mode: str) -> Any:
