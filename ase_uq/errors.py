@@ -10,6 +10,13 @@ class InputError(ValueError):
     """
 
 
+class NotFiniteError(InputError):
+    """A calculator that returned a number which is not finite: of a structure that was given, the user's mistake.
+
+    In the middle of a run it is the end of the run, see `ase_uq.dynamics.watch`.
+    """
+
+
 class RunError(RuntimeError):
     """Work that began well and could not be finished, such as a training that diverged; exit code 1."""
 

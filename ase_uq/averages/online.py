@@ -31,11 +31,10 @@ from ase_uq.arrays import Array
 from ase_uq.averages.circle import Circle
 from ase_uq.averages.gaps import Place, check_any_value, without_values
 from ase_uq.averages.run_checks import run_gates
-from ase_uq.averages.run_series import RunSeries
+from ase_uq.averages.run_series import RunSeries, attributes_of_dynamics
 from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.calculators.driven import added_energy, driving_calculator, temperature
 from ase_uq.errors import InputError
-from ase_uq.log.ensembles import ensemble_of
 from ase_uq.log.reader import RunLog
 from ase_uq.observables.observable import ObservableLike, named_observables
 from ase_uq.observables.observing import Observing
@@ -117,10 +116,8 @@ class OnlineReweighter:
             raise InputError("`observables` must name at least one function of the atoms, got none; pass one.")
         self._atoms = atoms
         self._beta = inverse_temperature(temperature_K)
-        self._run = RunSeries()
-        self._attributes: dict[str, Any] = {"temperature_K": temperature_K, "ensemble": ensemble_of(dyn).name}
-        if dyn is not None:
-            self._attributes["dynamics"] = type(dyn).__name__
+        self._attributes = attributes_of_dynamics(dyn, temperature_K)
+        self._run = RunSeries(self._attributes)
         self._observables = named_observables(observables)
         self._observing = Observing(self._observables)
         # Observables that had no value in some frame, each with sums of its own over the others.
@@ -142,13 +139,15 @@ class OnlineReweighter:
         return len(self._waiting) + (0 if self._blocks is None else self._blocks.n_frames)
 
     def __call__(self) -> None:
-        """Take the present frame.
+        """Take the present frame, once, also where dynamics that go on call for it again.
 
         Raises
         ------
         InputError
             If the calculator's results do not belong to the present atoms, or hold no members.
         """
+        if self._dyn is not None and self._steps[-1:] == [int(self._dyn.nsteps)]:
+            return
         calculator = None if self._atoms.calc is None else driving_calculator(self._atoms)
         if calculator is None or "energy" not in calculator.results:
             raise InputError(

@@ -22,6 +22,7 @@ from dataclasses import replace
 import numpy as np
 from ase.units import kB
 
+from ase_uq.averages.explosion import exploded
 from ase_uq.log.ramp import ramp_of, told_ramp
 from ase_uq.log.reader import VOLUME_TOLERANCE, RunLog, bias_by_hand
 from ase_uq.reweighting import MIN_FRAMES
@@ -54,6 +55,7 @@ def run_gates(run: RunLog, *, unbiased: bool = True) -> tuple[Gate, ...]:
     """
     checks = (
         _damage,
+        _explosion,
         _calibration,
         _ensemble,
         _volume,
@@ -110,6 +112,16 @@ def _damage(run: RunLog) -> Iterator[Gate]:
     for what in run.damage:
         sentence = f"the log is damaged: {what}; the averages are of the frames that are whole, restore it from a copy"
         yield _gate(f"damage: {what}", 1.0, 0.0, YES_OR_NO, True, sentence)
+
+
+def _explosion(run: RunLog) -> Iterator[Gate]:
+    found = exploded(run)
+    sentence = (
+        f"the run exploded: {found}; averages over it mean nothing, so run again, with a shorter time step or from a "
+        "better start, or look for a hole in the potential (a run that was heated on purpose needs an average for each "
+        "temperature)."
+    )
+    yield _gate("run that exploded", float(bool(found)), 0.0, YES_OR_NO, bool(found), sentence)
 
 
 def _calibration(run: RunLog) -> Iterator[Gate]:

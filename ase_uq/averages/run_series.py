@@ -8,15 +8,32 @@ from typing import Any
 
 import numpy as np
 
+from ase_uq.averages.explosion import explosion_of
+from ase_uq.log.columns import EXPLODED
+from ase_uq.log.ensembles import ensemble_of
 from ase_uq.log.reader import RunLog
 
 _CAPACITY = 4096
 
 
-class RunSeries:
-    """Energies and temperatures of frames; every other one is dropped whenever there are too many."""
+def attributes_of_dynamics(dyn: Any, temperature_K: float) -> dict[str, Any]:
+    """Return what dynamics say of a run, as a log has it; `None` says nothing."""
+    name, pressure = ensemble_of(dyn)
+    found: dict[str, Any] = {"temperature_K": temperature_K, "ensemble": name}
+    if pressure is not None:
+        found["pressure_GPa"] = pressure
+    return found if dyn is None else {**found, "dynamics": type(dyn).__name__}
 
-    def __init__(self) -> None:
+
+class RunSeries:
+    """Energies and temperatures of frames; every other one is dropped whenever there are too many.
+
+    An explosion is seen in every frame. `attributes` are those of a log, as far as they are known before there are any.
+    """
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self._attributes = attributes
+        self._exploded = ""
         self._rows: list[tuple[float, ...]] = []
         self._stride = 1
         self._n_calls = 0
@@ -32,6 +49,10 @@ class RunSeries:
         bias_energy: float | None,
     ) -> None:
         """Take a frame, in the units of the log."""
+        if self._n_calls == 0:
+            self._explosion = explosion_of(self._attributes, biased=bias_energy is not None)
+        if not self._exploded and (found := self._explosion.see(energy, kinetic_energy, temperature_K, volume)):
+            self._exploded = f"in frame {self._n_calls} {found}"
         if self._n_calls % self._stride == 0:
             absent = [np.nan if value is None else value for value in (weight, bias_energy)]
             self._rows.append((self._n_calls, energy, kinetic_energy, temperature_K, volume, *absent))
@@ -46,7 +67,7 @@ class RunSeries:
         call, energy, kinetic, temperature, volume, weight, bias = np.array(self._rows, dtype=np.float64).T
         return RunLog(
             path=Path(),
-            attributes=attributes,
+            attributes={**attributes, EXPLODED: self._exploded},
             step=call.astype(np.int64),
             time_fs=call,
             energy=energy,

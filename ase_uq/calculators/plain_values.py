@@ -18,7 +18,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_uq.arrays import Array
 from ase_uq.calculators.foreign import foreign, further_changes
-from ase_uq.errors import InputError
+from ase_uq.errors import InputError, NotFiniteError
 from ase_uq.structures.checks import is_periodic
 
 # Rounding of a virial in single precision; more is another order of the components, or no stress.
@@ -180,7 +180,7 @@ def _numbers(value: Any, what: str, label: str) -> Array:
 def _finite(array: Array, what: str, label: str) -> Array:
     if not np.isfinite(array).all():
         value = array[~np.isfinite(array)][0]
-        raise InputError(
+        raise NotFiniteError(
             f"{label} returned {what.format(value)}, it must be finite; look for overlapping atoms, or a calculation "
             "that failed."
         )

@@ -142,7 +142,7 @@ def _wrapped(model: Path, forces_var: ForcesVar | None, every: int, evaluated: d
 
 
 def _told(averages: Mapping[str, ReweightResult]) -> dict[str, Any]:
-    kept = ("mean", "std_sampling", "std_model", "std_total", "n_frames")
+    kept = ("mean", "std_sampling", "std_model", "std_total", "n_frames", "warnings")
     return {name: {each: getattr(result, each) for each in kept} for name, result in averages.items()}
 
 

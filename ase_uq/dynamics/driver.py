@@ -21,7 +21,8 @@ from ase_uq.dynamics.stages import schedule_of, temperature_at, whole_steps
 from ase_uq.dynamics.status import Averaging, Reporter, averages_of
 from ase_uq.dynamics.status import Status as Status
 from ase_uq.dynamics.trajectory import TrajectoryFile
-from ase_uq.errors import InputError, Interrupted
+from ase_uq.dynamics.watch import ExplodedError, Watch
+from ase_uq.errors import InputError, Interrupted, NotFiniteError
 from ase_uq.log.continuation import logged_interval, run_id_of
 from ase_uq.log.definition import differences, told
 from ase_uq.log.logger import UncertaintyLogger
@@ -90,6 +91,8 @@ def run_md(
         If the log was deleted or replaced meanwhile; its frames are kept.
     Interrupted
         For a `KeyboardInterrupt`: says where the log is and how to go on.
+    RunError
+        For a run that explodes; its frames are kept, and averages over its log say so.
     """
     rng = np.random.default_rng(settings.seed)
     atoms.calc = calculator
@@ -132,7 +135,9 @@ def run_md(
                     trajectory=trajectory,
                     replaces=_replaced(log, state, settings),
                 )
-                _steps(dynamics, settings, integrator, keeper, Reporter(on_status, atoms, online, settings, done))
+                watch = Watch(dynamics, logger, settings, restart=begun)
+                reporter = Reporter(on_status, atoms, online, settings, done)
+                _steps(dynamics, settings, integrator, keeper, watch, reporter)
     return averages_of(online)
 
 
@@ -232,14 +237,29 @@ def _check_interval(log: Path, interval: int) -> None:
 
 
 def _steps(
-    dynamics: MolecularDynamics, settings: MDSettings, integrator: Integrator, keeper: Keeper, reporter: Reporter
+    dynamics: MolecularDynamics,
+    settings: MDSettings,
+    integrator: Integrator,
+    keeper: Keeper,
+    watch: Watch,
+    reporter: Reporter,
 ) -> None:
     """Do the steps that are left; whatever ends them, what was done is kept."""
     try:
         try:
             for _ in whole_steps(dynamics, settings, integrator.heat):
                 keeper(dynamics.nsteps)
+                watch(dynamics.nsteps)
                 reporter(dynamics.nsteps)
+        except ExplodedError:
+            keeper.forget_equilibration()
+            raise
+        except NotFiniteError as error:
+            if keeper.step is None:
+                raise
+            exploded = watch.of_numbers(error, keeper.step)
+            keeper.forget_equilibration()
+            raise exploded from error
         except LogTakenError as error:
             keeper.follow(error)
             raise

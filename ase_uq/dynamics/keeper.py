@@ -105,6 +105,12 @@ class Keeper:
         self._write(self._state)
         self._kept_at = time.monotonic()
 
+    def forget_equilibration(self) -> None:
+        """Remove the state of a run that has no log yet and is not to be gone on with: no log could say so."""
+        if self._state is not None and self._state.step < 0:
+            self._state = None
+            self._path.unlink(missing_ok=True)
+
     def follow(self, error: LogTakenError) -> None:
         """Write the state beside the file that holds the frames now."""
         self._path = state_path(error.kept)

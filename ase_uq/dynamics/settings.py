@@ -54,6 +54,9 @@ class MDSettings:
     average_interval
         Steps between frames of the running averages. They take frames of the log, so that a restart knows those of
         earlier parts: the multiple of `interval` that is closest counts.
+    explosion_limit
+        How far outside of what it started from a run may get before it stops, in units of what chance gives, see
+        `ase_uq.averages.explosion`; 0 never stops it.
     seed
         Of velocities and thermostat.
 
@@ -107,6 +110,11 @@ class MDSettings:
     )
     interval: int = option(1, "Steps from one logged frame to the next.", above=0)
     average_interval: int = option(10, "Steps between frames of the running averages.", above=0, at_shell=False)
+    explosion_limit: float = option(
+        3.0,
+        "A run stops as exploded when temperature or energy are so many times outside of what chance gives; 0: never.",
+        at_least=0,
+    )
     seed: int = option(0, "Seed of the initial velocities and of the thermostat.", at_least=0)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OBSERVABLES = "observables/"
+# Attribute of a log: what shows that its run has exploded, "" for a sound one. Of fixed size in bytes, so that it is
+# changed in place at the end.
+EXPLODED, EXPLODED_BYTES = "exploded", 240
 
 
 @dataclass(frozen=True, slots=True)

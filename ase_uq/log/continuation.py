@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ase_uq.errors import InputError
-from ase_uq.log.columns import OBSERVABLES, SETTINGS, Column, name_of
+from ase_uq.log.columns import EXPLODED, OBSERVABLES, SETTINGS, Column, name_of
 from ase_uq.log.definition import differences, told
 from ase_uq.log.observables import mean_the_same
 from ase_uq.log.reader import OpenLog, open_log
@@ -34,6 +34,12 @@ def run_id_of(path: str | os.PathLike[str]) -> str:
     """Return the random name of the run that a log is of, "" in a log of an earlier version."""
     with open_log(path, read=()) as log:
         return str(log.attributes.get("run_id", ""))
+
+
+def exploded_in(path: str | os.PathLike[str]) -> str:
+    """What shows that the run of a log has exploded, as its driver has said; "" else."""
+    with open_log(path) as log:
+        return str(log.attributes.get(EXPLODED, ""))
 
 
 def definition_in(log: OpenLog) -> dict[str, Any]:

@@ -99,6 +99,11 @@ def interval_of(dyn: Any, observer: Any) -> int | None:
     return next((int(each[1]) for each in observers if each[0] is observer and each[1] > 0), None)
 
 
+def temperature_of(dyn: Any) -> float:
+    """Return the target temperature that dynamics have at present, K, the highest where there are several; else NaN."""
+    return float(np.max((_of_dynamics(dyn) or {}).get("temperature_K", np.nan)))
+
+
 def model_hash_of(atoms: Atoms) -> str:
     """Return the hash of the model behind the calculator of the atoms; never the same for two that are not known."""
     calc = driving_calculator(atoms)

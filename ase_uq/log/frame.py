@@ -17,7 +17,7 @@ from ase.calculators.calculator import all_changes
 
 from ase_uq.calculators.calculator import PredictionCalculator
 from ase_uq.calculators.driven import added_energy, driving_calculator, temperature
-from ase_uq.errors import InputError
+from ase_uq.errors import InputError, NotFiniteError
 from ase_uq.log.columns import KINDS, OBSERVABLES, Column
 from ase_uq.log.definition import model_hash_of
 from ase_uq.log.estimator import estimator_attributes
@@ -52,7 +52,7 @@ def frame_of(
     energy = calc.results["energy"] + (0.0 if added is None else added.of_constraints)
     kinetic = atoms.get_kinetic_energy()
     if not (np.isfinite(energy) and np.isfinite(kinetic)):
-        raise InputError(
+        raise NotFiniteError(
             f"`energy` must be finite, step {step} has a potential energy of {energy} eV and a kinetic energy of "
             f"{kinetic} eV; restart from an earlier frame with a shorter time step."
         )

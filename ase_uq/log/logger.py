@@ -20,13 +20,13 @@ import numpy as np
 from ase import Atoms
 
 from ase_uq.calculators.driven import driving_calculator
-from ase_uq.errors import InputError, RunError
-from ase_uq.log.columns import KINDS, PER_ATOM
-from ase_uq.log.continuation import check_same_run, last_step, n_to_keep, run_id_of
+from ase_uq.errors import InputError
+from ase_uq.log.columns import EXPLODED, KINDS, PER_ATOM
+from ase_uq.log.continuation import check_same_run, exploded_in, last_step, n_to_keep, run_id_of
 from ase_uq.log.definition import definition_of, interval_of
 from ase_uq.log.ensembles import ENSEMBLES, ensemble_attributes
 from ase_uq.log.frame import attributes_of_run, columns_of, frame_of
-from ase_uq.log.owned import LogTakenError, OwnedLog
+from ase_uq.log.owned import LogTakenError, OwnedLog, finish, finish_at_exit, signature_of
 from ase_uq.log.ramp import temperature_attributes
 from ase_uq.log.reader import VOLUME_TOLERANCE, open_log
 from ase_uq.log.timestep import timestep_of
@@ -152,7 +152,7 @@ class UncertaintyLogger:
         if not self._own.taken:
             self._own.check_free()
         self._check_name(append=append, overwrite=overwrite)
-        self._append, self._seen = append and self.path.exists(), _signature(self.path)
+        self._append, self._seen = append and self.path.exists(), signature_of(self.path)
         self.run_id = run_id_of(self.path) if self._append else uuid.uuid4().hex
         self._definition: dict[str, Any] | None = None
         self._first_step: int | None = None
@@ -202,11 +202,29 @@ class UncertaintyLogger:
                 self._end()
                 raise
 
+    def mark_exploded(self, found: str) -> bool:
+        """Write all frames, and that the run has exploded: averages over the log then say so.
+
+        Parameters
+        ----------
+        found
+            What shows it, and at which step.
+
+        Returns
+        -------
+        bool
+            Whether there is a log that says it: before the first frame there is none.
+        """
+        begun = self._writer is not None and not self._closed
+        if self._writer is not None and begun:
+            self._writer.mark_exploded(found)
+        return begun
+
     def close(self) -> None:
         """Write all frames and close the file."""
         try:
             if self._writer is not None:
-                _finish(self._writer, self._own)
+                finish(self._writer, self._own)
         except LogTakenError:
             self._end()
             raise
@@ -301,6 +319,8 @@ class UncertaintyLogger:
         attributes["definition"] = json.dumps(self.definition)
         if self.run_id:
             attributes["run_id"] = self.run_id
+        if self._append:
+            attributes[EXPLODED] = exploded_in(self.path)
         self._take()
         writer, damaged = None, False
         try:
@@ -318,10 +338,10 @@ class UncertaintyLogger:
             if writer is not None:
                 writer.close()
             self._release()
-            self._seen = _signature(self.path)
+            self._seen = signature_of(self.path)
             raise
         # Also runs when the interpreter exits, so that a log nobody closed is complete.
-        self._finalizer = weakref.finalize(self, _finish_at_exit, writer, self._own)
+        self._finalizer = weakref.finalize(self, finish_at_exit, writer, self._own)
         self._writer = writer
 
     def _check_options(self, *, append: bool, overwrite: bool, flush_every: int) -> None:
@@ -346,7 +366,7 @@ class UncertaintyLogger:
             return
         self._own.take()
         self._release = weakref.finalize(self, self._own.release)
-        if _signature(self.path) != self._seen:
+        if signature_of(self.path) != self._seen:
             self._release()
             raise InputError(
                 f"`path` must be for this run alone, {self.path} was written since the logger was made; look at it, "
@@ -362,34 +382,6 @@ class UncertaintyLogger:
 
 def _nothing() -> None:
     """Release what the caller holds, which is the caller's to do."""
-
-
-def _signature(path: Path) -> tuple[int, ...]:
-    """Return what changes when somebody writes to a file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _finish(writer: FrameWriter, own: OwnedLog) -> None:
-    """Write and close; whether the file is still there is looked at while it is open."""
-    if writer.closed:
-        return
-    try:
-        writer.flush()
-        own.check_there(writer.descriptor)
-    finally:
-        writer.close()
-
-
-def _finish_at_exit(writer: FrameWriter, own: OwnedLog) -> None:
-    """Nobody is left who could catch an error."""
-    try:
-        _finish(writer, own)
-    except (InputError, RunError) as error:
-        logger.error("%s", error)
 
 
 def _check_names(names: Collection[str]) -> None:

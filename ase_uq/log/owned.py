@@ -7,6 +7,7 @@ copied, with every frame, to the name that has become free, or to another where 
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,9 @@ from ase_uq.errors import InputError, RunError
 from ase_uq.files import replacing
 from ase_uq.locks import Lock, check_free
 from ase_uq.log.companions import beside
+from ase_uq.log.writer import FrameWriter
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 
@@ -129,3 +133,31 @@ def _copy(descriptor: int, size: int, path: Path) -> None:
     with replacing(path) as aside, aside.open("wb") as file:
         for start in range(0, size, _CHUNK):
             file.write(os.pread(descriptor, min(_CHUNK, size - start), start))
+
+
+def signature_of(path: Path) -> tuple[int, ...]:
+    """Return what changes when somebody writes to a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def finish(writer: FrameWriter, own: OwnedLog) -> None:
+    """Write and close; whether the file is still there is looked at while it is open."""
+    if writer.closed:
+        return
+    try:
+        writer.flush()
+        own.check_there(writer.descriptor)
+    finally:
+        writer.close()
+
+
+def finish_at_exit(writer: FrameWriter, own: OwnedLog) -> None:
+    """Nobody is left who could catch an error."""
+    try:
+        finish(writer, own)
+    except (InputError, RunError) as error:
+        logger.error("%s", error)

@@ -14,7 +14,7 @@ from ase import Atoms
 
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
-from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, SETTINGS, key_of, name_of
+from ase_uq.log.columns import EXPLODED, KINDS, OBSERVABLES, PER_ATOM, SETTINGS, key_of, name_of
 from ase_uq.log.held import log_of
 from ase_uq.log.ramp import check_one_temperature
 from ase_uq.log.reader import OpenLog, RunLog, alike, check_spacing, first_frame, open_log
@@ -171,9 +171,10 @@ def _check_parts(parts: Sequence[LogPart]) -> None:
                 )
     n_frames = sum(part.n_frames for part in parts)
     if n_frames < MIN_FRAMES:
+        exploded = first.attributes.get(EXPLODED)
+        cure = f"the run exploded: {exploded}" if exploded else "run longer"
         raise InputError(
-            f"`runs` must hold at least {MIN_FRAMES} frames after `skip_fs`, got {n_frames} in {first.path}; run "
-            "longer."
+            f"`runs` must hold at least {MIN_FRAMES} frames after `skip_fs`, got {n_frames} in {first.path}; {cure}."
         )
 
 

@@ -89,8 +89,10 @@ def attributes_of(thing: Any) -> tuple[dict[str, Any], bool]:
 
 
 def plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes with numbers of Python's own."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in attributes.items()}
+    """Return attributes with numbers and texts of Python's own."""
+    found = {name: value.item() if isinstance(value, np.generic) else value for name, value in attributes.items()}
+    # Of a text that was cut to its size the last letter may be in pieces.
+    return {name: each.decode(errors="ignore") if isinstance(each, bytes) else each for name, each in found.items()}
 
 
 def surveyed(

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ase_uq.errors import InputError, RunError
 from ase_uq.files import aside_of, followed
 from ase_uq.log.checksums import CHECKSUM, COLUMNS, OF_ATTRIBUTES, crc32_of_attributes, crc32_of_rows
-from ase_uq.log.columns import Column
+from ase_uq.log.columns import EXPLODED, EXPLODED_BYTES, Column
 from ase_uq.log.companions import beside
 from ase_uq.log.staged import StagedFile
 
@@ -49,7 +49,11 @@ _LAYOUT = {
     "alignment_threshold": 1,
     "alignment_interval": 512,
     "meta_block_size": 1,
+    # Memory must not grow with the log: every flush puts whole rows on the disk, and nobody asks for them again.
+    "rdcc_nbytes": 0,
 }
+# Of its structures HDF5 keeps those in use; by itself its cache grows with the index of the datasets.
+_METADATA_BYTES = 2**19
 _CURES = {
     errno.ENOSPC: "free space on the disk",
     errno.EDQUOT: "free space within your quota",
@@ -178,6 +182,23 @@ class FrameWriter:
             self._write(n_frames, {name: np.stack([row[name] for row in pending]) for name in self.columns})
             self._state = (n_frames + len(pending), int(pending[-1]["step"]), [])
 
+    def mark_exploded(self, found: str) -> None:
+        """Flush, and write down what shows that the run has exploded; the place for it is there from the start."""
+        self.flush()
+        if not self._sound:
+            self._reopen()
+        file, checksum = self._handles.file, self._handles.datasets[CHECKSUM]
+        with self._told():
+            self._sound = False
+            file.attrs.modify(EXPLODED, _in_bytes(found))
+            sums = checksum.attrs[OF_ATTRIBUTES]
+            # That of the root stands before the last one, which is of all others.
+            sums[-2] = crc32_of_attributes(dict(file.attrs))
+            checksum.attrs.modify(OF_ATTRIBUTES, sums)
+            file.flush()
+            self._handles.staged.commit()
+            self._sound = True
+
     def close(self) -> None:
         """Flush and close; a file that was never published is removed."""
         if self._disk.closed:
@@ -194,8 +215,9 @@ class FrameWriter:
 
     def _created(self, attributes: Mapping[str, Any], flush_every: int) -> _Handles:
         staged = StagedFile(self._disk)
-        file = h5py.File(staged, "w", **_LAYOUT)
-        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **attributes})
+        file = _opened(staged, "w")
+        exploded = _in_bytes(str(attributes.get(EXPLODED, "")))
+        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **attributes, EXPLODED: exploded})
         datasets = {column.name: _dataset(file, column, flush_every) for column in self.columns.values()}
         of_frames = Column(CHECKSUM, "1", "uint32", (len(self.columns),), {COLUMNS: list(self.columns)})
         datasets[CHECKSUM] = _dataset(file, of_frames, flush_every)
@@ -237,7 +259,7 @@ class FrameWriter:
         with suppress(Exception):
             self._handles.file.close()
         staged = StagedFile(self._disk)
-        file = h5py.File(staged, "r+", **_LAYOUT)
+        file = _opened(staged, "r+")
         self._handles = _Handles(staged, file, {name: file[name] for name in (*self.columns, CHECKSUM)})
 
     @contextmanager
@@ -254,6 +276,21 @@ class FrameWriter:
             raise RunError(
                 f"the log {self.path} could not be written: {error.strerror or error}; {there}; {cure} and go on."
             ) from error
+
+
+def _in_bytes(text: str) -> Any:
+    return np.array(text.encode()[:EXPLODED_BYTES], f"S{EXPLODED_BYTES}")
+
+
+def _opened(staged: StagedFile, mode: str) -> Any:
+    # A list of the gaps that the alignment leaves would grow, too, and they are too small to be used.
+    of_new = {"fs_strategy": "none"} if mode == "w" else {}
+    file = h5py.File(staged, mode, **_LAYOUT, **of_new)
+    cache = file.id.get_mdc_config()
+    cache.set_initial_size, cache.initial_size = True, _METADATA_BYTES
+    cache.min_size = cache.max_size = _METADATA_BYTES
+    file.id.set_mdc_config(cache)
+    return file
 
 
 def _dataset(file: Any, column: Column, flush_every: int) -> Any:

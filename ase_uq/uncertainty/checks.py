@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ase_uq.arrays import Array
-from ase_uq.errors import InputError
+from ase_uq.errors import InputError, NotFiniteError
 
 
 def checked_factor(name: str, value: float) -> float:
@@ -25,7 +25,7 @@ def checked_values(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array
         raise InputError(f"`{name}` must have the shape {shape}, got {array.shape}; correct the model.")
     if not np.isfinite(array).all():
         bad = array[~np.isfinite(array)][0]
-        raise InputError(f"`{name}` must be finite, got {bad}; look for overlapping atoms, or a broken model.")
+        raise NotFiniteError(f"`{name}` must be finite, got {bad}; look for overlapping atoms, or a broken model.")
     return array
 
 
@@ -46,14 +46,14 @@ def checked_members(energies: ArrayLike, forces: ArrayLike, stresses: ArrayLike 
     e, f = checked_energies(energies), np.array(forces, dtype=np.float64)
     if not (np.isfinite(e).all() and np.isfinite(f).all()):
         bad = np.flatnonzero(~(np.isfinite(e) & np.isfinite(f).all(axis=(1, 2))))
-        raise InputError(
+        raise NotFiniteError(
             f"member {bad[0]} returned an energy or force that is not finite (energy {e[bad[0]]} eV); "
             "look for overlapping atoms or a broken member."
         )
     s = None if stresses is None else np.array(stresses, dtype=np.float64)
     if s is not None and not np.isfinite(s).all():
         bad = np.flatnonzero(~np.isfinite(s).all(axis=1))
-        raise InputError(f"member {bad[0]} returned a stress that is not finite; look for a broken member.")
+        raise NotFiniteError(f"member {bad[0]} returned a stress that is not finite; look for a broken member.")
     return e, f, s
 
 
@@ -61,11 +61,11 @@ def checked_combination(energies: ArrayLike, forces: Array, stress: Array | None
     """Return member energies (M,); refuse them, or the forces and stress of a combination, if they are not finite."""
     e = checked_energies(energies)
     if not (np.isfinite(e).all() and np.isfinite(forces).all()):
-        raise InputError(
+        raise NotFiniteError(
             f"the model returned an energy or force that is not finite (energies {e}); look for overlapping atoms."
         )
     if stress is not None and not np.isfinite(stress).all():
-        raise InputError(f"the model returned a stress that is not finite ({stress}); look for a broken member.")
+        raise NotFiniteError(f"the model returned a stress that is not finite ({stress}); look for a broken member.")
     return e
 
 
