@@ -124,7 +124,7 @@ class Watch:
         # Atoms that lie on each other, or are fast, from the start on show nothing.
         close = len(neighbor_list("i", self._atoms, natural_cutoffs(self._atoms, mult=CLOSEST)))
         self._apart = not close and not (_kinetic_energies(self._atoms) > explosion.fastest).any()
-        self._before, self._free = self._atoms.positions.copy(), _to_neighbours(self._atoms)
+        self._before, self._free = _places(self._atoms), _to_neighbours(self._atoms)
         return explosion
 
     def _frame(self) -> tuple[float, float, float, float]:
@@ -146,9 +146,12 @@ class Watch:
         return found
 
     def _of_a_jump(self) -> str:
-        positions = self._atoms.positions
-        moved = np.sqrt(((positions - self._before) ** 2).sum(axis=1))
-        self._before = positions.copy()
+        (positions, cell), (before, cell_before) = _places(self._atoms), self._before
+        self._before = positions, cell
+        if not np.array_equal(cell, cell_before):
+            # A barostat moves them with the cell.
+            before = before @ np.linalg.solve(cell_before, cell)
+        moved = np.sqrt(((positions - before) ** 2).sum(axis=1))
         ratio = moved / self._free
         i = int(ratio.argmax())
         if not self._apart or ratio[i] < JUMP * self._limit / LIMIT:
@@ -169,6 +172,10 @@ class Watch:
             if energies[i] > self._explosion.fastest and (found := _on_another(self._atoms, int(i))):
                 return f"{found}, one of them with {energies[i]:.3g} eV of kinetic energy"
         return ""
+
+
+def _places(atoms: Atoms) -> tuple[Any, Any]:
+    return atoms.positions.copy(), atoms.cell.array.copy()
 
 
 def _kinetic_energies(atoms: Atoms) -> Any:

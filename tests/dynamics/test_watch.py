@@ -10,7 +10,6 @@ from ase.constraints import FixAtoms, Hookean
 
 from ase_uq import CommitteeUncertainty, UQCalculator, read_log, reweight_log
 from ase_uq.averages.explosion import LIMIT, exploded
-from ase_uq.dynamics import driver
 from ase_uq.dynamics.driver import run_md
 from ase_uq.dynamics.settings import MDSettings
 from ase_uq.errors import InputError, RunError
@@ -107,18 +106,15 @@ def test_a_sound_run_is_not_stopped(tmp_path, make, settings):
     assert exploded(run) == ""
 
 
-def test_a_ramp_is_not_stopped(tmp_path, monkeypatch):
-    made = driver._dynamics
-
-    def heated(atoms, settings, rng):
-        dynamics = made(atoms, settings, rng)
-        dynamics.attach(lambda: dynamics.set_temperature(temperature_K=10.0 + 20.0 * dynamics.nsteps))
-        return dynamics
-
-    monkeypatch.setattr(driver, "_dynamics", heated)
-    go(tmp_path / "run.h5", (molecule("CH4"), bound()), temperature_K=10.0, friction_per_ps=50.0, timestep_fs=0.2)
+@pytest.mark.parametrize("ramp", [{"temperature_end_K": 6000.0}, {"temperature_start_K": 6000.0}])
+def test_a_ramp_is_not_stopped(tmp_path, ramp):
+    if "temperature_start_K" in ramp:
+        ramp = {**ramp, "equilibration_steps": 200}
+    options = {"temperature_K": 10.0, "friction_per_ps": 50.0, "timestep_fs": 0.2}
+    go(tmp_path / "run.h5", (molecule("CH4"), bound()), **options, **ramp)
     run = read_log(tmp_path / "run.h5")
-    assert run.temperature_K[-100:].mean() > 3000.0
+    assert exploded(run) == ""
+    assert max(run.temperature_K[-100:].mean(), run.temperature_K[:10].mean()) > 1000.0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
