@@ -207,8 +207,6 @@ def _go_on(
             # Maxwell-Boltzmann: ASE has renamed its function for it between the versions we support.
             spread = np.sqrt(atoms.get_masses() * units.kB * temperature_K)
             atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * spread[:, None])
-        if integrator_of(settings).start_drift(atoms, temperature_K, rng):
-            _messages.warning("the centre of mass was at rest, and was given a thermal momentum: mtk needs one")
         return begin
     state.apply(atoms, rng)
     if log is not None:

@@ -1,13 +1,13 @@
 """The integrators of runs: one entry of `INTEGRATORS` for each way to move atoms.
 
-=======================  =====================================================================================
+=======================  ========================================================================================
 key                      what it is
-=======================  =====================================================================================
+=======================  ========================================================================================
 `nve`                    velocity Verlet
 `nvt`                    Langevin
-`npt mtk`                Nosé-Hoover chains on atoms and cell, isotropic
+`npt mtk`                Nosé-Hoover chains on atoms and cell, isotropic, and a Langevin thermostat on the drift
 `npt langevin`           Langevin-Hoover on atoms and cell, isotropic, BAOAB
-=======================  =====================================================================================
+=======================  ========================================================================================
 
 Both barostats give the cell the mass 3 (N + 1) kB T tau^2. ASE's barostat of Berendsen is not among them: it samples no
 ensemble.
@@ -17,7 +17,7 @@ References
 Martyna, Tobias and Klein, J. Chem. Phys. 101, 4177 (1994): `npt mtk`, and the mass of the cell.
 Quigley and Probert, J. Chem. Phys. 120, 11432 (2004): `npt langevin`.
 Leimkuhler and Matthews, J. Chem. Phys. 138, 174102 (2013): BAOAB.
-Tuckerman et al., J. Chem. Phys. 115, 1678 (2001): chains on atoms without forces from outside.
+Tuckerman et al., J. Chem. Phys. 115, 1678 (2001): what chains conserve where no force comes from outside.
 """
 
 from __future__ import annotations
@@ -44,8 +44,6 @@ except ImportError:  # before ASE 3.27
     LangevinBAOAB = None  # type: ignore[assignment,misc]
 
 Make = Callable[[Atoms, MDSettings, np.random.Generator], MolecularDynamics]
-# Of the momentum that the centre of mass has at the temperature; less is none.
-_AT_REST = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +60,12 @@ class Integrator:
         Attributes that it carries from step to step beside the atoms and the generator: a restart needs them.
     of_pressure
         Whether it moves the cell.
-    needs_drift
-        Whether it samples 3 N momenta only where the centre of mass moves.
     """
 
     make: Make
     heat: Callable[[Any, float], None] | None = None
     variables: tuple[str, ...] = ()
     of_pressure: bool = False
-    needs_drift: bool = False
 
     def made(self, atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> MolecularDynamics:
         """Construct it.
@@ -107,20 +102,36 @@ class Integrator:
             value = state[name]
             setattr(reduce(getattr, path, dynamics), last, value.copy() if value.ndim else value[()])
 
-    def start_drift(self, atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> bool:
-        """Give the centre of mass a thermal momentum where one is needed and there is none; say whether it did.
 
-        Chains keep the direction of the total momentum. From rest 3 N - 3 momenta would be given the energy of 3 N, and
-        be too hot by N / (N - 1).
-        """
-        momenta = atoms.get_momenta()
-        mass = float(atoms.get_masses().sum())
-        usual = np.sqrt(mass * units.kB * temperature_K)
-        if not self.needs_drift or float(np.linalg.norm(momenta.sum(axis=0))) > _AT_REST * usual:
-            return False
-        velocity = (rng.standard_normal(3) * usual - momenta.sum(axis=0)) / mass
-        atoms.set_momenta(momenta + atoms.get_masses()[:, None] * velocity)
-        return True
+class MTKWithDrift(IsotropicMTKNPT):
+    """ASE's `IsotropicMTKNPT` whose centre of mass has a Langevin thermostat of its own.
+
+    The chains scale all momenta alike, so that no force and no chain ever exchanges energy between the drift of all
+    atoms and their motion about it. From rest, 3 N - 3 momenta get the energy of 3 N; from a drift as large as what the
+    chains made of it while the atoms warmed up, they may get half. Drawn anew in the time constant of the thermostat,
+    drift and atoms have the energies that they should, and the chains keep the density of both.
+
+    Parameters
+    ----------
+    rng
+        Of the drift.
+    **options
+        Those of `IsotropicMTKNPT`.
+    """
+
+    def __init__(self, atoms: Atoms, timestep: float, *, rng: np.random.Generator, **options: Any) -> None:
+        super().__init__(atoms, timestep, **options)
+        self.rng = rng
+        self._kept = float(np.exp(-timestep / options["tdamp"]))
+
+    def step(self) -> None:
+        """Do a step of atoms, chains and cell, then one of the drift."""
+        super().step()
+        mass = float(self.masses.sum())
+        drift = self._p.sum(axis=0)
+        noise = np.sqrt((1.0 - self._kept**2) * mass * self._kT) * self.rng.standard_normal(3)
+        self._p = self._p + self.masses * (((self._kept - 1.0) * drift + noise) / mass)
+        self._update_atoms()
 
 
 def integrator_of(settings: MDSettings) -> Integrator:
@@ -169,14 +180,15 @@ def _langevin(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> M
     )
 
 
-def _mtk(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> MolecularDynamics:  # noqa: ARG001
-    return IsotropicMTKNPT(
+def _mtk(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> MolecularDynamics:
+    return MTKWithDrift(
         atoms,
         settings.timestep_fs * units.fs,
         temperature_K=settings.temperature_K,
         pressure_au=_number(settings.pressure_GPa) * units.GPa,
         tdamp=_number(settings.thermostat_fs) * units.fs,
         pdamp=_number(settings.barostat_fs) * units.fs,
+        rng=rng,
     )
 
 
@@ -228,7 +240,6 @@ INTEGRATORS: Mapping[str, Integrator] = {
         _heat_chains,
         ("_cell0", "_volume0", "_eps", "_p_eps", *_CHAINS),
         of_pressure=True,
-        needs_drift=True,
     ),
     # The force on the cell is that of momenta in the middle of a step.
     "npt langevin": Integrator(_langevin_hoover, _heat, ("p_eps", "force_eps"), of_pressure=True),

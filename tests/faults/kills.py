@@ -2,7 +2,7 @@
 
     python -m tests.faults.kills --kills 50
 
-kills runs of every kind (thermostat or none, kinds of members and of force variances, baseline, averages) with SIGKILL
+kills runs of every kind (thermostat, barostat or none, stages, kinds of members and of force variances, baseline, averages) with SIGKILL
 at random moments after their first state, 50 times in all, and compares log and averages with those of a run that
 nobody killed. Without `--kills` two of each kind.
 """
@@ -23,6 +23,7 @@ import numpy as np
 from ase.build import molecule
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
+from ase.io import read
 
 from ase_uq import CommitteeUncertainty, UQCalculator, WeightedBaseline, read_log
 from ase_uq.dynamics import keeper
@@ -31,11 +32,12 @@ from ase_uq.dynamics.restart import state_path
 from ase_uq.models.members import MemberUncertainty
 from ase_uq.observables import parse_observables
 from ase_uq.potentials import make_variational, sample_members
+from tests.made import argon
 from tests.made.potentials import ensemble, potential, shallow
 
 TINY = {"elements": ("H", "O"), "cutoff": 3.0, "channels": 4, "radial_width": 8, "n_layers": 1, "l_max": 1}
 LJ = {"epsilon": 0.01, "sigma": 1.0}
-SERIES = ("step", "energy", "kinetic_energy", "energy_var", "force_std_max", "force_std_mean", "weight")
+SERIES = ("step", "energy", "kinetic_energy", "volume", "energy_var", "force_std_max", "force_std_mean", "weight")
 
 
 def committee() -> UQCalculator:
@@ -59,7 +61,14 @@ def blended() -> WeightedBaseline:
     return WeightedBaseline(inner, LennardJones(**LJ), sigma_baseline=0.5, offsets={"H": 0.0, "O": 0.0})
 
 
+def argon_on_a_baseline() -> WeightedBaseline:
+    baseline = LennardJones(sigma=3.4, epsilon=0.0104, rc=argon.CUTOFF)
+    return WeightedBaseline(UQCalculator(argon.PairMembers()), baseline, sigma_baseline=0.5, offsets={"Ar": 0.0})
+
+
 NVE: dict[str, Any] = {"ensemble": "nve"}
+NPT: dict[str, Any] = {"ensemble": "npt", "timestep_fs": 4.0, "pressure_GPa": 0.1, "temperature_K": 60.0}
+HEATED: dict[str, Any] = {"equilibration_steps": 150, "temperature_start_K": 30.0}
 Kind = tuple[Callable[[], Any], dict[str, Any]]
 KINDS: dict[str, Kind] = {
     "nvt": (committee, {}),
@@ -74,18 +83,27 @@ KINDS: dict[str, Kind] = {
     "BLIP": (lambda: members(blip()), {}),
     "BLIP of the readouts, stochastic": (lambda: members(blip_of_readouts(), forces_var="stochastic"), {}),
     "shallow over a baseline": (blended, {}),
+    "npt": (lambda: UQCalculator(argon.PairMembers()), NPT),
+    "npt, stochastic barostat": (lambda: UQCalculator(argon.PairMembers()), {**NPT, "barostat": "langevin"}),
+    "npt over a baseline, equilibrated": (argon_on_a_baseline, {**NPT, "equilibration_steps": 40}),
+    "equilibration": (committee, {**HEATED, "interval": 3}),
+    "a ramp after an equilibration": (committee, {**HEATED, "temperature_end_K": 900.0}),
+    "a ramp of npt": (lambda: UQCalculator(argon.PairMembers()), {**NPT, "temperature_end_K": 120.0, "interval": 5}),
 }
+# Kinds with a trajectory beside the log.
+WRITTEN = {"npt": ".xyz", "npt, stochastic barostat": ".traj", "equilibration": ".traj", "a ramp of npt": ".extxyz"}
 
 
 def go(kind: str, path: Path, steps: int, *, restart: bool = False) -> Any:
     """Run, or go on, and return the averages."""
     make, changes = KINDS[kind]
     settings = MDSettings(**{"temperature_K": 300.0, "timestep_fs": 0.2, "seed": 3, "steps": steps, **changes})
-    atoms = molecule("H2O")
+    atoms = argon.crystal() if settings.ensemble == "npt" else molecule("H2O")
     if kind == "nve":
         atoms.set_constraint(FixAtoms([0]))
     observables = parse_observables(["d=distance:0,1", "histogram:distance:0,2,0.7,1.3,10"], atoms)
-    return run_md(atoms, make(), settings, log=path, observables=observables, restart=restart)
+    traj = path.with_suffix(WRITTEN[kind]) if kind in WRITTEN else None
+    return run_md(atoms, make(), settings, log=path, observables=observables, restart=restart, traj=traj)
 
 
 def in_a_child(work: Callable[[], Any], result: Path) -> int:
@@ -121,11 +139,15 @@ def killed(kind: str, folder: Path, *, kills: int, steps: int, rng: np.random.Ge
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             done += 1
-            read_log(path)
+            if path.exists():  # a run in its equilibration has no log
+                read_log(path)
             continue
         assert os.waitstatus_to_exitcode(status) == 0, f"{kind}: the run could not be gone on with after {done} kills"
         break
     compare(folder / "whole.h5", path, whole, pickle.loads(result.read_bytes()))
+    if kind in WRITTEN:
+        ending = WRITTEN[kind]
+        compare_frames((folder / "whole.h5").with_suffix(ending), path.with_suffix(ending))
     return f"killed {done} times, {read_log(path).n_frames} frames and averages are those of the uninterrupted run"
 
 
@@ -142,6 +164,16 @@ def compare(whole: Path, parts: Path, averages: Any, others: Any) -> None:
         assert average.n_frames == others[name].n_frames, name
         for field in ("mean", "std_sampling", "std_model", "member_means"):
             np.testing.assert_array_equal(getattr(others[name], field), getattr(average, field), err_msg=name)
+
+
+def compare_frames(whole: Path, parts: Path) -> None:
+    """Assert that two trajectories have the same frames, each once."""
+    one, other = read(whole, ":"), read(parts, ":")
+    assert [frame.info["step"] for frame in one] == [frame.info["step"] for frame in other]
+    for first, second in zip(one, other, strict=True):
+        np.testing.assert_array_equal(second.positions, first.positions)
+        np.testing.assert_array_equal(second.cell.array, first.cell.array)
+        np.testing.assert_array_equal(second.get_momenta(), first.get_momenta())
 
 
 def main() -> None:
