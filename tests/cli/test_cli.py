@@ -512,3 +512,22 @@ def test_messages_of_other_modules_name_options_of_the_shell(damaged):
     for words, done in told.items():
         assert words in done.stderr
         assert "energy_key" not in done.stderr
+
+
+def test_a_run_that_explodes_is_one_line_and_its_averages_say_so(folder):
+    run = ["md", "model.pt", "start.xyz", "--temperature", 300, "--timestep", 1000, "--observable", "r=distance:0,1"]
+    done = ase_uq(*run, "--steps", 30, "--log", "exploded.h5", cwd=folder)
+    assert done.returncode == 1
+    assert re.fullmatch(r"ase-uq: the run exploded: at step \d+ .*`--timestep`.*`--explosion-limit`\.\n", done.stderr)
+    again = ase_uq(*run, "--steps", 60, "--log", "exploded.h5", "--restart", cwd=folder)
+    assert again.returncode == 2
+    assert "`--restart` needs a run that is sound" in again.stderr
+    assert "--explosion-limit 0" in again.stderr
+    # Who lets it go on is told wherever there is an average.
+    whole = [*run, "--steps", 40, "--log", "whole.h5", "--explosion-limit", 0]
+    told = json.loads(good(*whole, "--overwrite", "--json", cwd=folder).stdout)["averages"]["r"]["warnings"]
+    later = json.loads(good("reweight", "whole.h5", "--observable", "r", "--json", cwd=folder).stdout)["warnings"]
+    assert all(any(each.startswith("the run exploded: ") for each in warnings) for warnings in (told, later))
+    assert "the run exploded: " in ase_uq("reweight", "whole.h5", "--observable", "r", cwd=folder).stderr
+    good("report", "whole.h5", "--out", "exploded.html", cwd=folder)
+    assert "he run exploded: " in (folder / "exploded.html").read_text()

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ase_uq.averages.runs import of_run
+from ase_uq.errors import InputError
 from ase_uq.log.checksums import CHECKSUM, crc32_of_rows
+from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.log.reader import read_log
 from ase_uq.log.staged import StagedFile
 from tests.made.logged_runs import distance, oscillator, record
@@ -45,6 +47,36 @@ def flip(path, name, frame):
     place, content = place_of(path, name, frame), bytearray(path.read_bytes())
     content[place] ^= 4
     path.write_bytes(content)
+
+
+def test_the_mark_of_an_explosion_is_written_in_place(tmp_path):
+    path, (atoms, dyn) = tmp_path / "run.h5", oscillator()
+    with UncertaintyLogger(path, atoms, dyn=dyn, temperature_K=300.0) as log:
+        dyn.attach(log)
+        dyn.run(50)
+        log.flush()
+        before = path.read_bytes()
+        assert read_log(path).attributes["exploded"] == ""
+        log.mark_exploded("at step 50 it is 3 Å apart")
+        after = path.read_bytes()
+        assert len(after) == len(before)
+        # Also while the run goes on.
+        assert read_log(path).attributes["exploded"] == "at step 50 it is 3 Å apart"
+        log.mark_exploded("Å" * 500)
+        dyn.run(50)
+    marked = read_log(path)
+    assert marked.damage == ()
+    assert marked.n_frames == 101
+    assert marked.attributes["exploded"] == "Å" * 120
+    with h5py.File(path) as file:
+        assert set(file.attrs["exploded"].decode()) == {"Å"}
+    place = path.read_bytes().index("ÅÅ".encode())
+    content = bytearray(path.read_bytes())
+    content[place + 1] ^= 1
+    path.write_bytes(content)
+    # HDF5 itself has a checksum over this part of the file.
+    with pytest.raises(InputError, match="header is damaged"):
+        read_log(path)
 
 
 def test_every_dataset_has_the_checksum_of_hdf5_and_one_for_each_frame(log):

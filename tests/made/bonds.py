@@ -12,7 +12,7 @@ class Bonds:
     After `sound_for` evaluations energies are not numbers.
     """
 
-    implemented_properties = (*STANDARD, "energy_var", "forces_var", "energy_members")
+    implemented_properties = (*STANDARD, "energy_var", "forces_var", "energy_members", "forces_members")
 
     def __init__(self, *, depth=4.0, length=1.1, width=2.0, n_members=3, hole=0.0, sound_for=None):
         self.depths = depth * np.linspace(0.99, 1.01, n_members)
