@@ -2,9 +2,9 @@
 
     python -m tests.faults.kills --kills 50
 
-kills runs of every kind (thermostat, barostat or none, stages, kinds of members and of force variances, baseline, averages) with SIGKILL
-at random moments after their first state, 50 times in all, and compares log and averages with those of a run that
-nobody killed. Without `--kills` two of each kind.
+kills runs of every kind (thermostat, barostat or none, stages, kinds of members and of force variances, baseline,
+averages, trajectories) with SIGKILL at random moments after their first state, 50 times in all, and compares log,
+averages and trajectory with those of a run that nobody killed. Without `--kills` two of each kind.
 """
 
 from __future__ import annotations
