@@ -20,12 +20,13 @@ import numpy as np
 from ase import Atoms
 
 from ase_uq.calculators.driven import driving_calculator
-from ase_uq.errors import InputError, RunError
+from ase_uq.errors import InputError
 from ase_uq.log.columns import KINDS, PER_ATOM
 from ase_uq.log.continuation import check_same_run, last_step, n_to_keep, run_id_of
 from ase_uq.log.definition import definition_of
 from ase_uq.log.ensembles import ENSEMBLES, ensemble_attributes
 from ase_uq.log.frame import attributes_of_run, columns_of, frame_of
+from ase_uq.log.kept import finish, finish_at_exit, put_on_disk
 from ase_uq.log.owned import LogTakenError, OwnedLog
 from ase_uq.log.reader import VOLUME_TOLERANCE, open_log
 from ase_uq.log.timestep import timestep_of
@@ -128,8 +129,8 @@ class UncertaintyLogger:
         start_step: int | None = None,
         flush_every: int = 100,
     ) -> None:
-        self.path = Path(path)
         self._own = path if isinstance(path, OwnedLog) else OwnedLog(path)
+        self.path = self._own.path
         self.atoms = atoms
         self.dyn = dyn
         self.observables = named_observables(observables or {})
@@ -145,7 +146,7 @@ class UncertaintyLogger:
             "timestep_fs": timestep_of(dyn, timestep_fs),
             **ensemble_attributes(dyn, ensemble),
         }
-        self._check_options(append=append, overwrite=overwrite, flush_every=flush_every)
+        self._check_options(append=append, overwrite=overwrite, start_step=start_step, flush_every=flush_every)
         driving_calculator(atoms)
         if not self._own.taken:
             self._own.check_free()
@@ -164,7 +165,7 @@ class UncertaintyLogger:
             start_step = n_steps
             if self._append and n_steps == 0:
                 start_step = last_step(self.path)
-        self._start_step = int(start_step)
+        self._start_step = start_step
         self._offset = self._start_step - n_steps
 
     def __call__(self) -> None:
@@ -192,20 +193,19 @@ class UncertaintyLogger:
     def flush(self) -> None:
         """Write all frames so far; do this before saving a checkpoint."""
         if self._writer is not None and not self._closed:
-            self._writer.flush()
-            self._flushed_at = time.monotonic()
             try:
-                self._own.check_there(self._writer.descriptor)
+                put_on_disk(self._writer, self._own)
             except LogTakenError:
                 self._writer.close()
                 self._end()
                 raise
+            self._flushed_at = time.monotonic()
 
     def close(self) -> None:
         """Write all frames and close the file."""
         try:
             if self._writer is not None:
-                _finish(self._writer, self._own)
+                finish(self._writer, self._own)
         except LogTakenError:
             self._end()
             raise
@@ -246,7 +246,7 @@ class UncertaintyLogger:
             self._check_interval(step)
         self._writer.append(frame)
         late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
-        if late or self._writer.n_pending >= self._flush_every or self._is_last():
+        if late or len(self._writer.pending) >= self._flush_every or self._is_last():
             self.flush()
 
     def _check_volume(self, volume: float) -> None:
@@ -316,10 +316,10 @@ class UncertaintyLogger:
             self._seen = _signature(self.path)
             raise
         # Also runs when the interpreter exits, so that a log nobody closed is complete.
-        self._finalizer = weakref.finalize(self, _finish_at_exit, writer, self._own)
+        self._finalizer = weakref.finalize(self, finish_at_exit, writer, self._own)
         self._writer = writer
 
-    def _check_options(self, *, append: bool, overwrite: bool, flush_every: int) -> None:
+    def _check_options(self, *, append: bool, overwrite: bool, start_step: int | None, flush_every: int) -> None:
         temperature, ensemble = self._settings["temperature_K"], self._settings["ensemble"]
         unknown = sorted(set(self.store) - set(PER_ATOM))
         if not (np.isfinite(temperature) and temperature > 0):
@@ -332,6 +332,8 @@ class UncertaintyLogger:
             )
         if unknown:
             raise InputError(f"`store` must name any of {', '.join(PER_ATOM)}, got {unknown[0]!r}; correct the name.")
+        if start_step is not None and not (isinstance(start_step, int | np.integer) and start_step >= 0):
+            raise InputError(f"`start_step` must be a whole number from 0 on, got {start_step!r}; count steps from 0.")
         if flush_every < 1:
             raise InputError(f"`flush_every` must be at least 1 frame, got {flush_every}; 100 suits most runs.")
         if append and overwrite:
@@ -372,28 +374,9 @@ def _signature(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _finish(writer: FrameWriter, own: OwnedLog) -> None:
-    """Write and close; whether the file is still there is looked at while it is open."""
-    if writer.closed:
-        return
-    try:
-        writer.flush()
-        own.check_there(writer.descriptor)
-    finally:
-        writer.close()
-
-
-def _finish_at_exit(writer: FrameWriter, own: OwnedLog) -> None:
-    """Nobody is left who could catch an error."""
-    try:
-        _finish(writer, own)
-    except (InputError, RunError) as error:
-        logger.error("%s", error)
-
-
 def _check_names(names: Collection[str]) -> None:
     for name in names:
-        if not name or "/" in name or name == "." or name in KINDS:
+        if not isinstance(name, str) or not name or "/" in name or "\0" in name or name == "." or name in KINDS:
             raise InputError(
                 f"`observables` must not use the name {name!r}, which is taken or no name of a dataset; choose another."
             )

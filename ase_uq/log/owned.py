@@ -44,9 +44,16 @@ class OwnedLog(os.PathLike[str]):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        try:
+            self.path = Path(os.fsdecode(path))
+            other = self.path.exists() and not (self.path.is_file() or self.path.is_dir())
+            self._lock = Lock(beside(self.path, ".lock"), f"the run that writes `{self.path}`")
+        except (OSError, TypeError, ValueError) as error:
+            # In the words of the system: too long, a null character.
+            raise InputError(f"`path` must be the name of a file, {path!r} is not: {error}; choose another.") from error
+        if other:
+            raise InputError(f"`path` must be an ordinary file, {self.path} is a device or a pipe; choose another.")
         self._taken = False
-        self._lock = Lock(beside(self.path, ".lock"), f"the run that writes `{self.path}`")
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -55,6 +62,19 @@ class OwnedLog(os.PathLike[str]):
     def taken(self) -> bool:
         """Whether this object has the log."""
         return self._taken
+
+    @property
+    def of_this_process(self) -> bool:
+        """Whether this process took the log, and was not forked from the one that did."""
+        return self._lock.of_this_process
+
+    def check_process(self) -> None:
+        """Refuse to write in a forked process."""
+        if not self.of_this_process:
+            raise InputError(
+                f"`log` must be written by the process that began it, {self.path} was begun before this one was forked"
+                " from it; make the logger where the dynamics runs."
+            )
 
     def check_free(self) -> None:
         """Refuse a log that somebody writes, without becoming its writer."""
@@ -72,8 +92,9 @@ class OwnedLog(os.PathLike[str]):
 
     def release(self) -> None:
         """Let others write the log; more than once does nothing."""
-        self._lock.__exit__(None, None, None)
-        self._taken = False
+        if self.of_this_process:
+            self._lock.__exit__(None, None, None)
+            self._taken = False
 
     def __enter__(self) -> OwnedLog:
         self.take()
@@ -104,7 +125,7 @@ class OwnedLog(os.PathLike[str]):
             found = None
         if found is not None and (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
             return
-        kept = Path(os.path.realpath(self.path)) if found is None else _free_name(self.path)
+        kept = Path(os.path.realpath(self.path)) if found is None else free_name(self.path)
         _copy(descriptor, own.st_size, kept)
         happened = "deleted or moved" if found is None else "replaced by another file"
         raise LogTakenError(
@@ -114,7 +135,8 @@ class OwnedLog(os.PathLike[str]):
         )
 
 
-def _free_name(path: Path) -> Path:
+def free_name(path: Path) -> Path:
+    """Return a name beside a log for what is kept of it."""
     real = Path(os.path.realpath(path))
     stem = real.with_suffix("") if real.suffix in (".h5", ".hdf5") else real
     for number in range(1, 1000):

@@ -74,7 +74,7 @@ class FrameWriter:
     def __init__(
         self, path: Path, columns: Sequence[Column], attributes: Mapping[str, Any], *, flush_every: int
     ) -> None:
-        self.path = path
+        self.path, self.attributes, self.flush_every = path, dict(attributes), flush_every
         self.columns = {column.name: column for column in columns}
         # Frames on the disk, the step of the last one, and the frames in memory: changed in one go.
         self._state: tuple[int, int | None, list[dict[str, Any]]] = (0, None, [])
@@ -109,9 +109,14 @@ class FrameWriter:
         return self._disk.closed
 
     @property
-    def n_pending(self) -> int:
+    def untouched(self) -> bool:
+        """Whether no other program has written to the file."""
+        return self.closed or self._handles.staged.untouched
+
+    @property
+    def pending(self) -> list[dict[str, Any]]:
         """Frames in memory."""
-        return len(self._state[2])
+        return self._state[2]
 
     @property
     def last_step(self) -> int | None:
@@ -177,6 +182,12 @@ class FrameWriter:
         if pending:
             self._write(n_frames, {name: np.stack([row[name] for row in pending]) for name in self.columns})
             self._state = (n_frames + len(pending), int(pending[-1]["step"]), [])
+
+    def discard(self) -> None:
+        """Close without writing anything more to a file that is another program's by now; frames in memory go."""
+        self._handles.staged.abandon(finish=False)
+        self._state = (*self._state[:2], [])
+        self.close()
 
     def close(self) -> None:
         """Flush and close; a file that was never published is removed."""
