@@ -117,6 +117,8 @@ def run_md(
             store=store,
             append=state is not None,
             overwrite=overwrite or (restart and state is None),
+            # The log may be ahead of its state by any number of frames, also of a state at step 0.
+            start_step=None if state is None else done,
         )
         with logger:
             online = None
