@@ -75,8 +75,7 @@ def check_output(path: str | Path, *, overwrite: bool = False, inputs: Iterable[
         As for `followed`; for a folder that cannot be written to, and a name that is taken.
     """
     target = followed(path)
-    if target.exists() and any(Path(each).exists() and target.samefile(each) for each in inputs):
-        raise InputError(f"`{path}` is also read here, and must stay; choose another name for what is written.")
+    check_stays(path, inputs)
     # A link to nowhere is somebody's, too.
     if os.path.lexists(path):
         if target.exists() and not target.is_file():
@@ -89,6 +88,26 @@ def check_output(path: str | Path, *, overwrite: bool = False, inputs: Iterable[
         aside.unlink()
     except OSError as e:
         raise InputError(f"`{path}` cannot be written ({e.strerror}); choose another place or name.") from e
+
+
+def check_stays(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Refuse to write over a file that is read, by whatever name it is called.
+
+    Parameters
+    ----------
+    path
+        The file to be written.
+    inputs
+        Files that are read; `None` and files that do not exist are passed over.
+
+    Raises
+    ------
+    InputError
+        As for `followed`, and for a file that is read.
+    """
+    target = followed(path)
+    if target.exists() and any(each is not None and Path(each).exists() and target.samefile(each) for each in inputs):
+        raise InputError(f"`{path}` is also read here, and must stay; choose another name for what is written.")
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
