@@ -55,8 +55,8 @@ def _start(part: LogPart) -> bytes | None:
 
 def _share_frames(one: LogPart, other: LogPart) -> bool:
     """Whether two parts of runs with one name agree in frames that both have; twins part on other processors."""
-    steps = [np.asarray(part.log.datasets["step"][part.rows]) for part in (one, other)]
-    shared, *places = np.intersect1d(*steps, assume_unique=True, return_indices=True)
+    first, second = (np.asarray(part.log.datasets["step"][part.rows]) for part in (one, other))
+    shared, *places = np.intersect1d(first, second, assume_unique=True, return_indices=True)
     if len(shared) < 2:
         return False
     chosen = np.unique(np.concatenate([np.arange(min(_FIRST, len(shared))), _evenly(len(shared))]))
