@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ase_uq.errors import InputError
@@ -31,7 +31,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield aside
         os.replace(aside, target)  # noqa: PTH105 - the atomic rename is the point
     finally:
-        aside.unlink(missing_ok=True)
+        # A folder that cannot be written to has said so already.
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def followed(path: str | os.PathLike[str]) -> Path:

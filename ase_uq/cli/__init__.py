@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import io
+import os
 import signal
 import sys
 from typing import Annotated, NoReturn
@@ -60,6 +61,9 @@ def main() -> None:
         # The reader of a pipe (head, say) has seen enough.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as e:
+        # A full disk, a folder that cannot be written to, wherever it was noticed.
+        _leave(f"{_what(e)} could not be read or written: {e.strerror or e}; look after the disk and its rights.", 1)
     if code == _INTERRUPTED:
         # Some versions of the parser take a Ctrl-C for an exit.
         _leave("interrupted", code)
@@ -72,6 +76,10 @@ def _say_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+
+
+def _what(error: OSError) -> str:
+    return "a file" if error.filename is None else f"`{os.fsdecode(error.filename)}`"
 
 
 def _leave(message: str, code: int) -> NoReturn:

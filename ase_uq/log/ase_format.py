@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -13,7 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_uq.log.columns import OBSERVABLES, name_of
 from ase_uq.log.parts import stored_frames
-from ase_uq.log.reader import OpenLog, check_any, open_log
+from ase_uq.log.reader import check_any, open_log
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +42,13 @@ def read_ase_uq(filename: str, index: Any = -1) -> Iterator[Atoms]:
     ------
     InputError
         If the log cannot be read, or has no frame or no positions.
-    IndexError
-        For a frame that there is not.
     """
     with open_log(filename, stored=True) as log:
         check_any(log)
         for sentence in log.damage:
             logger.warning("%s: %s", log.path, sentence)
-        frames = _chosen(log, index)
+        # ASE asks for a single frame by a slice that begins there.
+        frames = range(log.n_frames)[index if isinstance(index, slice) else slice(index, index + 1 or None)]
         for first in range(0, len(frames), _BLOCK):
             block = frames[first : first + _BLOCK]
             rows = slice(min(block), max(block) + 1)
@@ -57,14 +56,6 @@ def read_ase_uq(filename: str, index: Any = -1) -> Iterator[Atoms]:
             wanted = {frame - rows.start for frame in block}
             found = {i: atoms for i, atoms in enumerate(islice(here, rows.stop - rows.start)) if i in wanted}
             yield from (found[frame - rows.start] for frame in block)
-
-
-def _chosen(log: OpenLog, index: Any) -> Sequence[int]:
-    if isinstance(index, slice):
-        return range(log.n_frames)[index]
-    if not -log.n_frames <= index < log.n_frames:
-        raise IndexError(f"`{log.path}` has {log.n_frames} whole frames, there is no frame {index}; ask for another.")
-    return [range(log.n_frames)[index]]
 
 
 def _structures(log: Any, rows: slice) -> Iterator[Atoms]:

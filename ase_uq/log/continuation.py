@@ -40,7 +40,7 @@ def definition_in(log: OpenLog) -> dict[str, Any]:
     """Return what the run of a log is, see `ase_uq.log.definition`; empty in a log of an earlier version."""
     try:
         found = json.loads(str(log.attributes.get("definition", "{}")))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -38,7 +38,7 @@ def put_on_disk(writer: FrameWriter, own: OwnedLog) -> None:
     if writer.closed:
         return
     if not writer.untouched:
-        kept, n_left = _rescued(writer, own.path)
+        kept, n_left = _rescued(writer, own.place)
         held = writer.n_frames + len(writer.pending)
         writer.discard()
         raise LogTakenError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 import uuid
 import weakref
@@ -139,6 +140,8 @@ class UncertaintyLogger:
         self.store = tuple(store)
         self._writer: FrameWriter | None = None
         self._closed = False
+        # An observer may be called from several threads, and a frame is written by one.
+        self._alone = threading.RLock()
         self._release: Callable[[], Any] = _nothing
         self._flush_every = flush_every
         self._settings: dict[str, Any] = {
@@ -151,7 +154,7 @@ class UncertaintyLogger:
         if not self._own.taken:
             self._own.check_free()
         self._check_name(append=append, overwrite=overwrite)
-        self._append, self._seen = append and self.path.exists(), _signature(self.path)
+        self._append, self._seen = append and self.path.exists(), _signature(self._own.place)
         self.run_id = run_id_of(self.path) if self._append else uuid.uuid4().hex
         self._definition: dict[str, Any] | None = None
         self._first_step: int | None = None
@@ -170,6 +173,35 @@ class UncertaintyLogger:
 
     def __call__(self) -> None:
         """Log the current frame."""
+        with self._alone:
+            self._log()
+
+    def flush(self) -> None:
+        """Write all frames so far; do this before saving a checkpoint."""
+        with self._alone:
+            if self._writer is None or self._closed:
+                return
+            try:
+                put_on_disk(self._writer, self._own)
+            except LogTakenError:
+                self._writer.close()
+                self._end()
+                raise
+            self._flushed_at = time.monotonic()
+
+    def close(self) -> None:
+        """Write all frames and close the file."""
+        with self._alone:
+            try:
+                if self._writer is not None:
+                    finish(self._writer, self._own)
+            except LogTakenError:
+                self._end()
+                raise
+            # Only now: what an interrupt or a full disk left in memory is written by another call, or at exit.
+            self._end()
+
+    def _log(self) -> None:
         if self._closed:
             raise InputError("`log` is closed, no frame can follow; construct another with append=True.")
         if self._definition is None:
@@ -189,28 +221,6 @@ class UncertaintyLogger:
             self._begin(frame)
         if step != self._last_step:
             self._add(step, frame)
-
-    def flush(self) -> None:
-        """Write all frames so far; do this before saving a checkpoint."""
-        if self._writer is not None and not self._closed:
-            try:
-                put_on_disk(self._writer, self._own)
-            except LogTakenError:
-                self._writer.close()
-                self._end()
-                raise
-            self._flushed_at = time.monotonic()
-
-    def close(self) -> None:
-        """Write all frames and close the file."""
-        try:
-            if self._writer is not None:
-                finish(self._writer, self._own)
-        except LogTakenError:
-            self._end()
-            raise
-        # Only now: what an interrupt or a full disk left in memory is written by another call, or at exit.
-        self._end()
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -299,9 +309,9 @@ class UncertaintyLogger:
         self._take()
         writer, damaged = None, False
         try:
-            writer = FrameWriter(self.path, columns, attributes, flush_every=self._flush_every)
+            writer = FrameWriter(self._own.place, columns, attributes, flush_every=self._flush_every)
             if self._append:
-                with open_log(self.path, stored=True) as old:
+                with open_log(self._own.place, stored=True) as old:
                     check_same_run(old, columns, attributes)
                     damaged = bool(old.damage)
                     kept = n_to_keep(old, self._start_step, frame)
@@ -313,7 +323,7 @@ class UncertaintyLogger:
             if writer is not None:
                 writer.close()
             self._release()
-            self._seen = _signature(self.path)
+            self._seen = _signature(self._own.place)
             raise
         # Also runs when the interpreter exits, so that a log nobody closed is complete.
         self._finalizer = weakref.finalize(self, finish_at_exit, writer, self._own)
@@ -347,7 +357,7 @@ class UncertaintyLogger:
             return
         self._own.take()
         self._release = weakref.finalize(self, self._own.release)
-        if _signature(self.path) != self._seen:
+        if _signature(self._own.place) != self._seen:
             self._release()
             raise InputError(
                 f"`path` must be for this run alone, {self.path} was written since the logger was made; look at it, "

@@ -8,6 +8,7 @@ copied, with every frame, to the name that has become free, or to another where 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from types import TracebackType
 
@@ -41,11 +42,17 @@ class OwnedLog(os.PathLike[str]):
     ------
     InputError
         When taken: another process, or another writer in this one, has it, or its folder cannot be written to.
+
+    Attributes
+    ----------
+    path, place
+        As given, for messages, and from the root: a calculator or an observable may change the working folder.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
             self.path = Path(os.fsdecode(path))
+            self.place = self.path.absolute()
             other = self.path.exists() and not (self.path.is_file() or self.path.is_dir())
             self._lock = Lock(beside(self.path, ".lock"), f"the run that writes `{self.path}`")
         except (OSError, TypeError, ValueError) as error:
@@ -120,13 +127,15 @@ class OwnedLog(os.PathLike[str]):
         """
         own = os.fstat(descriptor)
         try:
-            found = os.stat(self.path)  # noqa: PTH116 - the same call as for the descriptor
-        except FileNotFoundError:
+            found = os.stat(self.place)  # noqa: PTH116 - the same call as for the descriptor
+        except (FileNotFoundError, NotADirectoryError):
             found = None
+        except OSError:
+            return  # a file system that does not answer; the file is open, and will be looked for again
         if found is not None and (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
             return
-        kept = Path(os.path.realpath(self.path)) if found is None else free_name(self.path)
-        _copy(descriptor, own.st_size, kept)
+        kept = Path(os.path.realpath(self.place)) if found is None else free_name(self.place)
+        kept = _kept(descriptor, own.st_size, kept, free_name(Path(tempfile.gettempdir()) / self.place.name))
         happened = "deleted or moved" if found is None else "replaced by another file"
         raise LogTakenError(
             f"{self.path} was {happened} while the run wrote it, so the run has stopped; all its frames are in {kept}, "
@@ -144,6 +153,21 @@ def free_name(path: Path) -> Path:
         if not os.path.lexists(kept):
             return kept
     raise RunError(f"{path} was replaced while the run wrote it, and no name beside it is free; remove old copies.")
+
+
+def _kept(descriptor: int, size: int, path: Path, instead: Path) -> Path:
+    """Copy an open file to `path`, or where that cannot be, to `instead`; return which."""
+    for place in (path, instead):
+        try:
+            _copy(descriptor, size, place)
+        except (InputError, OSError) as error:
+            reason = error
+        else:
+            return place
+    raise RunError(
+        f"{path} was deleted or replaced while the run wrote it, and its frames could not be kept beside it nor as "
+        f"{instead}: {reason}; make room, and restart from an earlier copy."
+    )
 
 
 def _copy(descriptor: int, size: int, path: Path) -> None:

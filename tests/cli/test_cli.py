@@ -1,6 +1,7 @@
 """The command line as a user meets it: results on stdout, one line on stderr, exit codes 0, 1 and 2."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -351,6 +352,17 @@ def test_a_name_that_the_terminal_cannot_show(folder, tmp_path, monkeypatch):
     assert (tmp_path / name).is_file()
     shown[1].flush()
     assert b"udcff.html" in shown[1].buffer.getvalue()
+
+
+def test_a_disk_that_refuses_is_one_line(folder, tmp_path, monkeypatch):
+    def full(*names):
+        raise OSError(errno.ENOSPC, "No space left on device", *names)
+
+    monkeypatch.setattr("ase_uq.files.os.replace", full)
+    done = ase_uq("report", folder / "run.h5", "--out", "page.html", cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(r"ase-uq: `.*page.html.part` could not be .*: No space left on device; .*\n", done.stderr)
+    assert not list(tmp_path.iterdir())
 
 
 def test_md_restarts_where_it_stopped(folder):

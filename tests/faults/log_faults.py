@@ -415,7 +415,7 @@ def faults() -> list[Fault]:
         ("a period that is a text", of_observable("period", "x"), "a positive number as `period`"),
         ("a period that is no number", of_observable("period", np.nan), "a positive number as `period`"),
         ("members that are a text", of_observable("members", "x"), "a truth value as `members`"),
-        ("a dataset shorter than the steps", shorter, "^40 frames; frames 40 to 80 of 81"),
+        ("a dataset shorter than the steps", shorter, "^40 frames; frames 40 to 300 of 301"),
         ("a dataset is missing", lambda f: changed(f, lambda h: h.__delitem__("volume")), "the dataset 'volume'"),
         ("a dataset is a group", lambda f: changed(f, lambda h: (h.pop("volume"), h.create_group("volume"))), "Group"),
         (

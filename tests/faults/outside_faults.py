@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from ase.build import molecule
@@ -15,7 +20,7 @@ from ase.build import molecule
 from ase_uq import UncertaintyLogger, read_log, reweight_log
 from ase_uq.dynamics.keeper import Keeper
 from ase_uq.dynamics.restart import read_restart, state_path
-from ase_uq.log.owned import OwnedLog
+from ase_uq.log.owned import OwnedLog, _copy
 from tests.faults.fault import Fault
 from tests.faults.run_faults import started, told
 from tests.faults.runs import at_step, committee, go, same
@@ -115,6 +120,52 @@ def forked_owner(folder: Path) -> str:
     with OwnedLog(folder / "run.h5") as own:
         in_a_child(own.release)
         return told(lambda: go(folder / "run.h5", 10))
+
+
+def another_folder(folder: Path) -> str:
+    """A calculator or an observable changes the working folder of the process for good; the log has a relative name."""
+    (folder / "elsewhere").mkdir()
+    with contextlib.chdir(folder):
+        found = told(lambda: go(Path("run.h5"), 250, on_status=at_step(1, lambda: os.chdir("elsewhere"))))
+    assert read_log(folder / "run.h5").step[-1] == read_restart(state_path(folder / "run.h5")).step == 250
+    assert not list((folder / "elsewhere").iterdir())
+    return found
+
+
+def four_threads(folder: Path) -> str:
+    atoms = molecule("H2O")
+    atoms.calc = committee()
+    atoms.get_forces()
+    log = UncertaintyLogger(folder / "run.h5", atoms, temperature_K=300.0, timestep_fs=1.0, flush_every=3)
+    with log, ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(lambda: [log() for _ in range(50)]) for _ in range(4)]:
+            done.result()
+    assert read_log(folder / "run.h5").step.tolist() == list(range(200))
+    return "200 frames in order"
+
+
+def no_room_for_a_copy(folder: Path) -> str:
+    """The disk is full, and somebody deletes the log to make room: its place is free when the run ends."""
+    (folder / "in").mkdir()
+    path = folder / "in" / "run.h5"
+
+    def act() -> None:
+        path.unlink()
+        path.touch()  # somebody else's by now
+
+    refuse = mock.patch("ase_uq.log.owned._copy", _full)
+    with mock.patch.object(tempfile, "tempdir", str(folder)), refuse:
+        found = told(lambda: go(path, 5000, on_status=at_step(1, act)))
+    kept = folder / "run.recovered.h5"
+    done = read_restart(state_path(kept)).step
+    assert read_log(kept).step[-1] >= done > 0
+    return found
+
+
+def _full(descriptor: int, size: int, path: Path) -> None:
+    if path.parent.name == "in":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    _copy(descriptor, size, path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -240,6 +291,9 @@ FAULTS = [
     Fault("a text is written over it", "run", written_over(fill_with_text), OVER, HELD),
     Fault("a forked process closes the log", "run", forked, FORK),
     Fault("a forked process gives the lock back", "run", forked_owner, "exit 2: the run that writes .* is under way"),
+    Fault("the working folder changes under the run", "run", another_folder, "exit 0"),
+    Fault("four threads call one logger", "run", four_threads, "200 frames in order"),
+    Fault("the log is replaced on a full disk", "run", no_room_for_a_copy, "exit 1: .*replaced.*run.recovered.h5"),
     Fault("killed when only its first state was there", "run", killed_ahead_of_the_state, "state at 0: exit 0"),
     Fault("a state of later than the log", "run", state_of_a_later_log, "exit 2: .*must not leave a gap.*0, got 48"),
     Fault("a state before the start", "run", state_with(step=lambda _: -5), NO_STATE),

@@ -59,12 +59,6 @@ def test_any_index(log, text, steps):
     assert [each.info["step"] for each in (found if isinstance(found, list) else [found])] == steps
 
 
-@pytest.mark.parametrize("index", [31, 1000, -32, -1000])
-def test_a_frame_that_there_is_not(log, index):
-    with pytest.raises(IndexError, match=f"has 31 whole frames, there is no frame {index}"):
-        read(log, index=index)
-
-
 def test_damage_is_told(log, tmp_path, caplog):
     damaged = tmp_path / "run.h5"
     shutil.copy(log, damaged)
