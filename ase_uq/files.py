@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ase_uq.errors import InputError
@@ -31,7 +31,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield aside
         os.replace(aside, target)  # noqa: PTH105 - the atomic rename is the point
     finally:
-        aside.unlink(missing_ok=True)
+        # A folder that cannot be written to has said so already.
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def followed(path: str | os.PathLike[str]) -> Path:
@@ -75,8 +77,7 @@ def check_output(path: str | Path, *, overwrite: bool = False, inputs: Iterable[
         As for `followed`; for a folder that cannot be written to, and a name that is taken.
     """
     target = followed(path)
-    if target.exists() and any(Path(each).exists() and target.samefile(each) for each in inputs):
-        raise InputError(f"`{path}` is also read here, and must stay; choose another name for what is written.")
+    check_stays(path, inputs)
     # A link to nowhere is somebody's, too.
     if os.path.lexists(path):
         if target.exists() and not target.is_file():
@@ -89,6 +90,26 @@ def check_output(path: str | Path, *, overwrite: bool = False, inputs: Iterable[
         aside.unlink()
     except OSError as e:
         raise InputError(f"`{path}` cannot be written ({e.strerror}); choose another place or name.") from e
+
+
+def check_stays(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Refuse to write over a file that is read, by whatever name it is called.
+
+    Parameters
+    ----------
+    path
+        The file to be written.
+    inputs
+        Files that are read; `None` and files that do not exist are passed over.
+
+    Raises
+    ------
+    InputError
+        As for `followed`, and for a file that is read.
+    """
+    target = followed(path)
+    if target.exists() and any(each is not None and Path(each).exists() and target.samefile(each) for each in inputs):
+        raise InputError(f"`{path}` is also read here, and must stay; choose another name for what is written.")
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:

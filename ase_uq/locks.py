@@ -94,9 +94,16 @@ class Lock:
             self._take_away()
         raise InputError(f"{self.what} could not be locked with `{self.path}`; others are starting it too: try again.")
 
+    @property
+    def of_this_process(self) -> bool:
+        """Whether it is not one that a forked process has of its parent."""
+        return self._owner is None or self._owner.pid == os.getpid()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self.of_this_process:
+            return
         if self._owner is not None and owner_of(self.path) == self._owner:
             self.path.unlink(missing_ok=True)
         self._owner = None
@@ -118,6 +125,8 @@ def owner_of(path: str | Path) -> Owner | None:
         For a file that is no lock.
     """
     try:
+        if os.path.lexists(path) and not Path(path).is_file():
+            raise ValueError(path)  # a pipe would be waited for
         return Owner(**json.loads(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import io
+import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -11,6 +15,8 @@ from ase_uq.cli import calibrate, demo, evaluate, md, report, rerun, reweight, t
 from ase_uq.cli.shell_names import StoppedError, speaks_shell
 from ase_uq.cli.usage import USAGE_ERROR, sentence_of
 from ase_uq.errors import InputError, RunError
+
+_INTERRUPTED = 130
 
 app = typer.Typer(
     help="Uncertainty for molecular dynamics in ASE: train, wrap, run, analyse. Units: eV, Å, fs, K.",
@@ -38,6 +44,7 @@ def _root(
 
 def main() -> None:
     """Run a command; a mistake in the input is one line and exit code 2, a failed run one line and exit code 1."""
+    _say_anything()
     try:
         code = app(standalone_mode=False)
     except USAGE_ERROR as e:
@@ -47,17 +54,37 @@ def main() -> None:
     except RunError as e:
         _leave(str(e), 1)
     except StoppedError as e:
-        _leave(str(e), 130)
+        _leave(str(e), _INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
-        _leave("interrupted", 130)
+        _leave("interrupted", _INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe (head, say) has seen enough.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as e:
+        # A full disk, a folder that cannot be written to, wherever it was noticed.
+        _leave(f"{_what(e)} could not be read or written: {e.strerror or e}; look after the disk and its rights.", 1)
+    if code == _INTERRUPTED:
+        # Some versions of the parser take a Ctrl-C for an exit.
+        _leave("interrupted", code)
     if isinstance(code, int) and code:
         sys.exit(code)
 
 
+def _say_anything() -> None:
+    """Show what a terminal has no letters for, a name of a file or a ±, by its number; a run must not end by it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _what(error: OSError) -> str:
+    return "a file" if error.filename is None else f"`{os.fsdecode(error.filename)}`"
+
+
 def _leave(message: str, code: int) -> NoReturn:
+    if code == _INTERRUPTED:
+        # What is left to do is to end; another Ctrl-C would only show where. What is registered last comes first.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     print(f"ase-uq: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

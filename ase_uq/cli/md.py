@@ -103,10 +103,12 @@ def run(
     """Run molecular dynamics with the uncertainty of every step, and averages with error bars while it runs."""
     from ase_uq.cli.progress import status_line
     from ase_uq.dynamics.driver import run_md
+    from ase_uq.files import check_stays
     from ase_uq.observables import parse_observables
     from ase_uq.structures.frames import read_structures
 
     settings = SETTINGS.made(given)
+    check_stays(log, [model, start, align])
     structures = read_structures(start)
     evaluated = chosen(device=device, compile=compile_.value, memory_limit=memory_limit)
     wrapped = _wrapped(model, forces_var, every, evaluated)

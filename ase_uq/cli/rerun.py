@@ -55,10 +55,12 @@ def run(
     from ase_uq.cli.progress import bar
     from ase_uq.dynamics.allocator import keep_freed_memory
     from ase_uq.dynamics.rerun import rerun
+    from ase_uq.files import check_stays
     from ase_uq.models.checkpoint import load
     from ase_uq.observables import parse_observables
     from ase_uq.structures.frames import read_structures
 
+    check_stays(out, [model, trajectory])
     keep_freed_memory()
     loaded = load(model, **chosen(device=device, memory_limit=memory_limit))
     frames = read_structures(trajectory)

@@ -86,11 +86,13 @@ def run(
     """Average an observable over a run, with the sampling error and the model error apart."""
     from ase_uq.averages import free_energy_of_run, of_run
     from ase_uq.cli.asked import asked_of
+    from ase_uq.files import check_stays
     from ase_uq.log.reader import open_log
     from ase_uq.report.style import figure_format
 
     if plot is not None:
         figure_format(plot)
+        check_stays(plot, logs)
     if keep_bias and bias is not None:
         raise InputError(f"`--bias` and `--keep-bias` exclude each other, got {bias!r} and the flag; choose one.")
     logged, computed = asked_of(logs[0], [observable])

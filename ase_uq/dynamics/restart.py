@@ -20,6 +20,20 @@ from ase_uq.log.companions import beside
 from ase_uq.log.continuation import last_step, run_id_of
 
 _OF_INTEGRATOR = "integrator/"
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_MOST_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +108,13 @@ class RestartState:
         atoms.set_momenta(self.momenta, apply_constraint=False)
         rng.bit_generator.state = self.rng
         if isinstance(atoms.calc, PredictionCalculator):
-            atoms.calc.restore_run_state(self.calculator)
+            try:
+                atoms.calc.restore_run_state(self.calculator)
+            except _UNREADABLE as error:
+                raise InputError(
+                    "`restart` needs a whole state file, what it says of the variances of forces cannot be read; put a "
+                    "whole copy of it back, or run anew under another log name."
+                ) from error
 
     def write(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
@@ -133,29 +153,52 @@ def read_restart(path: Path) -> RestartState:
     if not path.is_file():
         raise InputError(f"`restart` needs the state file {path}, and there is none; start without restart=True.")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            state = RestartState(
-                int(data["step"]),
-                data["positions"],
-                data["momenta"],
-                data["cell"],
-                data["numbers"],
-                json.loads(str(data["rng"])),
-                json.loads(str(data["calculator"])) if "calculator" in data else {},
-                str(data["run_id"]) if "run_id" in data else "",
-                json.loads(str(data["definition"])) if "definition" in data else {},
-                {name.removeprefix(_OF_INTEGRATOR): data[name] for name in data if name.startswith(_OF_INTEGRATOR)},
-                json.loads(str(data["trajectory"])) if "trajectory" in data else None,
-                str(data["replaces"]) if "replaces" in data else "",
-            )
-        n_atoms = len(state.numbers)
-        if not state.positions.shape == state.momenta.shape == (n_atoms, 3) or state.cell.shape != (3, 3):
-            raise ValueError(state.positions.shape)
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        state = _read(path)
+    except _UNREADABLE as e:
         raise InputError(
             f"the state file {path} could not be read; put a whole copy of it back, or run anew under another log name."
         ) from e
     return state
+
+
+def _read(path: Path) -> RestartState:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+        if sum(each.file_size for each in data.zip.infolist()) > _MOST_BYTES:
+            raise ValueError("no state is that large")
+        state = RestartState(
+            _whole_number(data["step"]),
+            data["positions"],
+            data["momenta"],
+            data["cell"],
+            data["numbers"],
+            json.loads(str(data["rng"])),
+            json.loads(str(data["calculator"])) if "calculator" in data else {},
+            str(data["run_id"]) if "run_id" in data else "",
+            json.loads(str(data["definition"])) if "definition" in data else {},
+            {name.removeprefix(_OF_INTEGRATOR): data[name] for name in data if name.startswith(_OF_INTEGRATOR)},
+            json.loads(str(data["trajectory"])) if "trajectory" in data else None,
+            str(data["replaces"]) if "replaces" in data else "",
+        )
+    n_atoms = len(state.numbers)
+    if state.numbers.shape != (n_atoms,) or state.numbers.dtype.kind not in "iu":
+        raise ValueError(state.numbers)
+    for array, shape in ((state.positions, (n_atoms, 3)), (state.momenta, (n_atoms, 3)), (state.cell, (3, 3))):
+        if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+            raise ValueError(array)
+    for name, array in state.integrator.items():
+        if array.dtype != np.float64 or not np.isfinite(array).all():
+            raise ValueError(name)
+    if not all(isinstance(each, dict) for each in (state.calculator, state.definition, state.trajectory or {})):
+        raise TypeError(state.definition)
+    # Refuses what is no state of a generator.
+    np.random.default_rng().bit_generator.state = state.rng
+    return state
+
+
+def _whole_number(value: NDArray[Any]) -> int:
+    if value.shape != () or value.dtype.kind not in "iu":
+        raise ValueError(value)
+    return int(value)
 
 
 def state_of_run(log: Path) -> RestartState | None:

@@ -105,6 +105,14 @@ def check_column_attributes(path: Path, name: str, attributes: Mapping[str, Any]
     """Refuse a unit or an axis that cannot be read."""
     if not isinstance(attributes.get("unit", ""), str):
         raise InputError(f"`{path}` must have a text as `unit` of {name!r}, got {_shown(attributes['unit'])}.")
+    for flag in ("members", "is_histogram"):
+        if not isinstance(attributes.get(flag, False), bool | np.bool_ | int | np.integer):
+            raise InputError(
+                f"`{path}` must have a truth value as `{flag}` of {name!r}, got {_shown(attributes[flag])}."
+            )
+    period = attributes.get("period", 1.0)
+    if not (isinstance(period, int | float | np.number) and 0 < period < np.inf):
+        raise InputError(f"`{path}` must have a positive number as `period` of {name!r}, got {_shown(period)}.")
     if "axis" not in attributes:
         return
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -12,7 +13,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_uq.log.columns import OBSERVABLES, name_of
 from ase_uq.log.parts import stored_frames
-from ase_uq.log.reader import open_log
+from ase_uq.log.reader import check_any, open_log
+
+logger = logging.getLogger(__name__)
 
 _BLOCK = 256
 _IN_INFO = ("step", "time_fs", "energy_var", "kinetic_energy", "temperature_K", "weight", "energy_baseline")
@@ -38,12 +41,14 @@ def read_ase_uq(filename: str, index: Any = -1) -> Iterator[Atoms]:
     Raises
     ------
     InputError
-        If the log cannot be read, or has no positions.
+        If the log cannot be read, or has no frame or no positions.
     """
     with open_log(filename, stored=True) as log:
-        chosen = index if isinstance(index, slice) else slice(index, index + 1 or None)
-        start, stop, step = chosen.indices(log.n_frames)
-        frames = range(start, stop, step)
+        check_any(log)
+        for sentence in log.damage:
+            logger.warning("%s: %s", log.path, sentence)
+        # ASE asks for a single frame by a slice that begins there.
+        frames = range(log.n_frames)[index if isinstance(index, slice) else slice(index, index + 1 or None)]
         for first in range(0, len(frames), _BLOCK):
             block = frames[first : first + _BLOCK]
             rows = slice(min(block), max(block) + 1)

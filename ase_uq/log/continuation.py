@@ -46,7 +46,7 @@ def definition_in(log: OpenLog) -> dict[str, Any]:
     """Return what the run of a log is, see `ase_uq.log.definition`; empty in a log of an earlier version."""
     try:
         found = json.loads(str(log.attributes.get("definition", "{}")))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -84,10 +84,11 @@ def n_to_keep(old: OpenLog, start_step: int, frame: Mapping[str, Any]) -> int:
     """Return how many frames of a log come before a restart at `start_step`, after checking that `frame` joins them."""
     steps = old.datasets["step"][: old.n_frames]
     kept = int(np.searchsorted(steps, start_step, side="right"))
-    if len(steps) > 1 and start_step > 2 * steps[-1] - steps[-2]:
+    gap = steps[-1] - steps[-2] if len(steps) > 1 else definition_in(old).get("interval")
+    if len(steps) and gap is not None and start_step > steps[-1] + gap:
         raise InputError(
             f"`start_step` must not leave a gap, {old.path} ends at step {steps[-1]}, got {start_step}; restart from a "
-            "frame at or before the last one logged."
+            "frame at or before the last one logged, or put the log back that belongs to the state."
         )
     if kept and frame["step"] == steps[kept - 1]:
         logged = float(old.datasets["energy"][kept - 1])

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 import uuid
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -26,7 +26,8 @@ from ase_uq.log.continuation import check_same_run, exploded_in, last_step, n_to
 from ase_uq.log.definition import definition_of, interval_of
 from ase_uq.log.ensembles import ENSEMBLES, ensemble_attributes
 from ase_uq.log.frame import attributes_of_run, columns_of, frame_of
-from ase_uq.log.owned import LogTakenError, OwnedLog, finish, finish_at_exit, signature_of
+from ase_uq.log.kept import finish, finish_at_exit, put_on_disk
+from ase_uq.log.owned import LogTakenError, OwnedLog, signature_of
 from ase_uq.log.ramp import temperature_attributes
 from ase_uq.log.reader import VOLUME_TOLERANCE, open_log
 from ase_uq.log.timestep import timestep_of
@@ -130,8 +131,8 @@ class UncertaintyLogger:
         start_step: int | None = None,
         flush_every: int = 100,
     ) -> None:
-        self.path = Path(path)
         self._own = path if isinstance(path, OwnedLog) else OwnedLog(path)
+        self.path = self._own.path
         self.atoms = atoms
         self.dyn = dyn
         self.observables = named_observables(observables or {})
@@ -140,6 +141,8 @@ class UncertaintyLogger:
         self.store = tuple(store)
         self._writer: FrameWriter | None = None
         self._closed = False
+        # An observer may be called from several threads, and a frame is written by one.
+        self._alone = threading.RLock()
         self._release: Callable[[], Any] = _nothing
         self._flush_every = flush_every
         self._settings: dict[str, Any] = {
@@ -147,12 +150,12 @@ class UncertaintyLogger:
             "timestep_fs": timestep_of(dyn, timestep_fs),
             **ensemble_attributes(dyn, ensemble),
         }
-        self._check_options(append=append, overwrite=overwrite, flush_every=flush_every)
+        self._check_options(append=append, overwrite=overwrite, start_step=start_step, flush_every=flush_every)
         driving_calculator(atoms)
         if not self._own.taken:
             self._own.check_free()
         self._check_name(append=append, overwrite=overwrite)
-        self._append, self._seen = append and self.path.exists(), signature_of(self.path)
+        self._append, self._seen = append and self.path.exists(), signature_of(self._own.place)
         self.run_id = run_id_of(self.path) if self._append else uuid.uuid4().hex
         self._definition: dict[str, Any] | None = None
         self._first_step: int | None = None
@@ -166,11 +169,40 @@ class UncertaintyLogger:
             start_step = n_steps
             if self._append and n_steps == 0:
                 start_step = last_step(self.path)
-        self._start_step = int(start_step)
+        self._start_step = start_step
         self._offset = self._start_step - n_steps
 
     def __call__(self) -> None:
         """Log the current frame."""
+        with self._alone:
+            self._log()
+
+    def flush(self) -> None:
+        """Write all frames so far; do this before saving a checkpoint."""
+        with self._alone:
+            if self._writer is None or self._closed:
+                return
+            try:
+                put_on_disk(self._writer, self._own)
+            except LogTakenError:
+                self._writer.close()
+                self._end()
+                raise
+            self._flushed_at = time.monotonic()
+
+    def close(self) -> None:
+        """Write all frames and close the file."""
+        with self._alone:
+            try:
+                if self._writer is not None:
+                    finish(self._writer, self._own)
+            except LogTakenError:
+                self._end()
+                raise
+            # Only now: what an interrupt or a full disk left in memory is written by another call, or at exit.
+            self._end()
+
+    def _log(self) -> None:
         if self._closed:
             raise InputError("`log` is closed, no frame can follow; construct another with append=True.")
         if self._definition is None:
@@ -190,18 +222,6 @@ class UncertaintyLogger:
         if step != self._last_step:
             self._add(step, frame)
 
-    def flush(self) -> None:
-        """Write all frames so far; do this before saving a checkpoint."""
-        if self._writer is not None and not self._closed:
-            self._writer.flush()
-            self._flushed_at = time.monotonic()
-            try:
-                self._own.check_there(self._writer.descriptor)
-            except LogTakenError:
-                self._writer.close()
-                self._end()
-                raise
-
     def mark_exploded(self, found: str) -> bool:
         """Write all frames, and that the run has exploded: averages over the log then say so.
 
@@ -215,21 +235,12 @@ class UncertaintyLogger:
         bool
             Whether there is a log that says it: before the first frame there is none.
         """
-        begun = self._writer is not None and not self._closed
-        if self._writer is not None and begun:
-            self._writer.mark_exploded(found)
+        with self._alone:
+            self.flush()
+            begun = self._writer is not None and not self._closed
+            if self._writer is not None and begun:
+                self._writer.mark_exploded(found)
         return begun
-
-    def close(self) -> None:
-        """Write all frames and close the file."""
-        try:
-            if self._writer is not None:
-                finish(self._writer, self._own)
-        except LogTakenError:
-            self._end()
-            raise
-        # Only now: what an interrupt or a full disk left in memory is written by another call, or at exit.
-        self._end()
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -269,7 +280,7 @@ class UncertaintyLogger:
             self._check_interval(step)
         self._writer.append(frame)
         late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
-        if late or self._writer.n_pending >= self._flush_every or self._is_last():
+        if late or len(self._writer.pending) >= self._flush_every or self._is_last():
             self.flush()
 
     def _check_volume(self, volume: float) -> None:
@@ -324,9 +335,9 @@ class UncertaintyLogger:
         self._take()
         writer, damaged = None, False
         try:
-            writer = FrameWriter(self.path, columns, attributes, flush_every=self._flush_every)
+            writer = FrameWriter(self._own.place, columns, attributes, flush_every=self._flush_every)
             if self._append:
-                with open_log(self.path, stored=True) as old:
+                with open_log(self._own.place, stored=True) as old:
                     check_same_run(old, columns, attributes)
                     damaged = bool(old.damage)
                     kept = n_to_keep(old, self._start_step, frame)
@@ -338,13 +349,13 @@ class UncertaintyLogger:
             if writer is not None:
                 writer.close()
             self._release()
-            self._seen = signature_of(self.path)
+            self._seen = signature_of(self._own.place)
             raise
         # Also runs when the interpreter exits, so that a log nobody closed is complete.
         self._finalizer = weakref.finalize(self, finish_at_exit, writer, self._own)
         self._writer = writer
 
-    def _check_options(self, *, append: bool, overwrite: bool, flush_every: int) -> None:
+    def _check_options(self, *, append: bool, overwrite: bool, start_step: int | None, flush_every: int) -> None:
         ensemble = self._settings["ensemble"]
         unknown = sorted(set(self.store) - set(PER_ATOM))
         if ensemble not in ENSEMBLES:
@@ -353,6 +364,8 @@ class UncertaintyLogger:
             )
         if unknown:
             raise InputError(f"`store` must name any of {', '.join(PER_ATOM)}, got {unknown[0]!r}; correct the name.")
+        if start_step is not None and not isinstance(start_step, int | np.integer):
+            raise InputError(f"`start_step` must be a whole number, got {start_step!r}; count steps from 0.")
         if flush_every < 1:
             raise InputError(f"`flush_every` must be at least 1 frame, got {flush_every}; 100 suits most runs.")
         if append and overwrite:
@@ -366,7 +379,7 @@ class UncertaintyLogger:
             return
         self._own.take()
         self._release = weakref.finalize(self, self._own.release)
-        if signature_of(self.path) != self._seen:
+        if signature_of(self._own.place) != self._seen:
             self._release()
             raise InputError(
                 f"`path` must be for this run alone, {self.path} was written since the logger was made; look at it, "
@@ -386,7 +399,7 @@ def _nothing() -> None:
 
 def _check_names(names: Collection[str]) -> None:
     for name in names:
-        if not name or "/" in name or name == "." or name in KINDS:
+        if not isinstance(name, str) or not name or "/" in name or "\0" in name or name == "." or name in KINDS:
             raise InputError(
                 f"`observables` must not use the name {name!r}, which is taken or no name of a dataset; choose another."
             )

@@ -7,8 +7,8 @@ copied, with every frame, to the name that has become free, or to another where 
 
 from __future__ import annotations
 
-import logging
 import os
+import tempfile
 from pathlib import Path
 from types import TracebackType
 
@@ -16,9 +16,6 @@ from ase_uq.errors import InputError, RunError
 from ase_uq.files import replacing
 from ase_uq.locks import Lock, check_free
 from ase_uq.log.companions import beside
-from ase_uq.log.writer import FrameWriter
-
-logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 
@@ -45,12 +42,25 @@ class OwnedLog(os.PathLike[str]):
     ------
     InputError
         When taken: another process, or another writer in this one, has it, or its folder cannot be written to.
+
+    Attributes
+    ----------
+    path, place
+        As given, for messages, and from the root: a calculator or an observable may change the working folder.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        try:
+            self.path = Path(os.fsdecode(path))
+            self.place = self.path.absolute()
+            other = self.path.exists() and not (self.path.is_file() or self.path.is_dir())
+            self._lock = Lock(beside(self.path, ".lock"), f"the run that writes `{self.path}`")
+        except (OSError, TypeError, ValueError) as error:
+            # In the words of the system: too long, a null character.
+            raise InputError(f"`path` must be the name of a file, {path!r} is not: {error}; choose another.") from error
+        if other:
+            raise InputError(f"`path` must be an ordinary file, {self.path} is a device or a pipe; choose another.")
         self._taken = False
-        self._lock = Lock(beside(self.path, ".lock"), f"the run that writes `{self.path}`")
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -59,6 +69,19 @@ class OwnedLog(os.PathLike[str]):
     def taken(self) -> bool:
         """Whether this object has the log."""
         return self._taken
+
+    @property
+    def of_this_process(self) -> bool:
+        """Whether this process took the log, and was not forked from the one that did."""
+        return self._lock.of_this_process
+
+    def check_process(self) -> None:
+        """Refuse to write in a forked process."""
+        if not self.of_this_process:
+            raise InputError(
+                f"`log` must be written by the process that began it, {self.path} was begun before this one was forked"
+                " from it; make the logger where the dynamics runs."
+            )
 
     def check_free(self) -> None:
         """Refuse a log that somebody writes, without becoming its writer."""
@@ -76,8 +99,9 @@ class OwnedLog(os.PathLike[str]):
 
     def release(self) -> None:
         """Let others write the log; more than once does nothing."""
-        self._lock.__exit__(None, None, None)
-        self._taken = False
+        if self.of_this_process:
+            self._lock.__exit__(None, None, None)
+            self._taken = False
 
     def __enter__(self) -> OwnedLog:
         self.take()
@@ -103,13 +127,15 @@ class OwnedLog(os.PathLike[str]):
         """
         own = os.fstat(descriptor)
         try:
-            found = os.stat(self.path)  # noqa: PTH116 - the same call as for the descriptor
-        except FileNotFoundError:
+            found = os.stat(self.place)  # noqa: PTH116 - the same call as for the descriptor
+        except (FileNotFoundError, NotADirectoryError):
             found = None
+        except OSError:
+            return  # a file system that does not answer; the file is open, and will be looked for again
         if found is not None and (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
             return
-        kept = Path(os.path.realpath(self.path)) if found is None else _free_name(self.path)
-        _copy(descriptor, own.st_size, kept)
+        kept = Path(os.path.realpath(self.place)) if found is None else free_name(self.place)
+        kept = _kept(descriptor, own.st_size, kept, free_name(Path(tempfile.gettempdir()) / self.place.name))
         happened = "deleted or moved" if found is None else "replaced by another file"
         raise LogTakenError(
             f"{self.path} was {happened} while the run wrote it, so the run has stopped; all its frames are in {kept}, "
@@ -118,7 +144,8 @@ class OwnedLog(os.PathLike[str]):
         )
 
 
-def _free_name(path: Path) -> Path:
+def free_name(path: Path) -> Path:
+    """Return a name beside a log for what is kept of it."""
     real = Path(os.path.realpath(path))
     stem = real.with_suffix("") if real.suffix in (".h5", ".hdf5") else real
     for number in range(1, 1000):
@@ -126,6 +153,21 @@ def _free_name(path: Path) -> Path:
         if not os.path.lexists(kept):
             return kept
     raise RunError(f"{path} was replaced while the run wrote it, and no name beside it is free; remove old copies.")
+
+
+def _kept(descriptor: int, size: int, path: Path, instead: Path) -> Path:
+    """Copy an open file to `path`, or where that cannot be, to `instead`; return which."""
+    for place in (path, instead):
+        try:
+            _copy(descriptor, size, place)
+        except (InputError, OSError) as error:
+            reason = error
+        else:
+            return place
+    raise RunError(
+        f"{path} was deleted or replaced while the run wrote it, and its frames could not be kept beside it nor as "
+        f"{instead}: {reason}; make room, and restart from an earlier copy."
+    )
 
 
 def _copy(descriptor: int, size: int, path: Path) -> None:
@@ -142,22 +184,3 @@ def signature_of(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def finish(writer: FrameWriter, own: OwnedLog) -> None:
-    """Write and close; whether the file is still there is looked at while it is open."""
-    if writer.closed:
-        return
-    try:
-        writer.flush()
-        own.check_there(writer.descriptor)
-    finally:
-        writer.close()
-
-
-def finish_at_exit(writer: FrameWriter, own: OwnedLog) -> None:
-    """Nobody is left who could catch an error."""
-    try:
-        finish(writer, own)
-    except (InputError, RunError) as error:
-        logger.error("%s", error)

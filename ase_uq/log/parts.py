@@ -17,7 +17,8 @@ from ase_uq.errors import InputError
 from ase_uq.log.columns import EXPLODED, KINDS, OBSERVABLES, PER_ATOM, SETTINGS, key_of, name_of
 from ase_uq.log.held import log_of
 from ase_uq.log.ramp import check_one_temperature
-from ase_uq.log.reader import OpenLog, RunLog, alike, check_spacing, first_frame, open_log
+from ase_uq.log.reader import OpenLog, RunLog, alike, check_any, check_spacing, first_frame, open_log
+from ase_uq.log.twins import check_different
 from ase_uq.observables.observable import Observable
 from ase_uq.observables.observing import Observing
 from ase_uq.reweighting import MIN_FRAMES
@@ -75,6 +76,7 @@ def opened(
         ]
         parts = [_part(log, skip_fs) for log in logs]
         _check_parts(parts)
+        check_different(parts)
         yield parts
 
 
@@ -88,8 +90,7 @@ def stretches(parts: Sequence[LogPart]) -> Iterator[tuple[LogPart, slice]]:
 def first_structure(path: Path) -> Atoms:
     """First structure of a log with stored positions, for `parse_observables`."""
     with open_log(path, stored=True, read=()) as log:
-        if log.n_frames == 0:
-            raise InputError(f"`{log.path}` must hold at least one complete frame, got none; run longer.")
+        check_any(log)
         return next(stored_frames(log, slice(0, 1)))
 
 
@@ -136,8 +137,7 @@ def stored_frames(log: OpenLog, part: slice) -> Iterator[Atoms]:
 
 
 def _part(log: OpenLog, skip_fs: float) -> LogPart:
-    if log.n_frames == 0:
-        raise InputError(f"`{log.path}` must hold at least one complete frame, got none; run longer.")
+    check_any(log)
     start = first_frame(log.datasets["time_fs"][: log.n_frames], skip_fs)
     check_spacing(log.datasets["step"][start : log.n_frames], log.path)
     return LogPart(log, start, log.n_frames)

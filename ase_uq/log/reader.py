@@ -187,11 +187,7 @@ def recorded(
 
 def run_of(log: OpenLog, names: Collection[str]) -> RunLog:
     """Read these datasets of an open log, of which what it does not have is left out; errors as for `read_log`."""
-    if log.n_frames == 0:
-        raise InputError(
-            f"`{log.path}` must hold at least one complete frame, got none: "
-            f"{'; '.join(log.damage) or 'the run has not written yet or was cut off before; wait or run again'}."
-        )
+    check_any(log)
     columns = {name: dataset[: log.n_frames] for name, dataset in log.datasets.items() if name in names}
     units = {name_of(key): str(d.attrs["unit"]) for key, d in log.datasets.items()}
     axes = {name_of(key): axis for key, d in log.datasets.items() if (axis := axis_of(d.attrs)) is not None}
@@ -268,6 +264,15 @@ def open_log(
         except DAMAGE as error:
             raise _unreadable(where, error) from error
         yield log
+
+
+def check_any(log: OpenLog) -> None:
+    """Refuse a log without a whole frame, and say why it has none."""
+    if log.n_frames == 0:
+        raise InputError(
+            f"`{log.path}` must hold at least one complete frame, got none: "
+            f"{'; '.join(log.damage) or 'the run has not written yet or was cut off before; wait or run again'}."
+        )
 
 
 def first_frame(time_fs: Array, skip_fs: float) -> int:

@@ -4,6 +4,8 @@ HDF5 cannot go back when a write fails half-way, on a full disk for instance; it
 writes to memory, where nothing fails. `commit` extends the file on the disk first, which is all that can run out of
 space and is taken back if it does; then come, in place, the start of the file and the pieces that refer to what is new.
 A process that ends anywhere leaves a file that every HDF5 reader opens, at any time while the run goes on, too.
+
+It also knows what the start of the file should be and how long it is, and so notices another program that writes there.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ase_uq.log.overlaid import OverlaidFile
+
+# What is compared: the start holds the attributes of the run and the first frames, and no two runs have it alike.
+_HEAD = 2**16
 
 
 class StagedFile(OverlaidFile):
@@ -26,8 +31,9 @@ class StagedFile(OverlaidFile):
     """
 
     def __init__(self, disk: io.FileIO) -> None:
-        self._on_disk = os.fstat(disk.fileno()).st_size
+        self._on_disk = self._reach = os.fstat(disk.fileno()).st_size
         super().__init__(disk.fileno(), self._on_disk)
+        self._head = bytearray(os.pread(self._descriptor, _HEAD, 0))
         # By place and length, in the order they were written.
         self._pieces: dict[tuple[int, int], bytes] = {}
         self._in_place = False
@@ -58,6 +64,13 @@ class StagedFile(OverlaidFile):
             self._end = max(end, self._on_disk)
         return end
 
+    @property
+    def untouched(self) -> bool:
+        """Whether the file on the disk is as this object has left it, by its length and its start."""
+        if not self._on_disk <= os.fstat(self._descriptor).st_size <= self._reach:
+            return False
+        return self._in_place or os.pread(self._descriptor, _HEAD, 0)[: self._on_disk] == self._head[: self._on_disk]
+
     def commit(self) -> None:
         """Put everything on the disk; after an interruption it can be called again.
 
@@ -76,9 +89,15 @@ class StagedFile(OverlaidFile):
                 self._put(piece[:inside], offset)
         self._pieces, self._on_disk, self._in_place = {}, self._end, False
 
-    def abandon(self) -> None:
-        """Forget what is in memory, and all that is written from now on; a commit that had begun is finished first."""
-        if self._in_place:
+    def abandon(self, *, finish: bool = True) -> None:
+        """Forget what is in memory, and all that is written from now on.
+
+        Parameters
+        ----------
+        finish
+            Whether a commit that had begun is finished first.
+        """
+        if self._in_place and finish:
             self.commit()
         self._deaf = True
         self._pieces, self._end = {}, self._on_disk
@@ -97,6 +116,11 @@ class StagedFile(OverlaidFile):
             raise
 
     def _put(self, data: bytes | bytearray, offset: int) -> None:
+        self._reach = max(self._reach, offset + len(data))
+        if offset < _HEAD:
+            # Before it is on the disk: an interrupt between the two is one of a commit that has begun.
+            start = bytes(data[: _HEAD - offset])
+            self._head[offset : offset + len(start)] = start
         view = memoryview(data)
         while view:
             n = os.pwrite(self._descriptor, view, offset)

@@ -181,6 +181,12 @@ def readable_rows(dataset: Any, n: int) -> tuple[NDArray[Any], NDArray[np.bool_]
 
 def rows_read(dataset: Any, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Return rows as far as they can be read, and of each whether HDF5 finds it sound, cannot tell, or cannot read."""
+    there = min(stop, max(int(dataset.shape[0]), start))
+    if there < stop:
+        # Its header is of an earlier moment than that of the steps.
+        values, state = rows_read(dataset, start, there)
+        rest = np.zeros((stop - there, *dataset.shape[1:]), dataset.dtype)
+        return np.concatenate([values, rest]), np.concatenate([state, np.full(stop - there, _UNREADABLE, np.uint8)])
     try:
         return dataset[start:stop], np.full(stop - start, SOUND, np.uint8)
     except DAMAGE:

@@ -78,7 +78,7 @@ class FrameWriter:
     def __init__(
         self, path: Path, columns: Sequence[Column], attributes: Mapping[str, Any], *, flush_every: int
     ) -> None:
-        self.path = path
+        self.path, self.attributes, self.flush_every = path, dict(attributes), flush_every
         self.columns = {column.name: column for column in columns}
         # Frames on the disk, the step of the last one, and the frames in memory: changed in one go.
         self._state: tuple[int, int | None, list[dict[str, Any]]] = (0, None, [])
@@ -113,9 +113,14 @@ class FrameWriter:
         return self._disk.closed
 
     @property
-    def n_pending(self) -> int:
+    def untouched(self) -> bool:
+        """Whether no other program has written to the file."""
+        return self.closed or self._handles.staged.untouched
+
+    @property
+    def pending(self) -> list[dict[str, Any]]:
         """Frames in memory."""
-        return len(self._state[2])
+        return self._state[2]
 
     @property
     def last_step(self) -> int | None:
@@ -198,6 +203,12 @@ class FrameWriter:
             file.flush()
             self._handles.staged.commit()
             self._sound = True
+
+    def discard(self) -> None:
+        """Close without writing anything more to a file that is another program's by now; frames in memory go."""
+        self._handles.staged.abandon(finish=False)
+        self._state = (*self._state[:2], [])
+        self.close()
 
     def close(self) -> None:
         """Flush and close; a file that was never published is removed."""

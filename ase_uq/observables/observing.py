@@ -88,10 +88,10 @@ class Observing:
         before.check(atoms, name)
         array = _numbers(value)
         if array is None and failed is None:
-            failed = f"it returned {value!r:.60}"
+            failed = f"it returned {_shown(value)}"
             if self._n_frames == 0 and value is not None:
                 raise InputError(
-                    f"`observables[{name!r}]` must return a number or an array of numbers, got {value!r:.60}; check "
+                    f"`observables[{name!r}]` must return a number or an array of numbers, got {_shown(value)}; check "
                     "its function."
                 )
         if array is None:
@@ -171,10 +171,16 @@ def _alike(one: Any, other: Any) -> bool:
     return bool(one.tobytes() == other.tobytes() if not one.dtype.hasobject else (one == other).all())
 
 
-def _numbers(value: Any) -> Array | None:
-    if value is None or np.iscomplexobj(value):
-        return None
+def _shown(value: Any) -> str:
     try:
-        return np.array(value, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError):
+        return f"{value!r:.60}"
+    except ValueError:  # an integer with thousands of digits
+        return f"an object of {type(value).__name__}"
+
+
+def _numbers(value: Any) -> Array | None:
+    try:
+        found = None if value is None or np.iscomplexobj(value) else np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
+    return found if found is not None and found.size else None

@@ -20,7 +20,7 @@ from ase_uq.arrays import Array
 from ase_uq.averages.run_checks import target_temperature
 from ase_uq.averages.text import format_significant
 from ase_uq.errors import InputError
-from ase_uq.files import replacing
+from ase_uq.files import check_stays, followed, replacing
 from ase_uq.log.estimator import estimator_of
 from ase_uq.log.parts import observe
 from ase_uq.log.ramp import told_ramp
@@ -76,8 +76,10 @@ def write_report(
     Raises
     ------
     InputError
-        If the log cannot be read, lacks an observable, or the folder of `out_path` does not exist.
+        If the log cannot be read, lacks an observable, the folder of `out_path` does not exist, or `out_path` is the
+        log or another file that is no page.
     """
+    _check_page(out_path, run_path)
     run = recorded(run_path, per_atom=False, stored=bool(compute))
     if compute:
         run = _with_computed(run, compute)
@@ -87,6 +89,18 @@ def write_report(
     with replacing(out_path) as aside:
         aside.write_text(page, encoding="utf-8")
     return {average.name: average.result for average in results if average.result is not None}
+
+
+def _check_page(path: str | Path, run_path: str | Path) -> None:
+    """Refuse to replace what is no page; an earlier page is written anew."""
+    check_stays(path, [run_path])
+    target = followed(path)
+    if not target.is_file():
+        return
+    with target.open("rb") as stream:
+        start = stream.read(512).lstrip().lower()
+    if start and not start.startswith((b"<!doctype html", b"<html")):
+        raise InputError(f"`{path}` exists and is no HTML page; choose another name for the report.")
 
 
 def _with_computed(run: RunLog, compute: Mapping[str, ObservableLike]) -> RunLog:

@@ -1,6 +1,10 @@
 """The command line as a user meets it: results on stdout, one line on stderr, exit codes 0, 1 and 2."""
 
+import contextlib
+import errno
+import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +20,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from ase_uq import CommitteeUncertainty, UncertaintyLogger, UQCalculator, load, read_log
+from ase_uq.cli import main
 from ase_uq.training.learning_curve import read_learning_curve
 from tests.made.alloys import emt_frames
 from tests.made.shell import ase_uq, good
@@ -240,12 +245,13 @@ def crystal(tmp_path_factory):
     members = [LennardJones(sigma=s, epsilon=0.0104, rc=5.2, smooth=True) for s in (3.38, 3.40, 3.42, 3.43)]
     atoms.calc = UQCalculator(CommitteeUncertainty(members))
     atoms.set_momenta(0.8 * np.random.default_rng(0).standard_normal((32, 3)))
-    dyn = VelocityVerlet(atoms, 4 * units.fs)
     observables = {"r": (lambda a: a.get_distance(0, 1, mic=True), "Å")}
     options = {"temperature_K": 80.0, "observables": observables, "store": ("positions",)}
-    with UncertaintyLogger(path / "run.h5", atoms, dyn=dyn, **options) as log:
-        dyn.attach(log)
-        dyn.run(60)
+    for name in ("run.h5", "again.h5"):
+        dyn = VelocityVerlet(atoms, 4 * units.fs)
+        with UncertaintyLogger(path / name, atoms, dyn=dyn, **options) as log:
+            dyn.attach(log)
+            dyn.run(60)
     return path
 
 
@@ -272,7 +278,6 @@ def test_reweight_finds_free_energies_energies_and_heat_capacities(crystal):
     assert energy["std_model"] > 0
     capacity = json.loads(good("reweight", "run.h5", "--observable", "heat_capacity", "--json", cwd=crystal).stdout)
     assert capacity["mean"] > 0
-    shutil.copy(crystal / "run.h5", crystal / "again.h5")
     both = json.loads(
         good("reweight", "run.h5", "again.h5", "--observable", "r=distance:0,1", "--json", cwd=crystal).stdout
     )
@@ -305,6 +310,59 @@ def test_report_is_written(folder):
     page = (folder / "report.html").read_text()
     assert "<svg" in page
     assert "(model)" in page
+
+
+@pytest.mark.parametrize(
+    ("command", "lost"),
+    [
+        ("md kept.pt kept.xyz --temperature 300 --steps 5 --overwrite --log kept.pt", "kept.pt"),
+        ("md kept.pt kept.xyz --temperature 300 --steps 5 --overwrite --log ./link.xyz", "kept.xyz"),
+        ("rerun kept.pt kept.xyz --temperature 300 --overwrite --out kept.pt", "kept.pt"),
+        ("rerun kept.pt kept.xyz --temperature 300 --overwrite --out hard.xyz", "kept.xyz"),
+        ("report kept.h5 --out kept.h5", "kept.h5"),
+        ("report kept.h5 --out kept.xyz", "kept.xyz"),
+        ("evaluate kept.pt kept.png --plot kept.png", "kept.png"),
+        ("reweight kept.h5 kept.svg --observable r --plot kept.svg", "kept.svg"),
+    ],
+)
+def test_no_command_writes_over_what_it_reads(folder, tmp_path, command, lost):
+    for name, source in {
+        "pt": "model.pt",
+        "xyz": "train.xyz",
+        "h5": "run.h5",
+        "png": "valid.xyz",
+        "svg": "run.h5",
+    }.items():
+        shutil.copy(folder / source, tmp_path / f"kept.{name}")
+    (tmp_path / "link.xyz").symlink_to("kept.xyz")
+    (tmp_path / "hard.xyz").hardlink_to(tmp_path / "kept.xyz")
+    before = (tmp_path / lost).read_bytes()
+    done = ase_uq(*command.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search("is also read here, and must stay|is no HTML page", done.stderr)
+    assert (tmp_path / lost).read_bytes() == before
+
+
+def test_a_name_that_the_terminal_cannot_show(folder, tmp_path, monkeypatch):
+    name = os.fsdecode(b"\xff.html")
+    shown = [io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2)]
+    monkeypatch.setattr(sys, "argv", ["ase-uq", "report", str(folder / "run.h5"), "--out", str(tmp_path / name)])
+    with contextlib.redirect_stdout(shown[0]), contextlib.redirect_stderr(shown[1]):
+        main()
+    assert (tmp_path / name).is_file()
+    shown[1].flush()
+    assert b"udcff.html" in shown[1].buffer.getvalue()
+
+
+def test_a_disk_that_refuses_is_one_line(folder, tmp_path, monkeypatch):
+    def full(*names):
+        raise OSError(errno.ENOSPC, "No space left on device", *names)
+
+    monkeypatch.setattr("ase_uq.files.os.replace", full)
+    done = ase_uq("report", folder / "run.h5", "--out", "page.html", cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(r"ase-uq: `.*page.html.part` could not be .*: No space left on device; .*\n", done.stderr)
+    assert not list(tmp_path.iterdir())
 
 
 def test_md_restarts_where_it_stopped(folder):

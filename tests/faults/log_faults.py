@@ -126,6 +126,15 @@ def attribute(name: str, value: object) -> Callable[[Path], str]:
     return lambda folder: changed(folder, lambda file: file.attrs.__setitem__(name, value))
 
 
+def of_observable(name: str, value: object) -> Callable[[Path], str]:
+    return lambda folder: changed(folder, lambda file: file["observables/d"].attrs.__setitem__(name, value))
+
+
+def shorter(folder: Path) -> str:
+    """The header of a dataset of an earlier moment than that of the steps, as after a power cut."""
+    return changed(folder, lambda file: file["energy"].resize(40, axis=0))
+
+
 def linked(link: Callable[[Path], object]) -> Callable[[Path], str]:
     def inject(folder: Path) -> str:
         def change(file: h5py.File) -> None:
@@ -403,6 +412,10 @@ def faults() -> list[Fault]:
         ("10^12 energies announced", replaced("energy", shape=(10**12,), dtype="f8", chunks=(9,)), "not in the file"),
         ("frame of a terabyte", replaced("positions", shape=(9, 10**11, 3), dtype="f8", chunks=(1, 9, 3)), "shape"),
         ("compressed to nothing", zip_bomb, "no run compresses like that"),
+        ("a period that is a text", of_observable("period", "x"), "a positive number as `period`"),
+        ("a period that is no number", of_observable("period", np.nan), "a positive number as `period`"),
+        ("members that are a text", of_observable("members", "x"), "a truth value as `members`"),
+        ("a dataset shorter than the steps", shorter, "^40 frames; frames 40 to 300 of 301"),
         ("a dataset is missing", lambda f: changed(f, lambda h: h.__delitem__("volume")), "the dataset 'volume'"),
         ("a dataset is a group", lambda f: changed(f, lambda h: (h.pop("volume"), h.create_group("volume"))), "Group"),
         (

@@ -1,5 +1,6 @@
 """Logs as ASE reads them."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -56,6 +57,19 @@ def test_structures_with_results(log):
 def test_any_index(log, text, steps):
     found = read(f"{log}@{text}")
     assert [each.info["step"] for each in (found if isinstance(found, list) else [found])] == steps
+
+
+def test_damage_is_told(log, tmp_path, caplog):
+    damaged = tmp_path / "run.h5"
+    shutil.copy(log, damaged)
+    with h5py.File(damaged, "r+") as file:
+        file["energy"][7] = 0.0
+    assert [each.info["step"] for each in read(f"{damaged}@5:9")] == [5, 6, 8, 9]
+    assert "frames 7 of 31 are damaged in `energy`" in caplog.text
+    with h5py.File(damaged, "r+") as file:
+        file["energy"][:] = 0.0
+    with pytest.raises(InputError, match="at least one complete frame, got none: frames 0 to 30 of 31 are damaged"):
+        read(f"{damaged}@:")
 
 
 def test_structures_go_to_other_formats(log, tmp_path):
