@@ -1,6 +1,6 @@
 """`Watch`: ends a run that explodes, at the step at which it does.
 
-What a log knows, too, is looked at as averages over it will be, by `ase_uq.averages.explosion`. Beside that single
+What a log knows, too, is looked at as whoever reads it will, by `ase_uq.log.explosion`. Beside that single
 atoms may show it long before the whole system is hot: two that are new to each other, far closer than any chemistry
 brings them, one of them faster than chance makes it; or one that in a single step goes half of the way to its
 neighbour.
@@ -16,13 +16,13 @@ from ase.data import covalent_radii
 from ase.md.md import MolecularDynamics
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
-from ase_uq.averages.explosion import LIMIT, Explosion, explosion_of
 from ase_uq.calculators.driven import added_energy, temperature
 from ase_uq.dynamics.settings import MDSettings
 from ase_uq.errors import InputError, NotFiniteError, RunError
 from ase_uq.log.continuation import exploded_in
 from ase_uq.log.definition import temperature_of
 from ase_uq.log.ensembles import ensemble_of
+from ase_uq.log.explosion import LIMIT, Explosion, explosion_of
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.log.reader import open_log
 

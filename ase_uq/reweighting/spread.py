@@ -79,24 +79,34 @@ class MemberSeries(np.ndarray):
         Relaxation time of the thermostat, in frames; every tenth frame has a tenth of it.
     biased
         Whether a bias drove the run.
+    exploded
+        What shows that the run has exploded, "" for a sound one.
     """
 
     law: SpreadLaw
     relaxation_frames: float
     biased: bool
+    exploded: str
 
     def __new__(
-        cls, values: ArrayLike, law: SpreadLaw, *, relaxation_frames: float = 0.0, biased: bool = False
+        cls,
+        values: ArrayLike,
+        law: SpreadLaw,
+        *,
+        relaxation_frames: float = 0.0,
+        biased: bool = False,
+        exploded: str = "",
     ) -> Self:
         """Take values of any shape, eV."""
         own = np.asarray(values, dtype=np.float64).view(cls)
-        own.law, own.relaxation_frames, own.biased = law, relaxation_frames, biased
+        own.law, own.relaxation_frames, own.biased, own.exploded = law, relaxation_frames, biased, exploded
         return own
 
     def __array_finalize__(self, source: Any) -> None:
         self.law = getattr(source, "law", UNCALIBRATED)
         self.relaxation_frames = getattr(source, "relaxation_frames", 0.0)
         self.biased = getattr(source, "biased", False)
+        self.exploded = getattr(source, "exploded", "")
 
     def __getitem__(self, key: Any) -> Any:
         """Take a part; the frames of a stride lie further apart."""
@@ -108,8 +118,10 @@ class MemberSeries(np.ndarray):
 
     def __reduce__(self) -> Any:
         """Pickle with what it remembers."""
-        return _member_series, (np.asarray(self), self.law, self.relaxation_frames, self.biased)
+        return _member_series, (np.asarray(self), self.law, self.relaxation_frames, self.biased, self.exploded)
 
 
-def _member_series(values: Array, law: SpreadLaw, relaxation_frames: float, biased: bool) -> MemberSeries:
-    return MemberSeries(values, law, relaxation_frames=relaxation_frames, biased=biased)
+def _member_series(
+    values: Array, law: SpreadLaw, relaxation_frames: float, biased: bool, exploded: str
+) -> MemberSeries:
+    return MemberSeries(values, law, relaxation_frames=relaxation_frames, biased=biased, exploded=exploded)

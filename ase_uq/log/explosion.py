@@ -27,8 +27,7 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
@@ -36,7 +35,9 @@ from ase.units import GPa, fs, kB
 from scipy.stats import chi2
 
 from ase_uq.log.columns import EXPLODED
-from ase_uq.log.reader import RunLog
+
+if TYPE_CHECKING:
+    from ase_uq.log.reader import RunLog
 
 LIMIT = 3.0
 _CHANCE, _HOT_START = 1e-12, 1e-6
@@ -168,11 +169,6 @@ def explosion_of(attributes: Mapping[str, Any], *, biased: bool, limit: float = 
         pressure=float(attributes.get("pressure_GPa", 0.0)) * GPa,
         limit=limit,
     )
-
-
-def judged(run: RunLog) -> RunLog:
-    """Return a run that says of itself whether it has exploded, for who will leave out some of its frames."""
-    return replace(run, attributes={**run.attributes, EXPLODED: exploded(run)})
 
 
 def exploded(run: RunLog) -> str:
