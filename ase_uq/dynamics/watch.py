@@ -80,11 +80,12 @@ class Watch:
 
     def ended(self, found: str) -> RunError:
         """Mark the log, and return the error that says what was found."""
-        self._logger.mark_exploded(found)
+        marked = self._logger.mark_exploded(found)
+        kept = f"the log {self._logger.path} is kept and says so" if marked else "nothing was logged yet"
         return RunError(
-            f"the run exploded: {found}; the log {self._logger.path} is kept and says so; start again with a shorter "
-            f"`timestep_fs` (now {self._settings.timestep_fs:g} fs) or from a relaxed structure, or, if it was meant, "
-            "with a larger `explosion_limit`."
+            f"the run exploded: {found}; {kept}; start again with a shorter `timestep_fs` (now "
+            f"{self._settings.timestep_fs:g} fs) or from a relaxed structure, or, if it was meant, with a larger "
+            "`explosion_limit`."
         )
 
     @property
@@ -114,6 +115,7 @@ class Watch:
         if self._first is not None:
             explosion.see(*self._first)
         explosion.see(*self._frame())
+        explosion.warmed_to(temperature_of(self._dynamics))
         # Atoms that lie on each other, or are fast, from the start on show nothing.
         close = len(neighbor_list("i", self._atoms, natural_cutoffs(self._atoms, mult=CLOSEST)))
         self._apart = not close and not (_kinetic_energies(self._atoms) > explosion.fastest).any()

@@ -163,8 +163,10 @@ class Explosion:
 
 def explosion_of(attributes: Mapping[str, Any], *, biased: bool, limit: float = LIMIT) -> Explosion:
     """Return a watch over the run of a log with these attributes."""
+    # Of a ramp the hotter end counts.
+    targets = [float(attributes.get(name, math.nan)) for name in ("temperature_K", "temperature_end_K")]
     return Explosion(
-        float(attributes.get("temperature_K", math.nan)),
+        max((each for each in targets if each > 0), default=math.nan),
         worked_on=biased or str(attributes.get("driver", "")) == "threshold_switch",
         pressure=float(attributes.get("pressure_GPa", 0.0)) * GPa,
         limit=limit,

@@ -201,16 +201,23 @@ class UncertaintyLogger:
                 self._end()
                 raise
 
-    def mark_exploded(self, found: str) -> None:
+    def mark_exploded(self, found: str) -> bool:
         """Write all frames, and that the run has exploded: averages over the log then say so.
 
         Parameters
         ----------
         found
             What shows it, and at which step.
+
+        Returns
+        -------
+        bool
+            Whether there is a log to be marked: one without a frame is not there yet.
         """
-        if self._writer is not None and not self._closed:
-            self._writer.mark_exploded(found)
+        if self._writer is None or self._closed:
+            return False
+        self._writer.mark_exploded(found)
+        return True
 
     def close(self) -> None:
         """Write all frames and close the file."""

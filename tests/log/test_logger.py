@@ -162,6 +162,7 @@ def test_root_attributes_datasets_and_units(tmp_path):
             "dynamics": "VelocityVerlet",
             "thermostat_time_fs": 0.0,
             "constraints": "",
+            "exploded": b"",
         }
         assert set(file) == {*UNITS, "observables", "checksum"}
         for name, unit in UNITS.items():
