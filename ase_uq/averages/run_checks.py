@@ -22,11 +22,11 @@ from dataclasses import replace
 import numpy as np
 from ase.units import kB
 
-from ase_uq.averages.explosion import exploded
+from ase_uq.log.explosion import exploded
 from ase_uq.log.ramp import ramp_of, told_ramp
 from ase_uq.log.reader import VOLUME_TOLERANCE, RunLog, bias_by_hand
 from ase_uq.reweighting import MIN_FRAMES
-from ase_uq.reweighting.gates import YES_OR_NO, Gate
+from ase_uq.reweighting.gates import YES_OR_NO, Gate, explosion_gate
 from ase_uq.reweighting.statistics import SamplingError, sampling_error
 from ase_uq.reweighting.thermostat import relaxation_frames
 
@@ -115,13 +115,7 @@ def _damage(run: RunLog) -> Iterator[Gate]:
 
 
 def _explosion(run: RunLog) -> Iterator[Gate]:
-    found = exploded(run)
-    sentence = (
-        f"the run exploded: {found}; averages over it mean nothing, so run again, with a shorter time step or from a "
-        "better start, or look for a hole in the potential (a run that was heated on purpose needs an average for each "
-        "temperature)."
-    )
-    yield _gate("run that exploded", float(bool(found)), 0.0, YES_OR_NO, bool(found), sentence)
+    yield explosion_gate(exploded(run))
 
 
 def _calibration(run: RunLog) -> Iterator[Gate]:

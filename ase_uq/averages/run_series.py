@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ase_uq.averages.explosion import explosion_of
 from ase_uq.log.columns import EXPLODED
 from ase_uq.log.ensembles import ensemble_of
+from ase_uq.log.explosion import explosion_of
 from ase_uq.log.reader import RunLog
 
 _CAPACITY = 4096

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from ase_uq.arrays import Array
 from ase_uq.averages.circle import Circle
-from ase_uq.averages.explosion import judged
 from ase_uq.averages.gaps import without_values
 from ase_uq.averages.run_checks import CHECKED, gates_of_runs
 from ase_uq.averages.sources import Settings, Source, computed, differences, number_of, source_of
@@ -325,7 +324,7 @@ def _relaxation(part: LogPart) -> float:
 
 def _gates_of_runs(parts: Sequence[LogPart], settings: Settings) -> tuple[Gate, ...]:
     # One run at a time, and only what the checks look at: a long log with many observables is larger than memory.
-    runs = (judged(run_of(part.log, CHECKED)).frames(part.rows) for part in parts)
+    runs = (run_of(part.log, CHECKED).frames(part.rows) for part in parts)
     return gates_of_runs(runs, len(parts), unbiased=settings.bias.weights is None)
 
 

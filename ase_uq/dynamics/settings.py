@@ -56,7 +56,7 @@ class MDSettings:
         earlier parts: the multiple of `interval` that is closest counts.
     explosion_limit
         How far outside of what it started from a run may get before it stops, in units of what chance gives, see
-        `ase_uq.averages.explosion`; 0 never stops it.
+        `ase_uq.log.explosion`; 0 never stops it.
     seed
         Of velocities and thermostat.
 

@@ -1,6 +1,6 @@
 """`Watch`: ends a run that explodes, at the step at which it does.
 
-What a log knows, too, is looked at as averages over it will be, by `ase_uq.averages.explosion`. Beside that single
+What a log knows, too, is looked at as whoever reads it will, by `ase_uq.log.explosion`. Beside that single
 atoms may show it long before the whole system is hot: two that are new to each other, far closer than any chemistry
 brings them, one of them faster than chance makes it; or one that in a single step goes half of the way to its
 neighbour.
@@ -16,13 +16,13 @@ from ase.data import covalent_radii
 from ase.md.md import MolecularDynamics
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
-from ase_uq.averages.explosion import LIMIT, Explosion, explosion_of
 from ase_uq.calculators.driven import added_energy, temperature
 from ase_uq.dynamics.settings import MDSettings
 from ase_uq.errors import InputError, NotFiniteError, RunError
 from ase_uq.log.continuation import exploded_in
 from ase_uq.log.definition import temperature_of
 from ase_uq.log.ensembles import ensemble_of
+from ase_uq.log.explosion import LIMIT, Explosion, explosion_of
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.log.reader import open_log
 
@@ -85,11 +85,11 @@ class Watch:
     def ended(self, found: str) -> ExplodedError:
         """Mark the log, and return the error that says what was found."""
         logged = self._logger.mark_exploded(found)
-        left = f"the log {self._logger.path} is kept and says so" if logged else "it was in its equilibration, no log"
+        left = f"the log {self._logger.path} is kept and says so" if logged else "nothing was logged yet"
         return ExplodedError(
-            f"the run exploded: {found}; {left}; start again with a shorter "
-            f"`timestep_fs` (now {self._settings.timestep_fs:g} fs) or from a relaxed structure, or, if it was meant, "
-            "with a larger `explosion_limit`."
+            f"the run exploded: {found}; {left}; start again with a shorter `timestep_fs` (now "
+            f"{self._settings.timestep_fs:g} fs) or from a relaxed structure, or, if it was meant, with a larger "
+            "`explosion_limit`."
         )
 
     @property
@@ -121,6 +121,7 @@ class Watch:
         if self._first is not None:
             explosion.see(*self._first)
         explosion.see(*self._frame())
+        explosion.warmed_to(temperature_of(self._dynamics))
         # Atoms that lie on each other, or are fast, from the start on show nothing.
         close = len(neighbor_list("i", self._atoms, natural_cutoffs(self._atoms, mult=CLOSEST)))
         self._apart = not close and not (_kinetic_energies(self._atoms) > explosion.fastest).any()

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.log.accepted import check_settings, check_version
-from ase_uq.log.columns import KINDS, OBSERVABLES, PER_ATOM, name_of
+from ase_uq.log.columns import EXPLODED, KINDS, OBSERVABLES, PER_ATOM, name_of
 from ase_uq.log.estimator import taken_apart
+from ase_uq.log.explosion import exploded
 from ase_uq.log.observables import axis_of, is_of_members, mean_the_same
 from ase_uq.log.ramp import check_one_temperature, ramp_of
 from ase_uq.log.stored import DAMAGE
@@ -55,7 +56,8 @@ class RunLog:
         `mean_share`, `dof`, `model` (in words), `model_hash`, `driver`, `forces_var` (the name of its estimator, with
         the options as `forces_var_every` and the like), versions, `numbers`; where the target of the thermostat
         changes along the run, `temperature_end_K`; with a barostat that knows its target also `pressure_GPa`, with a
-        baseline `sigma_baseline`, `energy_offsets` (JSON), with a bias `bias`.
+        baseline `sigma_baseline`, `energy_offsets` (JSON), with a bias `bias`; and `exploded`, what shows that the run
+        has exploded (`ase_uq.log.explosion`), "" for a sound one.
     step
         (T,), int64, steps of the dynamics, increasing.
     time_fs
@@ -201,7 +203,7 @@ def run_of(log: OpenLog, names: Collection[str]) -> RunLog:
             at_several_temperatures=ramp_of(log.attributes) is not None,
         )
     fields = {name: values for name, values in columns.items() if name in RunLog.__dataclass_fields__}
-    return RunLog(
+    run = RunLog(
         path=log.path,
         attributes=log.attributes,
         observables={name_of(key): columns[key] for key in columns if key.startswith(OBSERVABLES)},
@@ -212,6 +214,16 @@ def run_of(log: OpenLog, names: Collection[str]) -> RunLog:
         damage=log.damage,
         **fields,
     )
+    return _judged(run)
+
+
+def _judged(run: RunLog) -> RunLog:
+    """Return a run that says of itself whether it has exploded, also where some of its frames are left out later."""
+    found = exploded(run)
+    for series in (run.energy_members, run.energy_members_minus_energy):
+        if isinstance(series, MemberSeries):
+            series.exploded = found
+    return replace(run, attributes={**run.attributes, EXPLODED: found})
 
 
 @dataclass(frozen=True, slots=True)

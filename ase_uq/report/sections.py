@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ase_uq.arrays import Array
-from ase_uq.averages.explosion import judged
 from ase_uq.averages.plain import has_members
 from ase_uq.averages.run_checks import run_gates
 from ase_uq.averages.text import (
@@ -66,7 +65,7 @@ _WHAT_MEMBERS_ADD = (
 def results_section(run: RunLog, results: Sequence[Average], *, skip_fs: float) -> str:
     """Return the headline of every observable, after the warnings that touch it."""
     shared = _shared_warnings(results)
-    gates = run_gates(judged(run).after(skip_fs), unbiased=run.bias_energy is None)
+    gates = run_gates(run.after(skip_fs), unbiased=run.bias_energy is None)
     everywhere = [*sentences(gates), *map(_in_words, shared)]
     parts = [warning_box("Before you use any of these numbers", everywhere)]
     parts += [_card(i, average, said_above=shared) for i, average in enumerate(results)]

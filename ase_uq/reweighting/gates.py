@@ -169,6 +169,16 @@ def gates_for(numbers: Diagnostics) -> tuple[Gate, ...]:
     return (*_overlap(n), *_weights(n), *_expansion(n), *_shape(n), *_length(n), *_members(n))
 
 
+def explosion_gate(found: str) -> Gate:
+    """Check of the run itself; `found` is what shows that it has exploded, "" for a sound one."""
+    sentence = (
+        f"the run exploded: {found}; averages over it mean nothing, so run again, with a shorter time step or from a "
+        "better start, or look for a hole in the potential (a run that was heated on purpose needs an average for each "
+        "temperature)."
+    )
+    return Gate("run that exploded", float(bool(found)), 0.0, YES_OR_NO, False, bool(found), sentence)
+
+
 def sentences(gates: Sequence[Gate]) -> tuple[str, ...]:
     """Sentences of the gates that failed."""
     return tuple(gate.sentence for gate in gates if gate.failed)

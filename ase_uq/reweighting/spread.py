@@ -81,12 +81,15 @@ class MemberSeries(np.ndarray):
         Whether a bias drove the run.
     at_several_temperatures
         Whether the temperature changed along the run, which then sampled no ensemble.
+    exploded
+        What shows that the run has exploded, "" for a sound one.
     """
 
     law: SpreadLaw
     relaxation_frames: float
     biased: bool
     at_several_temperatures: bool
+    exploded: str
 
     def __new__(
         cls,
@@ -96,11 +99,12 @@ class MemberSeries(np.ndarray):
         relaxation_frames: float = 0.0,
         biased: bool = False,
         at_several_temperatures: bool = False,
+        exploded: str = "",
     ) -> Self:
         """Take values of any shape, eV."""
         own = np.asarray(values, dtype=np.float64).view(cls)
         own.law, own.relaxation_frames, own.biased = law, relaxation_frames, biased
-        own.at_several_temperatures = at_several_temperatures
+        own.at_several_temperatures, own.exploded = at_several_temperatures, exploded
         return own
 
     def __array_finalize__(self, source: Any) -> None:
@@ -108,6 +112,7 @@ class MemberSeries(np.ndarray):
         self.relaxation_frames = getattr(source, "relaxation_frames", 0.0)
         self.biased = getattr(source, "biased", False)
         self.at_several_temperatures = getattr(source, "at_several_temperatures", False)
+        self.exploded = getattr(source, "exploded", "")
 
     def __getitem__(self, key: Any) -> Any:
         """Take a part; the frames of a stride lie further apart."""
@@ -119,8 +124,8 @@ class MemberSeries(np.ndarray):
 
     def __reduce__(self) -> Any:
         """Pickle with what it remembers."""
-        known = {name: getattr(self, name) for name in ("relaxation_frames", "biased", "at_several_temperatures")}
-        return _member_series, (np.asarray(self), self.law, known)
+        names = ("relaxation_frames", "biased", "at_several_temperatures", "exploded")
+        return _member_series, (np.asarray(self), self.law, {name: getattr(self, name) for name in names})
 
 
 def _member_series(values: Array, law: SpreadLaw, known: Mapping[str, Any]) -> MemberSeries:

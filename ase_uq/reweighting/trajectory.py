@@ -32,6 +32,7 @@ from ase_uq.reweighting.columns import Columns, check_method, columns_for, withi
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks, FrameSums
 from ase_uq.reweighting.frames import Frames
+from ase_uq.reweighting.gates import explosion_gate
 from ase_uq.reweighting.mixture import Mixture, mixture_of, with_free_energies
 from ase_uq.reweighting.result import ReweightResult
 from ase_uq.reweighting.spread import SpreadLaw
@@ -136,7 +137,7 @@ def reweight(
     if frames.at_several_temperatures:
         columns = within_groups(columns)
     sums = _sums(frames, columns, mixture, weighted=method == "direct")
-    return average(
+    result = average(
         sums,
         replace(
             columns.question,
@@ -148,6 +149,11 @@ def reweight(
             stratified=mixture is not None,
         ),
     )
+    found = str(getattr(energy_members, "exploded", ""))
+    if not found:
+        return result
+    gate = explosion_gate(found)
+    return replace(result, gates=(gate, *result.gates), warnings=(gate.sentence, *result.warnings))
 
 
 def _sums(frames: Frames, columns: Columns, mixture: Mixture | None, *, weighted: bool) -> FrameSums:

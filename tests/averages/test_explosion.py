@@ -1,5 +1,6 @@
 """A log of a run that exploded is recognised by its columns, wherever it is averaged."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,10 @@ from ase.md.langevin import Langevin
 from ase.units import kB
 from scipy.stats import gamma
 
-from ase_uq import OnlineReweighter, UncertaintyLogger, read_log, reweight_log
+from ase_uq import OnlineReweighter, UncertaintyLogger, read_log, reweight, reweight_log
 from ase_uq.averages import free_energy_of_run
-from ase_uq.averages.explosion import Explosion, exploded
 from ase_uq.averages.run_checks import run_gates
+from ase_uq.log.explosion import Explosion, exploded
 from ase_uq.report.build import write_report
 from tests.made.bonds import bound
 from tests.made.synthetic_runs import synthetic_run
@@ -47,7 +48,11 @@ def run(request, tmp_path_factory):
 def test_every_road_to_an_average_says_it(run):
     path, online = run
     assert says(reweight_log(path, ["d"])["d"])
-    assert says(reweight_log(read_log(path), ["d"])["d"])
+    run = read_log(path)
+    assert says(reweight_log(run, ["d"])["d"])
+    options = {"energy_reference": run.energy[20:], "temperature_K": 300.0}
+    plain = pickle.loads(pickle.dumps(run.energy_members))[20:]
+    assert says(reweight(run.observables["d"][20:], energy_members=plain, **options))
     assert says(free_energy_of_run(path, "d", bins=4)[1])
     assert says(online.results()["d"])
     assert online.n_frames == read_log(path).n_frames == 241
@@ -56,7 +61,8 @@ def test_every_road_to_an_average_says_it(run):
 def test_leaving_out_its_moment_leaves_an_exploded_run(run):
     path, _ = run
     late = 100 * read_log(path).attributes["timestep_fs"]
-    assert exploded(read_log(path).after(late)) == ""
+    run = read_log(path)
+    assert run.after(late).attributes["exploded"] == exploded(run) != ""
     assert says(reweight_log(path, ["d"], skip_fs=late)["d"])
 
 

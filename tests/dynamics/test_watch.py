@@ -9,10 +9,11 @@ from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms, Hookean
 
 from ase_uq import CommitteeUncertainty, UQCalculator, read_log, reweight_log
-from ase_uq.averages.explosion import LIMIT, exploded
 from ase_uq.dynamics.driver import run_md
 from ase_uq.dynamics.settings import MDSettings
 from ase_uq.errors import InputError, RunError
+from ase_uq.log.continuation import exploded_in
+from ase_uq.log.explosion import LIMIT, exploded
 from tests.made.bonds import bound
 
 OBSERVABLES = {"d": (lambda atoms: atoms.get_distance(0, -1), "Å")}
@@ -146,7 +147,7 @@ def test_an_explosion_ends_the_run(tmp_path, make, settings, words):
         go(path, make(), **settings)
     run = read_log(path)
     assert run.damage == ()
-    assert run.attributes["exploded"]
+    assert exploded_in(path)
     # What was done is there, the frame that shows it included.
     assert run.n_frames > 0
     assert np.all(np.diff(run.step) == 1)
@@ -158,7 +159,7 @@ def test_an_explosion_ends_the_run(tmp_path, make, settings, words):
 def test_it_can_be_switched_off_and_averages_say_it_still(tmp_path):
     path, settings = tmp_path / "run.h5", {"timestep_fs": 12.0, "explosion_limit": 0.0}
     averages = go(path, (pair(), bound()), **settings)
-    assert read_log(path).attributes["exploded"] == ""
+    assert exploded_in(path) == ""
     assert any(w.startswith("the run exploded: in frame") for w in averages["d"].warnings)
     assert any(w.startswith("the run exploded: at step") for w in reweight_log(path, ["d"])["d"].warnings)
 

@@ -12,8 +12,9 @@ from ase.build import molecule
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 
-from ase_uq import OnlineReweighter, UncertaintyLogger, WeightedBaseline, read_log, reweight_log
+from ase_uq import OnlineReweighter, UncertaintyLogger, WeightedBaseline, read_log, reweight, reweight_log
 from ase_uq.log import writer
+from ase_uq.log.continuation import exploded_in
 from ase_uq.report.build import write_report
 from tests.faults.fault import Fault
 from tests.faults.run_faults import told
@@ -47,7 +48,10 @@ def says(warnings: Any) -> bool:
 
 def said_everywhere(path: Path, folder: Path) -> None:
     assert says(reweight_log(path, ["d"])["d"].warnings)
-    assert says(reweight_log(read_log(path), ["d"])["d"].warnings)
+    log = read_log(path)
+    assert says(reweight_log(log, ["d"])["d"].warnings)
+    arrays: dict[str, Any] = {"energy_members": log.energy_members, "energy_reference": log.energy}
+    assert says(reweight(log.observables["d"], **arrays, temperature_K=300.0).warnings)
     assert says(reweight_log(path, ["d"], skip_fs=read_log(path).time_fs[-25])["d"].warnings)
     write_report(path, folder / "report.html")
     assert SAYS[1:] in (folder / "report.html").read_text()
@@ -61,7 +65,7 @@ def exploding(**settings: Any) -> Callable[[Path], str]:
         found = told(lambda: run(path, **settings))
         log = read_log(path)
         assert log.damage == ()
-        assert log.attributes["exploded"]
+        assert exploded_in(path)
         assert np.ptp(np.diff(log.step)) == 0 if log.n_frames > 2 else log.n_frames > 0
         assert "exit 2: `restart` needs a run that is sound" in told(lambda: run(path, restart=True, **settings))
         assert read_log(path).n_frames == log.n_frames

@@ -28,8 +28,7 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
@@ -37,7 +36,9 @@ from ase.units import GPa, fs, kB
 from scipy.stats import chi2
 
 from ase_uq.log.columns import EXPLODED
-from ase_uq.log.reader import RunLog
+
+if TYPE_CHECKING:
+    from ase_uq.log.reader import RunLog
 
 LIMIT = 3.0
 _CHANCE, _HOT_START = 1e-12, 1e-6
@@ -163,18 +164,14 @@ class Explosion:
 
 def explosion_of(attributes: Mapping[str, Any], *, biased: bool, limit: float = LIMIT) -> Explosion:
     """Return a watch over the run of a log with these attributes."""
-    targets = (float(attributes.get(name, math.nan)) for name in ("temperature_K", "temperature_end_K"))
+    # Of a ramp the hotter end counts.
+    targets = [float(attributes.get(name, math.nan)) for name in ("temperature_K", "temperature_end_K")]
     return Explosion(
-        max((each for each in targets if math.isfinite(each)), default=math.nan),
+        max((each for each in targets if each > 0), default=math.nan),
         worked_on=biased or str(attributes.get("driver", "")) == "threshold_switch",
         pressure=float(attributes.get("pressure_GPa", 0.0)) * GPa,
         limit=limit,
     )
-
-
-def judged(run: RunLog) -> RunLog:
-    """Return a run that says of itself whether it has exploded, for who will leave out some of its frames."""
-    return replace(run, attributes={**run.attributes, EXPLODED: exploded(run)})
 
 
 def exploded(run: RunLog) -> str:
