@@ -276,7 +276,7 @@ class WeightedBaseline(PredictionCalculator):
         if abs(gap) <= _WIDEST_GAP * allowed:
             return
         found = (
-            f"the model is {gap:+.4g} eV from the baseline at the first structure, {abs(gap) / allowed:.0f} times what "
+            f"the model is {gap:+.4g} eV from the baseline at the first structure, {abs(gap) / allowed:.3g} times what "
             f"the two widths allow (sigma_baseline {sigma_b:.3g} eV, members {members.std(ddof=1):.3g} eV)"
         )
         if self.offsets is not None:

@@ -31,6 +31,8 @@ _LONGEST_SHOWN = 64
 _DEEPEST = 8
 _INSTALLED = ("site-packages", "dist-packages")
 _STANDARD = sysconfig.get_paths()["stdlib"]
+# Lists that ASE makes of sets, in another order in every process.
+_SETS = ("implemented_properties",)
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 
 
@@ -60,6 +62,18 @@ def is_opaque(contents: Any) -> bool:
     if isinstance(contents, Mapping):
         return OPAQUE in contents or any(is_opaque(each) for each in contents.values())
     return isinstance(contents, list) and any(is_opaque(each) for each in contents)
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object by name, whether they are in its dictionary or in slots of its class."""
+    found = dict(vars(value)) if hasattr(value, "__dict__") else {}
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            name = f"_{kind.__name__.lstrip('_')}{slot}" if slot.startswith("__") and not slot.endswith("__") else slot
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                found[name] = getattr(value, name)
+    return found
 
 
 def is_module(value: Any) -> bool:
@@ -102,8 +116,12 @@ def _array(value: Any, above: frozenset[int], depth: int) -> Any:
     if isinstance(value, np.generic):
         return _contents(value.item(), above, depth)
     if is_module(value) and not isinstance(value, type):
-        return {"module": repr(value), "weights": _contents(dict(value.state_dict()), above, depth)}
-    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        return {
+            "module": repr(value),
+            "weights": _contents(dict(value.state_dict()), above, depth),
+            "beside": _contents(_beside_weights(value), above, depth),
+        }
+    if _is_tensor(value):
         tensor = value.detach().cpu()
         # NumPy does not know all types of torch.
         value = np.asarray(tensor.double() if tensor.is_floating_point() else tensor)
@@ -113,6 +131,28 @@ def _array(value: Any, above: frozenset[int], depth: int) -> Any:
         return value.tolist()
     digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
     return {"sha256": digest, "shape": list(value.shape), "type": str(value.dtype)}
+
+
+def _beside_weights(module: Any) -> dict[str, Any]:
+    """Return what a network holds beside its weights: buffers that are not saved with them, and plain numbers."""
+    saved = set(module.state_dict())
+    buffers = module.named_buffers() if hasattr(module, "named_buffers") else ()
+    found = {name: each for name, each in buffers if name not in saved}
+    for path, part in module.named_modules() if hasattr(module, "named_modules") else ():
+        for name, each in attributes_of(part).items():
+            if not name.startswith("_") and name != "training" and _is_plain(each):
+                found[f"{path}.{name}"] = each
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str | np.ndarray | np.generic) or _is_tensor(value)
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "detach") and hasattr(value, "cpu") and not is_module(value)
 
 
 def _code(value: Any, above: frozenset[int], depth: int) -> Any:
@@ -192,8 +232,8 @@ def _object(value: Any, above: frozenset[int], depth: int) -> Any:
         return {**kind, "parameters": _contents(dict(value.parameters or {}), above, depth)}
     if dataclasses.is_dataclass(value):
         held = {each.name: getattr(value, each.name, None) for each in dataclasses.fields(value)}
-    elif hasattr(value, "__dict__"):
-        held = {name: each for name, each in vars(value).items() if "cache" not in name}
     else:
-        return {**kind, OPAQUE: True}
+        held = {name: each for name, each in attributes_of(value).items() if "cache" not in name and name not in _SETS}
+        if not held and not hasattr(value, "__dict__"):
+            return {**kind, OPAQUE: True}
     return {**kind, **{name: _contents(each, above, depth) for name, each in held.items()}}

@@ -19,7 +19,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from ase_uq.arrays import Array
 from ase_uq.calculators.foreign import foreign, further_changes
 from ase_uq.errors import InputError, NotFiniteError
-from ase_uq.structures.checks import is_periodic
+from ase_uq.structures.checks import changes_between, is_periodic
 
 # Rounding of a virial in single precision; more is another order of the components, or no stress.
 _ASYMMETRY_RELATIVE, _ASYMMETRY = 1e-3, 1e-6  # and eV/Å^3
@@ -66,7 +66,8 @@ def plain_values(calculator: BaseCalculator, atoms: Atoms, *, with_stress: bool,
     Raises
     ------
     InputError
-        For values that are missing, not finite, no numbers, or of a shape that has more than one meaning.
+        For values that are missing, not finite, no numbers, or of a shape that has more than one meaning, and for a
+        calculator that alters the structure.
     """
     names = ["energy", "forces"]
     if "free_energy" in calculator.implemented_properties:
@@ -90,13 +91,25 @@ def _evaluated(calculator: BaseCalculator, atoms: Atoms, names: Sequence[str], l
         # All names in one call: some calculators compute only what they are asked for.
         if other or calculator.calculation_required(atoms, list(names)):
             known.seen = None
+            before = atoms.copy()
             try:
                 names = _calculated(calculator, atoms, names)
             except Exception as e:
                 e.add_note(f"This came from {label}.")
                 raise
+            _check_unaltered(before, atoms, label)
             known.evaluated(calculator, atoms)
         return {name: copy.copy(_property(calculator, name, atoms)) for name in names}
+
+
+def _check_unaltered(before: Atoms, after: Atoms, label: str) -> None:
+    """Refuse a calculator that alters what it is given: its results may be of the one or the other structure."""
+    altered = changes_between(before, after)
+    if altered:
+        raise InputError(
+            f"{label} altered the {altered[0]} of the structure that it was to evaluate, and its results may be of "
+            "either; it must leave `atoms` as they are: let its `calculate` work on atoms.copy()."
+        )
 
 
 def _calculated(calculator: BaseCalculator, atoms: Atoms, names: Sequence[str]) -> Sequence[str]:

@@ -224,3 +224,42 @@ def test_what_observers_write_stops_no_log(tmp_path):
     atoms.get_forces()
     copy_uncertainty(atoms)
     assert atoms.calc.check_state(atoms) == []
+
+
+class Altering(Member):
+    """Changes what it is given, after it has computed."""
+
+    def __init__(self, alter):
+        super().__init__()
+        self.alter = alter
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        super().calculate(atoms, *args, **kwargs)
+        self.alter(atoms)
+
+
+ALTERATIONS = {
+    "positions": lambda atoms: atoms.positions.__iadd__(0.1),
+    "cell": lambda atoms: atoms.set_cell(1.1 * atoms.cell),
+    "numbers": lambda atoms: atoms.numbers.__iadd__(1),
+    "pbc": lambda atoms: atoms.set_pbc(False),
+}
+
+
+@pytest.mark.parametrize("what", ALTERATIONS)
+@pytest.mark.parametrize("place", ["member 1", "`baseline`"])
+def test_a_calculator_that_alters_the_structure_is_named(what, place):
+    """Members after it, and its own results, would be of another structure."""
+    altering = Altering(ALTERATIONS[what])
+    if place == "member 1":
+        calc = UQCalculator(CommitteeUncertainty([Member(), altering, Member(1.1)]))
+    else:
+        calc = WeightedBaseline(
+            UQCalculator(CommitteeUncertainty([Member(), Member(1.1)])), altering, sigma_baseline=9.0
+        )
+    atoms = copper()
+    positions = atoms.positions.copy()
+    atoms.calc = calc
+    with pytest.raises(InputError, match=f"{place}.* altered the {what}"):
+        atoms.get_potential_energy()
+    np.testing.assert_array_equal(atoms.positions, positions)
