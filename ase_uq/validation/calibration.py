@@ -40,13 +40,13 @@ from numpy.typing import ArrayLike, NDArray
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.validation.doubts import Findings, sentences
+from ase_uq.validation.independent_values import Distribution, independent_shares
 from ase_uq.validation.inputs import calibration_inputs
 from ase_uq.validation.noisy_scale import NoisyScale
 from ase_uq.validation.sample import MIN_STRUCTURES, RawValues, Sample
 from ase_uq.validation.student_t import (
     Method,
     clustered_variance,
-    effective_number,
     inefficiency_in_order,
     relative_error,
     scale_squared,
@@ -265,7 +265,8 @@ def _clamped(scale_squared: float, share: float) -> float:
 
 def _variance_of_log_scale(
     z: Array, sample: Sample, correlated: float, noisy: NoisyScale | None, *, dof: float, method: Method
-) -> float | None:
+) -> Distribution | None:
+    """What the variance of log c may be, (n_values,), and how probably."""
     if noisy is None:
         # The moment is the scale of normal variables.
         variance = clustered_variance(
@@ -275,13 +276,17 @@ def _variance_of_log_scale(
         variance = noisy.variance(sample.labels)
     if variance is None:
         return None
-    variance *= correlated
+    least = variance * correlated
     if sample.deviations is None:
-        return variance
-    n = effective_number(sample.deviations, weights=sample.weights, exact=np.isinf(dof))
+        return Distribution(np.array([least]), np.ones(1))
+    error = None
+    if noisy is None:
+        c = student_t_scale(z**2, dof=dof, weights=sample.weights)
+        error = sample.error / c if c > 0.0 else None
+    found = independent_shares(sample.deviations, error, weights=sample.weights, exact=np.isinf(dof))
     # What is noise in the errors says nothing of c.
-    share = 1.0 if noisy is None else noisy.share
-    return max(variance, scale_variance(n, dof=dof) / share**2)
+    factor = scale_variance(1.0, dof=dof) / (1.0 if noisy is None else noisy.share) ** 2
+    return Distribution(np.maximum(least, factor * found.values), found.probabilities)
 
 
 def _raw_scale(raw: RawValues, *, dof: float, method: Method) -> float:
@@ -290,9 +295,9 @@ def _raw_scale(raw: RawValues, *, dof: float, method: Method) -> float:
     return scale_squared((raw.error / raw.spread) ** 2, dof=dof, method=method)
 
 
-def _error_of_alpha(scale_squared: float, share: float, variance: float) -> float:
+def _error_of_alpha(scale_squared: float, share: float, variance: Distribution) -> float:
     """Half of the larger distance from alpha to the ends of its interval of two standard errors."""
-    alpha, k = _clamped(scale_squared, share), relative_error(max(variance, 1e-12))
+    alpha, k = _clamped(scale_squared, share), relative_error(*variance)
     ends = [_clamped(scale_squared * max(1.0 + sign * 2.0 * k, 0.0) ** 2, share) for sign in (1.0, -1.0)]
     # At its floor alpha may be anything from zero on.
     clipped = scale_squared - share < alpha**2 * (1.0 - 1e-9)

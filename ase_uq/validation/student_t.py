@@ -9,7 +9,7 @@ m                          `mean_share`: 1/M for independent members, 0 where th
 c                          `student_t_scale`, the scale of z
 alpha^2 = c^2 - m          `scale_squared` - m
 k                          `relative_error`, standard error of c over c
-n                          `effective_number` of independent values
+1/n                        `shares`: one over the number of independent values, see `independent_values`
 =========================  ==============================================================
 
 References
@@ -34,6 +34,7 @@ Method = Literal["student_t", "moment"]
 
 _FEWEST_IN_ORDER = 20
 _TWO_ERRORS = 0.9545  # probability inside two standard errors of a normal distribution
+_LEAST_VARIANCE = 1e-12
 
 
 def scale_squared(z_squared: Array, *, dof: float, method: Method = "student_t", weights: Array | None = None) -> float:
@@ -124,19 +125,25 @@ def scale_variance(n: float, *, dof: float) -> float:
     return (1.0 if np.isinf(dof) else (dof + 3.0) / dof) / (2.0 * n)
 
 
-def relative_error(variance: float) -> float:
-    """Return k for which c lies within (1 ± 2 k) times its estimate in 95 % of cases, given the variance of log c.
+def relative_error(variances: Array, probabilities: Array) -> float:
+    """Return k for which c lies within (1 ± 2 k) times its estimate in 95 % of cases.
 
-    c^2 is estimated like a variance from 1/(2 variance) degrees of freedom; for many of them k^2 is `variance`.
+    c^2 is estimated like a variance from 1/(2 variance) degrees of freedom; for many of them k^2 is the variance.
+
+    Parameters
+    ----------
+    variances, probabilities
+        (n_values,), of log c: what its variance may be, and how probably.
     """
-    nu = max(0.5 / variance, 1.0)
+    nu = np.maximum(0.5 / np.maximum(variances, _LEAST_VARIANCE), 1.0)
 
     def outside(k: float) -> float:
         above = chi2.cdf(nu / (1.0 + 2.0 * k) ** 2, nu)
         below = chi2.sf(nu / (1.0 - 2.0 * k) ** 2, nu) if k < 0.5 else 0.0
-        return float(above + below) - (1.0 - _TWO_ERRORS)
+        return float(probabilities @ (above + below)) - (1.0 - _TWO_ERRORS)
 
-    return float(brentq(outside, 0.1 * np.sqrt(0.5 / nu), 100.0 * np.sqrt(0.5 / nu)))
+    typical = np.sqrt(0.5 / nu)
+    return float(brentq(outside, 0.1 * typical.min(), 100.0 * typical.max()))
 
 
 def inefficiency_in_order(z: Array, *, dof: float) -> float:
@@ -152,31 +159,3 @@ def inefficiency_in_order(z: Array, *, dof: float) -> float:
     score = np.minimum(u, 9.0) if np.isinf(dof) else (dof + 1.0) * u / (dof + u)
     g = float(np.asarray(statistical_inefficiency(score).g))
     return g if g > 1.0 + 4.0 / np.sqrt(len(z)) else 1.0
-
-
-def effective_number(deviations: Array, *, weights: Array, exact: bool) -> float:
-    """How many independent values errors with the correlations of the members amount to.
-
-    Members are functions: where they differ in a few directions only, errors of many structures are few.
-    n = (sum w)^2 / sum w_s w_t rho_st^2, as the covariance of squares of normal variables is 2 rho^2. The squared
-    correlations are those of the members, without the 1/(M - 1) that M members show by chance.
-
-    Parameters
-    ----------
-    deviations
-        (M, S), of the members from their mean.
-    weights
-        (S,), how often each structure counts.
-    exact
-        Whether the covariance of the members is that of infinitely many.
-    """
-    dof = len(deviations) - 1.0
-    size = np.sqrt((deviations**2).sum(axis=0) / dof)
-    x = np.divide(deviations, size, out=np.zeros_like(deviations), where=size > 0)
-    gram = (x * weights) @ x.T
-    pairs, own = float((gram**2).sum()) / dof**2, float((weights**2).sum())
-    total = float(weights.sum())
-    if not exact and dof > 1.0:
-        chance = (total**2 - own) / dof
-        pairs = own + max(pairs - own - chance, 0.0) / (1.0 - 1.0 / dof)
-    return total**2 / max(pairs, own)
