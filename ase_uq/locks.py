@@ -104,8 +104,9 @@ class Lock:
     ) -> None:
         if not self.of_this_process:
             return
-        if self._owner is not None and owner_of(self.path) == self._owner:
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(InputError, OSError):  # its folder may be gone, and there is an error that says why
+            if self._owner is not None and owner_of(self.path) == self._owner:
+                self.path.unlink(missing_ok=True)
         self._owner = None
 
     def _take_away(self) -> None:

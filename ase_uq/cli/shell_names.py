@@ -130,8 +130,9 @@ def speaks_shell(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*given, **named)
         except (InputError, RunError) as e:
-            kind = InputError if isinstance(e, InputError) else RunError
-            raise kind(translated(str(e), names)) from e
+            # The same error, whatever it was made of.
+            e.args = (translated(str(e), names),)
+            raise
         except KeyboardInterrupt as e:
             kept = "" if going_on is None else f"; what was done is kept, {going_on} goes on"
             raise StoppedError(translated(str(e), names) or f"interrupted{kept}") from e

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -365,6 +366,36 @@ def test_a_disk_that_refuses_is_one_line(folder, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("way", ["deleted", "replaced", "overwritten", "folder", "file"])
+def test_a_log_that_is_taken_away_is_one_line(folder, tmp_path, monkeypatch, way):
+    (tmp_path / "in").mkdir()
+    log = tmp_path / "in" / "run.h5"
+
+    def take(_):
+        if log.is_file() and way in ("deleted", "replaced"):
+            log.unlink()
+        if way in ("replaced", "overwritten") and log.parent.is_dir():
+            log.write_text("of another")
+        if way in ("folder", "file") and log.parent.is_dir():
+            shutil.rmtree(log.parent)
+        if way == "file":
+            log.parent.write_text("no folder")
+        return ""
+
+    monkeypatch.setattr("ase_uq.cli.md.describe", take)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    arguments = ("--temperature", 300, "--steps", 60, "--forces-var", "off", "--log", "in/run.h5")
+    done = ase_uq("md", folder / "model.pt", folder / "start.xyz", *arguments, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    told = " ".join(done.stderr.split())
+    kept = re.search(
+        r"ase-uq: in/run.h5 was (?:deleted|replaced|overwritten).* go on from there by --log (\S+) ", told
+    )[1]
+    good("md", folder / "model.pt", folder / "start.xyz", *arguments[:3], 80, *arguments[4:-1], kept, "--restart",
+         cwd=tmp_path)  # fmt: skip
+    assert read_log(kept).step[-1] == 80
+
+
 def test_md_restarts_where_it_stopped(folder):
     common = ["calibrated.pt", "start.xyz", "--temperature", 300, "--log"]
     good("md", *common, "whole.h5", "--steps", 30, cwd=folder)
@@ -545,6 +576,7 @@ def test_importing_the_package_or_asking_for_help_does_not_import_torch():
     assert done.stdout.split() == ["False", "True"]
     script = """
 import sys
+import tempfile
 from unittest import mock
 from ase_uq.cli import main
 for arguments in (["--help"], ["train", "--help"], ["train", "x.xyz", "--method", "magic"]):
