@@ -21,8 +21,10 @@ from ase_uq.dynamics.driver import run_md
 from ase_uq.dynamics.restart import read_restart, state_path
 from ase_uq.dynamics.settings import BAROSTATS, MDSettings
 from ase_uq.log.definition import definition_of
+from ase_uq.models.members import MemberUncertainty
 from ase_uq.uncertainty.prediction import Prediction
 from tests.made import argon
+from tests.made.potentials import shallow
 
 STATE = {"temperature_K": 40.0, "pressure_GPa": 0.1}
 
@@ -396,3 +398,34 @@ def test_the_shell_names_its_options(tmp_path):
     call = ["md", "model.pt", "start.xyz", "--temperature", "300", "--steps", "5", "--log", str(tmp_path / "x.h5")]
     found = CliRunner().invoke(app, [*call, "--pressure", "1"])
     assert "`--pressure` is of --ensemble npt" in str(found.exception)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Models of the package in cells that move
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("barostat", BAROSTATS)
+def test_neighbours_and_random_variances_follow_the_cell(tmp_path, barostat):
+    model = MemberUncertainty(shallow(elements=("H", "O"), cutoff=3.0))
+    water = molecule("H2O")
+    water.set_cell([3.2, 3.3, 3.4])
+    water.pbc = True
+    made = {"temperature_K": 300.0, "timestep_fs": 0.2, "pressure_GPa": 5.0, "barostat_fs": 4.0, "seed": 3}
+    made |= {"thermostat_fs": 20.0} if barostat == "mtk" else {}
+    log = {}
+    for name, ends in (("whole", (24,)), ("parts", (7, 13, 24))):
+        for i, end in enumerate(ends):
+            path, calc = tmp_path / f"{name}.h5", UQCalculator(model, forces_var="stochastic", every=3)
+            chosen = MDSettings(**made, steps=end, ensemble="npt", barostat=barostat)
+            atoms = water.copy()
+            run_md(atoms, calc, chosen, log=path, observables={}, restart=i > 0)
+        log[name] = read_log(path)
+    for name in ("energy", "volume", "energy_var", "force_std_max"):
+        np.testing.assert_array_equal(getattr(log["parts"], name), getattr(log["whole"], name), err_msg=name)
+    assert np.ptp(log["whole"].volume) > 0.01 * log["whole"].volume[0]
+    # Whoever sees the last frame first finds the same: nothing of earlier cells is left.
+    fresh = UQCalculator(MemberUncertainty(shallow(elements=("H", "O"), cutoff=3.0)))
+    fresh.calculate(atoms)
+    assert fresh.results["energy"] == pytest.approx(log["whole"].energy[-1], rel=1e-10)
+    np.testing.assert_allclose(fresh.results["stress"], calc.results["stress"], rtol=1e-8, atol=1e-12)
