@@ -53,9 +53,11 @@ def run_gates(run: RunLog, *, unbiased: bool = True) -> tuple[Gate, ...]:
     unbiased
         Whether averages are taken without weights of a bias.
     """
+    first = (*_damage(run), *(explosion := tuple(_explosion(run))))
+    if any(gate.failed for gate in explosion):
+        # It samples nothing, and what else is wrong with it follows.
+        return first
     checks = (
-        _damage,
-        _explosion,
         _calibration,
         _ensemble,
         _volume,
@@ -69,7 +71,7 @@ def run_gates(run: RunLog, *, unbiased: bool = True) -> tuple[Gate, ...]:
     )
     of_bias = (_bias, _growing_bias)
     found = (*(check(run) for check in checks), *(check(run, unbiased=unbiased) for check in of_bias))
-    return tuple(gate for gates in found for gate in gates)
+    return (*first, *(gate for gates in found for gate in gates))
 
 
 def gates_of_runs(runs: Iterable[RunLog], n_runs: int, *, unbiased: bool = True) -> tuple[Gate, ...]:

@@ -190,6 +190,8 @@ def _read(path: Path) -> RestartState:
             raise ValueError(name)
     if not all(isinstance(each, dict) for each in (state.calculator, state.definition, state.trajectory or {})):
         raise TypeError(state.definition)
+    if state.step < -int(state.definition.get("schedule", {}).get("equilibration_steps", 0)):
+        raise ValueError(state.step)
     # Refuses what is no state of a generator.
     np.random.default_rng().bit_generator.state = state.rng
     return state

@@ -21,10 +21,11 @@ from ase import Atoms
 
 from ase_uq.calculators.driven import driving_calculator
 from ase_uq.errors import InputError
-from ase_uq.log.columns import EXPLODED, KINDS, PER_ATOM
+from ase_uq.log.arguments import check_arguments, check_names, check_path
+from ase_uq.log.columns import EXPLODED
 from ase_uq.log.continuation import check_same_run, exploded_in, last_step, n_to_keep, run_id_of
 from ase_uq.log.definition import definition_of, interval_of
-from ase_uq.log.ensembles import ENSEMBLES, ensemble_attributes
+from ase_uq.log.ensembles import ensemble_attributes
 from ase_uq.log.frame import attributes_of_run, columns_of, frame_of
 from ase_uq.log.kept import finish, finish_at_exit, put_on_disk
 from ase_uq.log.owned import LogTakenError, OwnedLog, signature_of
@@ -136,7 +137,7 @@ class UncertaintyLogger:
         self.atoms = atoms
         self.dyn = dyn
         self.observables = named_observables(observables or {})
-        _check_names(self.observables)
+        check_names(self.observables)
         self._observing = Observing(self.observables)
         self.store = tuple(store)
         self._writer: FrameWriter | None = None
@@ -150,11 +151,11 @@ class UncertaintyLogger:
             "timestep_fs": timestep_of(dyn, timestep_fs),
             **ensemble_attributes(dyn, ensemble),
         }
-        self._check_options(append=append, overwrite=overwrite, start_step=start_step, flush_every=flush_every)
+        check_arguments(self._settings["ensemble"], self.store, start_step, flush_every)
         driving_calculator(atoms)
         if not self._own.taken:
             self._own.check_free()
-        self._check_name(append=append, overwrite=overwrite)
+        check_path(self.path, append=append, overwrite=overwrite)
         self._append, self._seen = append and self.path.exists(), signature_of(self._own.place)
         self.run_id = run_id_of(self.path) if self._append else uuid.uuid4().hex
         self._definition: dict[str, Any] | None = None
@@ -355,24 +356,6 @@ class UncertaintyLogger:
         self._finalizer = weakref.finalize(self, finish_at_exit, writer, self._own)
         self._writer = writer
 
-    def _check_options(self, *, append: bool, overwrite: bool, start_step: int | None, flush_every: int) -> None:
-        ensemble = self._settings["ensemble"]
-        unknown = sorted(set(self.store) - set(PER_ATOM))
-        if ensemble not in ENSEMBLES:
-            raise InputError(
-                f"`ensemble` must be one of {', '.join(ENSEMBLES)}, got {ensemble!r}; name what is sampled."
-            )
-        if unknown:
-            raise InputError(f"`store` must name any of {', '.join(PER_ATOM)}, got {unknown[0]!r}; correct the name.")
-        if start_step is not None and not isinstance(start_step, int | np.integer):
-            raise InputError(f"`start_step` must be a whole number, got {start_step!r}; count steps from 0.")
-        if flush_every < 1:
-            raise InputError(f"`flush_every` must be at least 1 frame, got {flush_every}; 100 suits most runs.")
-        if append and overwrite:
-            raise InputError("`append` and `overwrite` exclude each other, got both; choose one.")
-        if not self.path.parent.is_dir():
-            raise InputError(f"`path` must lie in an existing folder, there is no {self.path.parent}; create it first.")
-
     def _take(self) -> None:
         """Become the only writer, of the file that was there when this logger was made."""
         if self._own.taken:
@@ -386,20 +369,6 @@ class UncertaintyLogger:
                 "and start again with append=True or another name."
             )
 
-    def _check_name(self, *, append: bool, overwrite: bool) -> None:
-        if self.path.exists() and not (append or overwrite):
-            raise InputError(
-                f"`path` must not exist yet, {self.path} does; pass append=True to continue it or overwrite=True."
-            )
-
 
 def _nothing() -> None:
     """Release what the caller holds, which is the caller's to do."""
-
-
-def _check_names(names: Collection[str]) -> None:
-    for name in names:
-        if not isinstance(name, str) or not name or "/" in name or "\0" in name or name == "." or name in KINDS:
-            raise InputError(
-                f"`observables` must not use the name {name!r}, which is taken or no name of a dataset; choose another."
-            )

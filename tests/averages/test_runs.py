@@ -74,11 +74,14 @@ def written(path, energy, deviations, *, observables=None, more=None, **attribut
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
+    return with_bins(tmp_path_factory.mktemp("logs") / "run.h5")
+
+
+def with_bins(path, **options):
     rdf = RadialDistribution("Ar", "Ar", r_max=5.2, n_bins=20)
     bins = Histogram(distance, np.linspace(2.5, 5.5, 7), axis_name="r", axis_unit="Å")
     observables = {"r": (distance, "Å"), "g": rdf, "bins": bins, "own": (MemberEnergies(), "eV")}
-    path = tmp_path_factory.mktemp("logs") / "run.h5"
-    return record(path, observables=observables, store=("positions",))
+    return record(path, observables=observables, store=("positions",), **options)
 
 
 def arrays(path, start=0):
@@ -298,13 +301,14 @@ def test_logs_must_belong_together(tmp_path, log):
     def forget(file):
         del file["observables/bins"]
 
+    other = with_bins(tmp_path / "other.h5", seed=1, steps=30)
     for change, words in [
         (set_numbers, "has other numbers"),
         (move_axis, "with one shape, unit and axis"),
         (forget, "must be in the log, got 'bins'"),
     ]:
         with pytest.raises(InputError, match=words):
-            reweight_log([log, edited(log, f"{change.__name__}.h5", change)], ["bins"])
+            reweight_log([log, edited(other, f"{change.__name__}.h5", change)], ["bins"])
     with pytest.raises(InputError, match="was given twice"):
         reweight_log([log, log], ["r"])
 
