@@ -64,7 +64,7 @@ def run_md(
         Name to what is logged and averaged, see `UncertaintyLogger`; at constant pressure the pressure comes on top, as
         `pressure_GPa`.
     store
-        Per-atom data to log, see `UncertaintyLogger`.
+        Per-atom data to log, see `UncertaintyLogger`; at constant pressure the cell comes with the positions.
     restart
         Go on from the log and its state; the trajectory is the one an uninterrupted run would have given.
     overwrite
@@ -113,7 +113,7 @@ def run_md(
                 temperature_K=_temperatures(settings),
                 observables=observables,
                 ensemble=settings.ensemble,
-                store=store,
+                store=_with_cell(store, settings),
                 append=begun,
                 overwrite=overwrite or (restart and not begun),
                 start_step=done,
@@ -270,6 +270,11 @@ def _steps(
 
 def _with_pressure(observables: Mapping[str, ObservableLike], settings: MDSettings) -> Mapping[str, ObservableLike]:
     return {"pressure_GPa": pressure_gpa, **observables} if settings.ensemble == "npt" else observables
+
+
+def _with_cell(store: Sequence[str], settings: MDSettings) -> Sequence[str]:
+    # Positions in a cell that moves say nothing without it.
+    return [*store, "cell"] if settings.ensemble == "npt" and "positions" in store and "cell" not in store else store
 
 
 def _temperatures(settings: MDSettings) -> float | tuple[float, float]:

@@ -1,6 +1,7 @@
 """Runs at constant pressure: what they sample, what they log, what they refuse, and how they go on."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,17 +10,19 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
+from ase.io import read, write
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from scipy.integrate import quad
 from scipy.special import iv, ive
 from typer.testing import CliRunner
 
-from ase_uq import CommitteeUncertainty, InputError, UQCalculator, WeightedBaseline, read_log, reweight_log
+from ase_uq import CommitteeUncertainty, InputError, UQCalculator, WeightedBaseline, read_log, reweight_log, save
 from ase_uq.cli import app
 from ase_uq.dynamics import integrators
 from ase_uq.dynamics.driver import run_md
 from ase_uq.dynamics.restart import read_restart, state_path
 from ase_uq.dynamics.settings import BAROSTATS, MDSettings
+from ase_uq.log.ase_format import read_ase_uq
 from ase_uq.log.definition import definition_of
 from ase_uq.models.members import MemberUncertainty
 from ase_uq.uncertainty.prediction import Prediction
@@ -392,6 +395,40 @@ def test_a_stress_with_several_components_is_told_as_one():
     atoms.calc = calculator()
     told = definition_of(atoms, Held(), {})["dynamics"]
     assert np.shape(told["stress_GPa"]) == (3, 3)
+
+
+def test_positions_are_stored_with_their_cell(tmp_path):
+    made = settings(steps=5)
+    options = {"log": tmp_path / "run.h5", "observables": {}, "store": ("positions",)}
+    run_md(argon.crystal(), calculator(), made, **options)
+    run = read_log(tmp_path / "run.h5")
+    np.testing.assert_allclose(np.linalg.det(run.cell), run.volume, rtol=1e-6)
+    frames = read_ase_uq(tmp_path / "run.h5", slice(None))
+    np.testing.assert_allclose([frame.get_volume() for frame in frames], run.volume, rtol=1e-6)
+
+
+def test_the_shell_runs_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(MemberUncertainty(shallow(elements=("H", "O"), cutoff=3.0)), "model.pt")
+    water = molecule("H2O")
+    water.set_cell([3.2, 3.3, 3.4])
+    water.pbc = True
+    write("start.xyz", water)
+    call = ["md", "model.pt", "start.xyz", "--temperature", 300, "--timestep", 0.2, "--log", "run.h5", "--steps", 30]
+    call += ["--ensemble", "npt", "--pressure", 0.5, "--barostat", "mtk", "--barostat-time", 200, "--traj", "run.traj"]
+    call += ["--equilibration", 5, "--temperature-start", 100, "--json"]
+    done = CliRunner().invoke(app, list(map(str, call)))
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["averages"].keys() == {"pressure_GPa"}
+    run = read_log("run.h5")
+    assert (run.n_frames, len(read("run.traj", ":"))) == (31, 31)
+    told = json.loads(run.attributes["definition"])
+    assert told["schedule"]["equilibration_steps"] == 5
+    assert told["dynamics"]["barostat_fs"] == pytest.approx(200.0)
+    call = ["reweight", "run.h5", "--observable", "pressure_GPa", "--json"]
+    assert json.loads(CliRunner().invoke(app, call).stdout)["n_frames"] == 31
+    assert CliRunner().invoke(app, ["report", "run.h5", "--out", "report.html"]).exit_code == 0
+    assert "0.5 GPa target" in Path("report.html").read_text()
 
 
 def test_the_shell_names_its_options(tmp_path):
