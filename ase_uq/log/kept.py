@@ -43,8 +43,7 @@ def put_on_disk(writer: FrameWriter, own: OwnedLog) -> None:
         writer.discard()
         raise LogTakenError(
             f"{own.path} was overwritten by another program while the run wrote it, so the run has stopped; of its "
-            f"{held} frames {n_left} could be kept, in {kept}, go on from there by --log {kept} --restart "
-            "(append=True).",
+            f"{held} frames {n_left} could be kept, they are in {kept}; go on with that log by append=True.",
             kept,
         )
     writer.flush()

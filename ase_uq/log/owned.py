@@ -138,8 +138,8 @@ class OwnedLog(os.PathLike[str]):
         kept = _kept(descriptor, own.st_size, kept, free_name(Path(tempfile.gettempdir()) / self.place.name))
         happened = "deleted or moved" if found is None else "replaced by another file"
         raise LogTakenError(
-            f"{self.path} was {happened} while the run wrote it, so the run has stopped; all its frames are in {kept}, "
-            f"go on from there by --log {kept} --restart (append=True).",
+            f"{self.path} was {happened} while the run wrote it, so the run has stopped; all its frames are in {kept}; "
+            "go on with that log by append=True.",
             kept,
         )
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -392,11 +393,23 @@ def test_a_log_that_is_taken_away_is_one_line(folder, tmp_path, monkeypatch, way
     assert stopped.returncode == 1, stopped.stderr
     told = " ".join(stopped.stderr.split())
     kept = re.search(
-        r"ase-uq: in/run.h5 was (?:deleted|replaced|overwritten).* go on from there by --log (\S+) ", told
+        r"ase-uq: in/run.h5 was (?:deleted|replaced|overwritten).* are in (\S+); go on with that log by --restart", told
     )[1]
     good("md", folder / "model.pt", folder / "start.xyz", *arguments[:3], 80, *arguments[4:-1], kept, "--restart",
          cwd=tmp_path)  # fmt: skip
     assert read_log(kept).step[-1] == 80
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_queue_that_ends_a_run_is_told_how_to_go_on(folder, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("ase_uq.cli.md.describe", lambda _: os.kill(os.getpid(), getattr(signal, name)))
+    arguments = ("--temperature", 300, "--steps", 60, "--forces-var", "off", "--log", "run.h5")
+    done = ase_uq("md", folder / "model.pt", folder / "start.xyz", *arguments, cwd=tmp_path)
+    assert done.returncode == 130
+    assert re.search(
+        r"interrupted after step \d+ of 60; the log is run.h5, go on from there with --restart", done.stderr
+    )
+    assert signal.getsignal(getattr(signal, name)) is signal.SIG_DFL
 
 
 def test_md_restarts_where_it_stopped(folder):

@@ -264,7 +264,7 @@ def other_seed(folder: Path) -> str:
     return told(lambda: reweight_log([path, folder / "other.h5"], ["d"]))
 
 
-OVER = r"exit 1: .*run.h5 was overwritten by another program.*\d+ could be kept, in .*run.recovered.h5"
+OVER = r"exit 1: .*run.h5 was overwritten by another program.*\d+ could be kept, they are in .*run.recovered.h5"
 NO_STATE = "exit 2: the state file .* could not be read"
 TWICE = "exit 2: `runs` must be different runs.*the same frames"
 FORK = "exit 2: `log` must be written by the process that began it"
