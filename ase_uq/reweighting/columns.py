@@ -145,7 +145,9 @@ def _binned_columns(sample: Array) -> Columns:
         inside[:, -1] = values
         return inside
 
-    return Columns(2 * n + 1, build, Question(method="gap", binned=True, n_followed=1))
+    # Where every bin is one value, as of a state, there is nothing beyond the last.
+    open_ended = len(np.unique(sample)) > n
+    return Columns(2 * n + 1, build, Question(method="gap", binned=True, open_ended=open_ended, n_followed=1))
 
 
 def _own_columns(shape: tuple[int, ...], method: str, own_members: str, n_members: int) -> Columns:

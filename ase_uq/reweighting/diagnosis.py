@@ -25,7 +25,17 @@ from numpy.typing import NDArray
 from ase_uq.arrays import Array
 from ase_uq.reweighting import estimators
 from ase_uq.reweighting.frame_blocks import FrameSums, Sums
-from ase_uq.reweighting.gates import SHAPED_STD_H, THIN_FRAMES, Diagnostics, Discrepancy, Gate, gates_for, worst_of
+from ase_uq.reweighting.gates import (
+    END_FRAMES,
+    END_RATIO,
+    SHAPED_STD_H,
+    THIN_FRAMES,
+    Diagnostics,
+    Discrepancy,
+    Gate,
+    gates_for,
+    worst_of,
+)
 from ase_uq.reweighting.jackknife import jackknife_deviations
 from ase_uq.reweighting.pareto import tail_shapes
 from ase_uq.reweighting.question import Estimates, Question
@@ -140,6 +150,7 @@ def _of_the_run(e: Evidence, q: Question, total: Sums, std_h: Array) -> dict[str
         "bimodality": float(bimodality.max()),
         "pareto_k": None if tails is None else float(np.nanmax([*tail_shapes(tails), -1.0])),
         "thin_share": _thin_share(e, q, total),
+        "end_share": _end_share(e, q, total),
         "blurred_share": _blurred_share(e, q, total),
         "weight_frames": e.weight_frames,
     }
@@ -172,6 +183,22 @@ def _thin_share(e: Evidence, q: Question, total: Sums) -> float | None:
     counts = total.columns(slice(0, total.a.shape[-1] // 2)) if q.binned else total
     thin = counts.a / total.b * e.asked.n_frames < THIN_FRAMES
     return float((estimators.gap(counts) * thin[:, None]).sum(axis=0).max())
+
+
+def _end_share(e: Evidence, q: Question, total: Sums) -> float | None:
+    """Largest part of a member's weight in the first or last bin of a scalar, where few frames stand for much more.
+
+    Beyond it the run knows nothing, and what a member would have there is missing from its average.
+    """
+    if not q.binned or not q.open_ended:
+        return None
+    bins = total.a.shape[-1] // 2
+    counts = total.columns(slice(0, bins))
+    ends, share = [0, bins - 1], estimators.gap(counts)
+    own = counts.a / total.b
+    few = own[ends] * e.asked.n_frames < END_FRAMES
+    preferred = share[ends] > END_RATIO * own[ends, None]
+    return float(np.where(few[:, None] & preferred, share[ends], 0.0).max())
 
 
 def _blurred_share(e: Evidence, q: Question, total: Sums) -> float | None:

@@ -46,6 +46,8 @@ SKEWNESS = 1.0  # kT, times sd(h): a third of the second cumulant then lies in t
 BIMODALITY = 0.6
 THIN_SHARE = 0.1  # of a member's weight in bins of fewer than `THIN_FRAMES`
 THIN_FRAMES = 10.0
+END_FRAMES = 60.0  # a bin at the end of the run's range that was widened until it held 20, and not one full of frames
+END_RATIO = 3.0  # a member's share of it over the run's own
 BLURRED_SHARE = 0.1
 _UNRESOLVED = "share of sampling noise in the spread of members"
 YES_OR_NO = "yes/no"  # unit of a value that is 1 or 0
@@ -131,6 +133,8 @@ class Diagnostics:
         How far below zero a member's mean lies although no frame does, in units of the spread.
     thin_share, blurred_share
         "gap": largest part of a member's weight in bins of few frames; part of the variance that lies inside bins.
+    end_share
+        "gap" of a scalar: largest part of a member's weight in the first or last bin, if it has few frames.
     weight_frames
         Kish's effective number of frames of the weights of a biased run.
     """
@@ -159,6 +163,7 @@ class Diagnostics:
     pareto_k: float | None = None
     negative: float | None = None
     thin_share: float | None = None
+    end_share: float | None = None
     blurred_share: float | None = None
     weight_frames: float | None = None
 
@@ -275,12 +280,19 @@ def _expansion(n: Diagnostics) -> Iterator[Gate]:
             f"spread of {spread:.2g} between them: the expansion has not converged for this observable."
         )
         yield _correction("next term of the expansion against the error", n.second_order, n, sentence)
-    if n.method == "cea" and n.disagreement is not None:
+    if n.method in ("cea", "gap") and n.disagreement is not None:
+        what, cure = (
+            ("cumulant expansion", "(several states?); use method 'gap', or treat each state by itself.")
+            if n.method == "cea"
+            else (
+                "mean gaps",
+                "inside the bins; use method 'direct', or a collective variable that tells states apart.",
+            )
+        )
         sentence = (
-            f"cumulant expansion and direct weights differ by {n.disagreement.size:.2g} per member, against a spread "
-            f"of {spread:.2g} and {n.disagreement.significance:.0f} times their sampling error, although enough frames "
-            "carry weight: the energies are not Gaussian (several states?); use method 'gap', or treat each state by "
-            "itself."
+            f"{what} and direct weights differ by {n.disagreement.size:.2g} per member, against a spread of "
+            f"{spread:.2g} and {n.disagreement.significance:.0f} times their sampling error, although enough frames "
+            f"carry weight: the energies are not Gaussian {cure}"
         )
         yield _correction("expansion minus direct weights against the error", n.disagreement, n, sentence)
     if n.negative is not None:
@@ -295,6 +307,12 @@ def _expansion(n: Diagnostics) -> Iterator[Gate]:
             f"{THIN_SHARE:.0%}): the run hardly visits what that member prefers; sample there, with a bias."
         )
         yield _at_most("weight in bins of few frames", n.thin_share, THIN_SHARE, "", sentence)
+    if n.end_share is not None:
+        sentence = (
+            f"{n.end_share:.0%} of a member's weight lies in a few frames at the end of the range of the run (limit "
+            f"{THIN_SHARE:.0%}): that member goes where the run does not; sample there, with a bias."
+        )
+        yield _at_most("weight at the end of the run's range", n.end_share, THIN_SHARE, "", sentence)
     if n.blurred_share is not None:
         sentence = (
             f"{n.blurred_share:.0%} of the variance of the observable lies inside the bins (limit "

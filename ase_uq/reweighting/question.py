@@ -44,6 +44,8 @@ class Question:
     binned
         "gap": whether columns are the bins of a scalar, followed by that scalar in the bins; else they are a histogram
         with what lies outside of it as the last column.
+    open_ended
+        Whether bins of a scalar hold ranges, so that members may go beyond the first and the last.
     function
         Of the averages, an array of `shape`, or `None`.
     law
@@ -63,6 +65,7 @@ class Question:
     n_followed: int = 0
     own_members: str | None = None
     binned: bool = False
+    open_ended: bool = False
     function: Callable[[Any], Any] | None = None
     law: SpreadLaw = UNCALIBRATED
     energy_step: float = 0.0
@@ -87,10 +90,13 @@ def estimate(s: Sums, origin: Array, q: Question) -> Estimates:
     if q.method == "gap":
         means = estimators.gap_mean(s) if q.binned else estimators.gap(s)[..., :-1, :]
         beyond = estimators.gap_mean(s, second=True) if q.binned else estimators.gap(s, second=True)[..., :-1, :]
+        direct = estimators.direct(s)
+        direct = direct[..., s.a.shape[-1] // 2 :, :].sum(axis=-2, keepdims=True) if q.binned else direct[..., :-1, :]
         if q.function is None:
-            return Estimates(means, beyond - means, None, q.shape)
+            return Estimates(means, beyond - means, direct - means, q.shape)
         value, shape = _apply(q.function, means, q.shape)
-        return Estimates(value, _apply(q.function, beyond, q.shape)[0] - value, None, shape)
+        second, exact = (_apply(q.function, other, q.shape)[0] - value for other in (beyond, direct))
+        return Estimates(value, second, exact, shape)
     cea, direct = (_paired(part + shift, q) for part in (estimators.cea(s), estimators.direct(s)))
     second = _paired(estimators.second_order(s), q)
     if q.function is None:

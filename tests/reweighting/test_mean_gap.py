@@ -54,6 +54,22 @@ def test_two_states_with_noise_inside_are_exact_too():
     assert any("next term of the expansion inside the bins" in w for w in other.warnings)
 
 
+def test_bins_of_another_shape_than_width_are_told_by_direct_weights():
+    """Noise of one width, skewed in one state only: the next term of the expansion is the same in both."""
+    rng = np.random.default_rng(6)
+    state = (rng.random(50_000) < 0.5).astype(float)
+    normal, skewed = rng.normal(size=50_000), rng.exponential(size=50_000) - 1.0
+    factors = np.array([0.9, 0.5, -0.3, -0.4])
+    result = run(state, np.where(state > 0, skewed, normal)[:, None] * factors)
+    exact = np.exp(factors) / (1.0 + factors)
+    exact = exact / (exact + np.exp(0.5 * factors**2))
+    assert abs(result.member_means - exact).max() > 5.0 * result.std_sampling
+    assert any(text.startswith("mean gaps and direct weights differ") for text in result.warnings)
+    assert not any("next term" in text for text in result.warnings)
+    plain = run(state, normal[:, None] * factors)
+    assert not any("direct weights" in text for text in plain.warnings)
+
+
 @pytest.mark.parametrize("std_h", [0.5, 1.0, 2.0])
 def test_gaussian_toy(std_h):
     rng = np.random.default_rng(2)
@@ -66,6 +82,27 @@ def test_gaussian_toy(std_h):
     # The tails end at the last frame of the run: beyond two widths the shift begins to be missed.
     tolerance = 0.02 if std_h < 2 else 0.06
     np.testing.assert_allclose(found.mean(axis=0), [-0.5 * std_h, 0.5 * std_h], atol=tolerance)
+
+
+@pytest.mark.parametrize(("softest", "told"), [(0.7, False), (0.2, True)])
+def test_a_member_that_goes_where_the_run_does_not_is_told(softest, told):
+    """x^2 of a soft spring lies beyond the last frame of a stiff one: the average and the spread miss it."""
+    k = np.array([softest, 0.9, 1.1, 2.0 - softest])
+    warned, found = [], []
+    for seed in range(6):
+        x = np.random.default_rng(seed).normal(size=2000)
+        result = run(x**2, 0.5 * (k - 1.0) * x[:, None] ** 2)
+        warned.append(any("end of the range of the run" in text for text in result.warnings))
+        found.append(result.member_means[0])
+    assert np.mean(warned) == told
+    assert (np.mean(found) < 0.75 / softest) == told
+
+
+def test_states_of_small_weight_have_no_end():
+    rng = np.random.default_rng(5)
+    state = (rng.random(2000) < 0.02).astype(float)
+    gaps = np.array([3.0, -3.0, 1.0, -1.0])
+    assert not any("end of the range" in text for text in run(state, state[:, None] * gaps).warnings)
 
 
 def test_springs_are_exact_at_any_stiffness():
