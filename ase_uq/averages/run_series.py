@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.units import fs
 
 from ase_uq.log.columns import EXPLODED
 from ase_uq.log.ensembles import ensemble_of
@@ -22,7 +24,13 @@ def attributes_of_dynamics(dyn: Any, temperature_K: float) -> dict[str, Any]:
     found: dict[str, Any] = {"temperature_K": temperature_K, "ensemble": name}
     if pressure is not None:
         found["pressure_GPa"] = pressure
-    return found if dyn is None else {**found, "dynamics": type(dyn).__name__}
+    if dyn is None:
+        return found
+    atoms, timestep = getattr(dyn, "atoms", None), getattr(dyn, "dt", None)
+    if atoms is not None and timestep is not None:
+        masses = json.dumps({"atoms": {"masses": atoms.get_masses().tolist()}})
+        found |= {"timestep_fs": float(timestep) / fs, "numbers": atoms.numbers.copy(), "definition": masses}
+    return {**found, "dynamics": type(dyn).__name__}
 
 
 class RunSeries:

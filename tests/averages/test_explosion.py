@@ -133,6 +133,18 @@ def test_compression_by_a_barostat_is_no_explosion():
         assert bool(watch.see(30.0, 0.15, 290.0, 700.0)) == says_something
 
 
+def test_a_time_step_past_the_neighbours_is_seen_on_the_way():
+    for timestep, mass, says_something in ((60.0, None, True), (0.5, None, False), (60.0, 100.0, False)):
+        atoms = Atoms("H2", positions=[[0.0, 0.0, 0.0], [0.74, 0.0, 0.0]])
+        atoms.set_masses([mass, mass])
+        atoms.calc = bound(depth=0.05, length=0.74)
+        atoms.get_forces()
+        dyn = Langevin(atoms, timestep * units.fs, temperature_K=300.0, friction=0.01 / units.fs, fixcm=False)
+        online = OnlineReweighter(atoms, temperature_K=300.0, observables={"d": lambda atoms: 1.0}, dyn=dyn)
+        online()
+        assert bool(says(online.results()["d"])) == says_something
+
+
 def test_a_time_step_past_the_neighbours_needs_no_frames():
     run = synthetic_run(baseline=False, dynamics="Langevin", timestep_fs=60.0)
     assert "an atom of H flies" in exploded(run)

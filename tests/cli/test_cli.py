@@ -634,6 +634,7 @@ def test_a_run_that_explodes_is_one_line_and_its_averages_say_so(folder):
     told = json.loads(good(*whole, "--overwrite", "--json", cwd=folder).stdout)["averages"]["r"]["warnings"]
     later = json.loads(good("reweight", "whole.h5", "--observable", "r", "--json", cwd=folder).stdout)["warnings"]
     assert all(any(each.startswith("the run exploded: ") for each in warnings) for warnings in (told, later))
-    assert "the run exploded: " in good("reweight", "whole.h5", "--observable", "r", cwd=folder).stdout
+    done = good("reweight", "whole.h5", "--observable", "r", cwd=folder)
+    assert "the run exploded: " in done.stdout + done.stderr
     good("report", "whole.h5", "--out", "exploded.html", cwd=folder)
     assert "he run exploded: " in (folder / "exploded.html").read_text()
