@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ase_uq.arrays import Array
-from ase_uq.reweighting.gates import Gate
+from ase_uq.reweighting.gate import Gate
 from ase_uq.reweighting.result import ReweightResult
 
 # Beyond this share of the period from c a value is near the cut, and more than this share of such values is material.

@@ -10,7 +10,7 @@ from ase_uq.arrays import Array
 from ase_uq.averages.circle import Circle
 from ase_uq.errors import InputError
 from ase_uq.reweighting.columns import Columns
-from ase_uq.reweighting.gates import Gate, sentences
+from ase_uq.reweighting.gate import Gate, sentences
 from ase_uq.reweighting.result import ReweightResult
 
 

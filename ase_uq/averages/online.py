@@ -42,7 +42,7 @@ from ase_uq.reweighting import check_relaxation, inverse_temperature
 from ase_uq.reweighting.columns import check_method, columns_for
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
-from ase_uq.reweighting.gates import sentences
+from ase_uq.reweighting.gate import sentences
 from ase_uq.reweighting.question import Question
 from ase_uq.reweighting.result import ReweightResult
 from ase_uq.reweighting.spread import SpreadLaw

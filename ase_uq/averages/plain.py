@@ -12,7 +12,7 @@ from ase_uq.log.ramp import check_one_temperature
 from ase_uq.log.reader import RunLog
 from ase_uq.reweighting import ReweightResult, reweight
 from ase_uq.reweighting.axis import Axis
-from ase_uq.reweighting.gates import sentences
+from ase_uq.reweighting.gate import sentences
 from ase_uq.reweighting.thermostat import relaxation_frames
 
 # What checks of a result say of its sampling; the others are about members.

@@ -26,7 +26,7 @@ from ase_uq.log.explosion import exploded
 from ase_uq.log.ramp import ramp_of, told_ramp
 from ase_uq.log.reader import VOLUME_TOLERANCE, RunLog, bias_by_hand
 from ase_uq.reweighting import MIN_FRAMES
-from ase_uq.reweighting.gates import YES_OR_NO, Gate, explosion_gate
+from ase_uq.reweighting.gate import YES_OR_NO, Gate, explosion_gate
 from ase_uq.reweighting.statistics import SamplingError, sampling_error
 from ase_uq.reweighting.thermostat import relaxation_frames
 

@@ -40,7 +40,7 @@ from ase_uq.reweighting.columns import Columns, check_method, columns_for
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks
 from ase_uq.reweighting.free_energy import ProfileBins
-from ase_uq.reweighting.gates import Gate, sentences
+from ase_uq.reweighting.gate import Gate, sentences
 from ase_uq.reweighting.result import ReweightResult
 from ase_uq.reweighting.spread import SpreadLaw
 from ase_uq.reweighting.thermostat import relaxation_frames

@@ -31,7 +31,7 @@ from ase_uq.log.reader import VOLUME_TOLERANCE, OpenLog
 from ase_uq.observables.observable import Observable
 from ase_uq.observables.observing import Observing
 from ase_uq.reweighting.axis import Axis
-from ase_uq.reweighting.gates import YES_OR_NO, Gate
+from ase_uq.reweighting.gate import YES_OR_NO, Gate
 
 
 @dataclass(frozen=True, slots=True)

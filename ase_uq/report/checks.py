@@ -8,7 +8,7 @@ import numpy as np
 
 from ase_uq.averages.text import format_significant
 from ase_uq.report.page import text
-from ase_uq.reweighting.gates import YES_OR_NO, Gate
+from ase_uq.reweighting.gate import YES_OR_NO, Gate
 
 
 def checks_table(heading: str, gates: Sequence[Gate]) -> str:

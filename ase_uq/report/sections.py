@@ -25,7 +25,7 @@ from ase_uq.report.figures import average_figure, member_figure
 from ase_uq.report.page import count, figure, note, section, text, warning_box
 from ase_uq.report.profile import profile_figure
 from ase_uq.reweighting import MIN_FRAMES, ReweightResult
-from ase_uq.reweighting.gates import sentences
+from ase_uq.reweighting.gate import sentences
 
 _DOMINATES = 2.0
 _METHODS = {"cea": "cumulant expansion", "direct": "direct weights", "gap": "mean energy gap", "plain": "plain average"}

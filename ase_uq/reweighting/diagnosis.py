@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ase_uq.arrays import Array
 from ase_uq.reweighting import estimators
 from ase_uq.reweighting.frame_blocks import FrameSums, Sums
+from ase_uq.reweighting.gate import Gate
 from ase_uq.reweighting.gates import (
     END_FRAMES,
     END_RATIO,
@@ -32,7 +33,6 @@ from ase_uq.reweighting.gates import (
     THIN_FRAMES,
     Diagnostics,
     Discrepancy,
-    Gate,
     gates_for,
     worst_of,
 )

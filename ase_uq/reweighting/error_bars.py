@@ -26,7 +26,7 @@ import numpy as np
 from ase_uq.arrays import Array
 from ase_uq.reweighting.diagnosis import Evidence, gates_of, widths
 from ase_uq.reweighting.frame_blocks import FrameSums
-from ase_uq.reweighting.gates import Gate, sentences
+from ase_uq.reweighting.gate import Gate, sentences
 from ase_uq.reweighting.jackknife import MIN_BLOCKS, jackknife_deviations
 from ase_uq.reweighting.question import Estimates, Question, estimate, plain_members
 from ase_uq.reweighting.result import ReweightResult

@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ase_uq.reweighting.gate import YES_OR_NO, Gate
 from ase_uq.reweighting.pareto import limit as pareto_limit
 from ase_uq.reweighting.statistics import MOST_SKEWED
 
@@ -50,7 +51,6 @@ END_FRAMES = 60.0  # a bin at the end of the run's range that was widened until 
 END_RATIO = 3.0  # a member's share of it over the run's own
 BLURRED_SHARE = 0.1
 _UNRESOLVED = "share of sampling noise in the spread of members"
-YES_OR_NO = "yes/no"  # unit of a value that is 1 or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,39 +59,6 @@ class Discrepancy:
 
     size: float
     significance: float
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """One check of a result.
-
-    Attributes
-    ----------
-    name
-        What is looked at.
-    value, limit, unit
-        What was found, and the limit it has to keep; the unit "yes/no" stands for 1 and 0.
-    at_least
-        Whether the limit is the smallest value that passes; else it is the largest.
-    failed
-        Whether the result should not be believed as it stands.
-    sentence
-        What that means, and the cure.
-    """
-
-    name: str
-    value: float
-    limit: float
-    unit: str
-    at_least: bool
-    failed: bool
-    sentence: str
-
-    @property
-    def severity(self) -> float:
-        """How far beyond its limit the value lies, as a ratio."""
-        above, below = (self.limit, self.value) if self.at_least else (self.value, self.limit)
-        return above / below if below > 0 else np.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,21 +139,6 @@ def gates_for(numbers: Diagnostics) -> tuple[Gate, ...]:
     """All gates, the most serious first."""
     n = numbers
     return (*_overlap(n), *_weights(n), *_expansion(n), *_shape(n), *_length(n), *_members(n))
-
-
-def explosion_gate(found: str) -> Gate:
-    """Check of the run itself; `found` is what shows that it has exploded, "" for a sound one."""
-    sentence = (
-        f"the run exploded: {found}; averages over it mean nothing, so run again, with a shorter time step or from a "
-        "better start, or look for a hole in the potential (a run that was heated on purpose needs an average for each "
-        "temperature)."
-    )
-    return Gate("run that exploded", float(bool(found)), 0.0, YES_OR_NO, False, bool(found), sentence)
-
-
-def sentences(gates: Sequence[Gate]) -> tuple[str, ...]:
-    """Sentences of the gates that failed."""
-    return tuple(gate.sentence for gate in gates if gate.failed)
 
 
 def worst_of(entries: Sequence[tuple[Gate, ...]]) -> tuple[Gate, ...]:

@@ -27,7 +27,7 @@ from scipy import stats
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.reweighting.axis import Axis
-from ase_uq.reweighting.gates import Gate
+from ase_uq.reweighting.gate import Gate
 from ase_uq.reweighting.spread import UNCALIBRATED, SpreadLaw
 
 Value = Any  # float for a scalar observable, float64 array of its shape for any other

@@ -32,7 +32,7 @@ from ase_uq.reweighting.columns import Columns, check_method, columns_for, withi
 from ase_uq.reweighting.error_bars import average
 from ase_uq.reweighting.frame_blocks import FrameBlocks, FrameSums
 from ase_uq.reweighting.frames import Frames
-from ase_uq.reweighting.gates import explosion_gate
+from ase_uq.reweighting.gate import explosion_gate
 from ase_uq.reweighting.mixture import Mixture, mixture_of, with_free_energies
 from ase_uq.reweighting.result import ReweightResult
 from ase_uq.reweighting.spread import SpreadLaw

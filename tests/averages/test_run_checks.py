@@ -15,7 +15,7 @@ from ase_uq.calculators.calculator import UQCalculator
 from ase_uq.calculators.committee import CommitteeUncertainty
 from ase_uq.log.logger import UncertaintyLogger
 from ase_uq.log.reader import read_log
-from ase_uq.reweighting.gates import sentences
+from ase_uq.reweighting.gate import sentences
 from tests.made.synthetic_runs import synthetic_run
 
 

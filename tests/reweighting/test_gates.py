@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from ase_uq.reweighting.gates import Diagnostics, Discrepancy, gates_for, sentences
+from ase_uq.reweighting.gate import sentences
+from ase_uq.reweighting.gates import Diagnostics, Discrepancy, gates_for
 
 healthy = Diagnostics(
     method="cea",
