@@ -141,7 +141,7 @@ def test_few_atoms_have_their_density(tmp_path, barostat, drift):
 
 
 # From `python -m tests.made.argon`: Monte Carlo, Å^3.
-REFERENCE = {(40.0, 0.1): (0.0, 0.0), (140.0, 0.1): (0.0, 0.0)}
+REFERENCE = {(40.0, 0.1): (1270.04, 0.34), (140.0, 0.1): (1940.5, 4.8)}
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_volume_of_argon_is_that_of_monte_carlo(tmp_path, barostat, state):
     volume, pressure = found["volume"], found["pressure_GPa"]
     mean, error = REFERENCE[state]
     assert abs(volume.mean - mean) < 4.0 * np.hypot(volume.std_sampling, error)
-    assert volume.std_sampling < 0.02 * mean
+    assert volume.std_sampling < 0.03 * mean
     assert abs(pressure.mean - state[1]) < 4.0 * pressure.std_sampling
     assert pressure.std_sampling < 0.02
 
