@@ -29,6 +29,7 @@ from ase_uq.log.reader import open_log
 CLOSEST = 0.4  # of the sum of covalent radii: tens of eV in any real potential
 JUMP = 0.5  # of the way to the neighbour
 _MOST_FAST = 8  # atoms that are looked at
+_SETTLED_STEPS, _SETTLED_FS = 50, 50.0
 
 
 class ExplodedError(RunError):
@@ -125,6 +126,7 @@ class Watch:
         # Atoms that lie on each other, or are fast, from the start on show nothing.
         close = len(neighbor_list("i", self._atoms, natural_cutoffs(self._atoms, mult=CLOSEST)))
         self._apart = not close and not (_kinetic_energies(self._atoms) > explosion.fastest).any()
+        self._calm, self._n_seen = self._apart, 0
         self._before, self._free = _places(self._atoms), _to_neighbours(self._atoms)
         return explosion
 
@@ -166,7 +168,12 @@ class Watch:
         assert self._explosion is not None
         energies = _kinetic_energies(self._atoms)
         fast = np.flatnonzero(energies > self._explosion.fastest)
-        if not self._apart or not len(fast):
+        self._n_seen += 1
+        if not self._calm or not len(fast):
+            return ""
+        if self._n_seen < max(_SETTLED_STEPS, _SETTLED_FS / self._settings.timestep_fs):
+            # The start is released: atoms that fall together then do so by energy that was there.
+            self._calm = False
             return ""
         self._explosion.warmed_to(temperature_of(self._dynamics))
         for i in fast[np.argsort(-energies[fast])][:_MOST_FAST]:

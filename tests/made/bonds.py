@@ -7,9 +7,9 @@ from ase_uq.uncertainty.prediction import STANDARD, Prediction
 
 
 class Bonds:
-    """M members; depth (eV), length (Å) and width (1/Å) of the bonds. `hole`: what is closer (Å) falls without end.
+    """M members; depth (eV), length (Å) and width (1/Å) of the bonds.
 
-    After `sound_for` evaluations energies are not numbers.
+    After 150 evaluations what is closer than `hole` (Å) falls without end; after `sound_for` energies are not numbers.
     """
 
     implemented_properties = (*STANDARD, "energy_var", "forces_var", "energy_members", "forces_members")
@@ -25,7 +25,7 @@ class Bonds:
         r = np.sqrt((apart**2).sum(axis=2)) + np.eye(len(atoms))
         x = np.where(np.eye(len(atoms)), 0.0, np.exp(-self.width * (r - self.length)))
         energy, slope = x**2 - 2 * x, -2 * self.width * (x**2 - x)
-        inside = (r < self.hole) & (x > 0)
+        inside = (r < self.hole) & (x > 0) & (self.n > 150)
         energy = np.where(inside, energy - 50 * (self.hole - r), energy)
         slope = np.where(inside, slope + 50, slope)
         if self.sound_for is not None and self.n > self.sound_for:
