@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ase_uq.errors import InputError
+from ase_uq.log.reader import alike
 
 if TYPE_CHECKING:
     from ase_uq.log.parts import LogPart
@@ -34,14 +35,20 @@ def check_different(parts: Sequence[LogPart]) -> None:
     of_run: dict[str, list[LogPart]] = {}
     for part in parts:
         start = _start(part)
-        if start is not None and (twin := starts.setdefault(start, part)) is not part:
+        if start is not None and (twin := starts.setdefault(start, part)) is not part and _look_alike(twin, part):
             raise _refusal(twin, part)
         if name := str(part.log.attributes.get("run_id", "")):
             of_run.setdefault(name, []).append(part)
     for group in of_run.values():
         for one, other in combinations(group, 2):
-            if _share_frames(one, other):
+            if _look_alike(one, other) and _share_frames(one, other):
                 raise _refusal(one, other)
+
+
+def _look_alike(one: LogPart, other: LogPart) -> bool:
+    """Whether two parts have the same datasets; what differs otherwise is told where it is asked for."""
+    first, second = one.log.datasets, other.log.datasets
+    return first.keys() == second.keys() and all(alike(first[name], second[name]) for name in first)
 
 
 def _start(part: LogPart) -> bytes | None:
