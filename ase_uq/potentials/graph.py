@@ -22,10 +22,14 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.geometry import complete_cell
+from numpy.typing import NDArray
 from torch import Tensor
 from vesin import NeighborList
 
 from ase_uq.structures.checks import check_structure, is_periodic
+
+# Of what a list of neighbours sees: structures wider than the first have empty space longer than the second shortened.
+_FAR, _GAP = 100.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,10 @@ class Neighbours:
         check_structure(atoms)
         periodic = bool(atoms.pbc.any())
         cell = complete_cell(atoms.cell) if periodic else np.zeros((3, 3))
-        found = self._list.compute(atoms.positions, cell, atoms.pbc, quantities="ijS")
+        positions = atoms.positions
+        if not atoms.pbc.all():
+            positions = _drawn_together(positions, atoms.cell.array[atoms.pbc], reach=self.cutoff + self.skin)
+        found = self._list.compute(positions, cell, atoms.pbc, quantities="ijS")
         # In torch, whose gathers are ten times faster than NumPy's. vesin counts atoms in unsigned numbers.
         i, j = (torch.from_numpy(part.view(np.int64)) for part in found[:2])
         shifts = torch.from_numpy(found[2])
@@ -184,6 +191,33 @@ class Neighbours:
             structures=torch.zeros(len(atoms), dtype=torch.int64),
             periodic=torch.tensor([is_periodic(atoms)]),
         )
+
+
+def _drawn_together(
+    positions: NDArray[np.float64], periodic: NDArray[np.float64], *, reach: float
+) -> NDArray[np.float64]:
+    """Shorten empty space along open directions, so that a list of neighbours has bins for fragments that fly apart.
+
+    Parameters
+    ----------
+    positions
+        (N, 3), Å; returned as they are where they are not far apart.
+    periodic
+        (n, 3), the cell vectors along periodic axes, n < 3.
+    reach
+        Å. No pair comes closer than this that was not, and pairs within it stay as they are.
+    """
+    if np.ptp(positions, axis=0).max() < _FAR * reach:
+        return positions
+    # Directions at right angles to the periodic ones: what moves along them changes no distance to images otherwise.
+    axes = np.linalg.svd(periodic)[2][len(periodic) :] if len(periodic) else np.eye(3)
+    along = positions @ axes.T
+    order = np.argsort(along, axis=0, kind="stable")
+    ordered = np.take_along_axis(along, order, axis=0)
+    gaps = np.minimum(np.diff(ordered, axis=0, prepend=ordered[:1]), _GAP * reach)
+    drawn = np.empty_like(along)
+    np.put_along_axis(drawn, order, np.cumsum(gaps, axis=0), axis=0)
+    return np.asarray(positions + (drawn - along) @ axes)
 
 
 def _with_skin(cutoff: float, skin: float) -> Neighbours:

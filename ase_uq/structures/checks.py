@@ -13,6 +13,8 @@ from ase_uq.errors import InputError
 
 # Of the box that cell vectors of these lengths could span; a smaller cell is rounding.
 SMALLEST_VOLUME = 1e-14
+# Å; neighbour lists count bins in whole numbers, which end.
+LARGEST = 1e7
 
 
 def is_periodic(atoms: Atoms) -> bool:
@@ -44,11 +46,16 @@ def check_structure(atoms: Atoms) -> None:
     Raises
     ------
     InputError
-        For no atoms, a periodic axis without a cell vector, a degenerate cell, or positions that are not finite.
+        For no atoms, a periodic axis without a cell vector, a degenerate cell, or positions and cell vectors that are
+        not finite or absurdly large.
     """
     if len(atoms) == 0:
         raise InputError("`atoms` must hold at least one atom, got an empty structure; check the input file.")
     check_positions(atoms)
+    if not np.abs(atoms.cell.array).max() < LARGEST:
+        raise InputError(
+            f"`atoms.cell` must be finite and below {LARGEST:g} Å, got {atoms.cell.array.tolist()}; correct the file."
+        )
     lengths = atoms.cell.lengths()
     for axis in np.flatnonzero(atoms.pbc):
         if lengths[axis] == 0.0:
@@ -64,12 +71,14 @@ def check_structure(atoms: Atoms) -> None:
 
 
 def check_positions(atoms: Atoms) -> None:
-    """Refuse positions that are not finite: what can go wrong from one step to the next."""
-    if not np.isfinite(atoms.positions).all():
-        finite = np.isfinite(atoms.positions).all(axis=1)
+    """Refuse positions that are not finite, or absurd: what can go wrong from one step to the next."""
+    # Not a number is not below, either.
+    if not np.abs(atoms.positions).max(initial=0.0) < LARGEST:
+        bad = int(np.argmin((np.abs(atoms.positions) < LARGEST).all(axis=1)))
+        rule = f"below {LARGEST:g} Å" if np.isfinite(atoms.positions[bad]).all() else "finite"
         raise InputError(
-            f"`atoms.positions` must be finite, atom {int(np.argmin(finite))} is not; "
-            "the dynamics has probably blown up: restart from an earlier frame with a shorter time step."
+            f"`atoms.positions` must be {rule}, atom {bad} is not; the dynamics has probably blown up: restart from an "
+            "earlier frame with a shorter time step."
         )
 
 

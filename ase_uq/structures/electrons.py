@@ -23,6 +23,7 @@ NAMES = {
         (0.0, 1.0),
     ),
 }
+_ROUNDING = 0.1
 _PREFIX = re.compile("^(ref|dft|qm)")
 
 
@@ -43,7 +44,10 @@ def electron_notes(structures: Sequence[Atoms], path: object) -> tuple[str, ...]
     """
     found = []
     for kind, (names, usual) in NAMES.items():
-        own = [_value(atoms, names) for atoms in structures if kind == "charge" or len(atoms) > 1]
+        if kind == "charge":
+            own = [_value(atoms, names, or_array="initial_charges") for atoms in structures]
+        else:
+            own = [_value(atoms, names) for atoms in structures if len(atoms) > 1]
         entries = next((name for name, _ in own if name), "")
         if not entries:
             continue
@@ -69,13 +73,25 @@ def electron_notes(structures: Sequence[Atoms], path: object) -> tuple[str, ...]
                 f"`{entries}` is {_text(value)} in all frames: the model is for this {kind} alone, and takes every "
                 "structure as one of it"
             )
+    n_magnetic = sum(bool(np.any(atoms.arrays.get("initial_magmoms", 0.0))) for atoms in structures)
+    if n_magnetic:
+        found.append(
+            f"`initial_magmoms` of {n_magnetic} of {len(structures)} frames are not read: the model takes "
+            "every structure as one of its usual magnetic state"
+        )
     return tuple(found)
 
 
-def _value(atoms: Atoms, names: set[str]) -> tuple[str, float | str | None]:
+def _value(atoms: Atoms, names: set[str], *, or_array: str = "") -> tuple[str, float | str | None]:
     for name, value in atoms.info.items():
         if _PREFIX.sub("", re.sub("[_ -]", "", str(name).lower())) in names and value is not None:
             return str(name), _plain(value)
+    if or_array in atoms.arrays:
+        # ASE's way to give a charge to a calculator; charges of atoms from a population analysis add up to it.
+        total = float(atoms.arrays[or_array].sum())
+        return f"the sum of {or_array}", float(round(total)) if abs(total - round(total)) < _ROUNDING else round(
+            total, 2
+        )
     return "", None
 
 

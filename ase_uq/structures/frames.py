@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.io.formats import UnknownFileTypeError
 
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
@@ -23,6 +21,7 @@ from ase_uq.structures.numbers import check_finite
 
 # eV/Å^3, 800 GPa.
 MAX_STRESS = 5.0
+_LONGEST_REASON = 120
 ISOLATED = {"isolatedatom", "isolatedatoms"}
 Weights = tuple[float, float, float]
 """Of the energy, the forces and the stress of a frame."""
@@ -106,6 +105,9 @@ def read_frames(
         For a file that cannot be read, a missing label, a label that is no number, not finite or too large, energies or
         forces from two sources, and charges or spins that differ; the frame is named.
     """
+    for name, limit in (("max_force", max_force), ("max_stress", max_stress)):
+        if not limit > 0.0:
+            raise InputError(f"`{name}` must be a number above 0, got {limit}; the usual one is the default.")
     keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     structures = read_structures(path)
     of_electrons = electron_notes(structures, path)
@@ -116,6 +118,11 @@ def read_frames(
     _one_source([frame.source for frame in frames], "energies", "energy", path)
     _one_source([frame.sources[0] for frame in frames], "forces", "forces", path)
     if all(frame.forces is None for frame in frames):
+        if not any(frame.weights[1] for frame in frames):
+            raise InputError(
+                f"`{path}` must have forces that count, all {len(frames)} frames give them the weight 0 "
+                "(config_weight or config_forces_weight); give some of them a weight."
+            )
         raise missing_forces(structures[0], forces_key, f"frame 0 of {path}, as all others,")
     return frames
 
@@ -133,8 +140,8 @@ def read_structures(path: str | Path) -> list[Atoms]:
         raise InputError(f"`{path}` must be a file with structures, and there is none; check the path.")
     try:
         structures = list(ase.io.iread(path, ":"))
-    except (OSError, EOFError, ValueError, KeyError, IndexError, zlib.error, UnknownFileTypeError) as e:
-        reason = " ".join(str(e).split()) or type(e).__name__
+    except Exception as e:  # readers of some fifty formats, each with errors of its own for a damaged file
+        reason = " ".join(str(e).replace("\0", " ").split())[:_LONGEST_REASON] or type(e).__name__
         raise InputError(
             f"`{path}` could not be read as structures ({reason}); it may be truncated or of another format."
         ) from e

@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ase.units import GPa
 from numpy.typing import NDArray
 
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
 from ase_uq.structures.frames import Frame
-from ase_uq.training.crude_fit import ENERGY_FRAMES, Basis, Crude, Equations
+from ase_uq.training.crude_fit import ENERGY_FRAMES, FORCES_ALONE, Basis, Crude, Equations
+from ase_uq.training.signs_and_units import energies_against_forces, stresses_against_forces
 
 FEWEST, MANY = 10, 50
 # Of the gap: g / w, and g (eV per atom); from the last on it is refused.
@@ -36,15 +36,9 @@ GAP_RATIO, GAP, REFUSED_GAP = 10.0, 0.6, 2.0
 GROUP_OF_FEW, GROUP_OF_MANY = 0.2, 0.05
 # Of single frames: of m, and eV per atom. What is refused of them is in `energy_residuals`.
 OUTLYING, FAR_OUT = 25.0, 0.5
-_ROUNDS, _FORCES_ALONE, _STARTS = 8, 1e-3, (0.1, 0.3, 0.5, 0.7, 0.9)
-# Of validation against training, of m.
-SHIFTED = 10.0
-# Of labels of the stress against the crude fit: correlation, and their size; fewer say nothing.
-SIGN, LARGER, FEWEST_LABELS = 0.5, 20.0, 5
-# Correlation, without the means, from which on the crude fit is right; and units a stress may be in, eV/Å^3.
-SURE, UNITS, WITHIN = 0.8, {"GPa": GPa, "kbar": 0.1 * GPa, "MPa": 1e-3 * GPa, "Hartree/Bohr^3": 183.63}, 3.0
-# Of forces of the fit with energies, in errors of the one without.
-SPOILT = 2.0
+_ROUNDS, _STARTS = 8, (0.1, 0.3, 0.5, 0.7, 0.9)
+# Of validation against training, of m, and how many frames at least.
+SHIFTED, FEWEST_LABELS = 10.0, 5
 # Two structures are one when energies (eV), forces (of their rms) and fingerprints differ by no more.
 SAME_ENERGY, SAME_FORCES, SAME_STRUCTURE = 1e-4, 1e-3, 2e-5
 
@@ -69,23 +63,26 @@ def label_warnings(train: Sequence[Frame], valid: Sequence[Frame]) -> tuple[str,
     Raises
     ------
     InputError
-        For energies that fall into two groups more than 2 eV per atom apart, and stresses that follow those of the
-        crude fit with the other sign or in another unit.
+        For energies that fall into two groups more than 2 eV per atom apart, and energies or stresses that follow the
+        forces with the other sign, in another unit or in another order.
     """
     order = np.random.default_rng(0).permutation(len(train))[:ENERGY_FRAMES]
     # Isolated atoms say nothing of what others should have.
     some = [train[i] for i in order if len(train[i].atoms) > 1 and train[i].has_energy]
     found: list[str] = []
-    if len(some) >= FEWEST and any(frame.forces is not None for frame in some):
+    if any(frame.forces is not None for frame in some):
         index = {id(frame): i for i, frame in enumerate(train)}
         places = [index[id(frame)] for frame in some]
         equations = Equations(some)
-        found += _two_zeros(equations, places)
         crude, _ = equations.solve()
-        found += _stresses(equations, some)
-        if not found:
-            residuals = equations.residuals(crude)
-            found += [*_outliers(residuals, places), *_zero_of_validation(crude, residuals, some, valid)]
+        residuals = equations.residuals(crude)
+        outliers = _outliers(residuals, places) if len(some) >= FEWEST else []
+        if len(some) >= FEWEST:
+            found += _two_zeros(equations, places)
+            found += [] if found or outliers else energies_against_forces(equations)
+        found += stresses_against_forces(equations, some, is_sure=not (found or outliers))
+        if len(some) >= FEWEST and not found:
+            found += [*outliers, *_zero_of_validation(crude, residuals, some, valid)]
     return (*found, *_copies(train, valid))
 
 
@@ -131,7 +128,7 @@ def _within(residuals: Array) -> float:
 
 
 def _two_zeros(equations: Equations, index: Sequence[int]) -> list[str]:
-    crude, _ = equations.solve(energy_weight=_FORCES_ALONE)
+    crude, _ = equations.solve(energy_weight=FORCES_ALONE)
     start = equations.residuals(crude)
     starts = [_upper(start), *(start > np.quantile(start, part) for part in _STARTS)]
     # The best of several starts: the two steps end where they began when that was too far off.
@@ -188,53 +185,6 @@ def _outliers(residuals: Array, index: Sequence[int]) -> list[str]:
         f"({1e3 * typical:.2g} meV/atom is usual): look at them, and remove what did not converge."
     )
     return [said]
-
-
-def _stresses(equations: Equations, frames: Sequence[Frame]) -> list[str]:
-    labelled = [frame for frame in frames if frame.stress is not None]
-    if len(labelled) < FEWEST_LABELS:
-        return []
-    labels = np.array([frame.stress for frame in labelled])
-    crude, _ = equations.solve()
-    said, sure = _judged(labels, np.array([crude.stress(frame.atoms) for frame in labelled]))
-    if said is None:
-        return []
-    # Wrong energies spoil the fit, and its forces with it: then it is not the stress that is to blame.
-    alone, _ = equations.solve(energy_weight=_FORCES_ALONE)
-    spoilt = equations.misfit_of_forces(crude) > SPOILT * equations.misfit_of_forces(alone)
-    if sure and not spoilt and not _outliers(equations.residuals(crude), range(len(frames))):
-        raise InputError(f"{said} Convert them, or leave them out.")
-    return [said]
-
-
-def _judged(labels: Array, expected: Array) -> tuple[str | None, bool]:
-    """Return what is wrong with stresses (S, 6) against those of a crude fit, and whether there is no doubt."""
-    # What all frames have in common may be anything; what differs between them tells more.
-    correlation, ratio = _alike(labels - labels.mean(axis=0), expected - expected.mean(axis=0))
-    sure = abs(correlation) > SURE
-    if not sure:
-        correlation, ratio = _alike(labels, expected)
-    opposite, other_size = correlation < -SIGN, not 1.0 / LARGER < ratio < LARGER
-    if ratio == 0.0 or not (opposite or (other_size and abs(correlation) >= SIGN)):
-        return None, sure
-    wrong = " and ".join(
-        (["of the other sign"] if opposite else []) + ([f"{ratio:.2g} times the size"] if other_size else [])
-    )
-    units = [name for name, unit in UNITS.items() if other_size and 1.0 / WITHIN < ratio * unit < WITHIN]
-    said = (
-        f"stresses of the training frames are {wrong} of what their energies and forces suggest (correlation "
-        f"{correlation:.2f}){f', as if in {units[0]}' if units else ''}: labels are in eV/Å^3 and positive under "
-        f"tension; 1 GPa is {GPa:.4g}, 1 kbar {0.1 * GPa:.4g}, and VASP prints kbar with the other sign."
-    )
-    return said, sure
-
-
-def _alike(labels: Array, expected: Array) -> tuple[float, float]:
-    """Return the correlation of two arrays, and the size of the first over that of the second; 0 where one vanishes."""
-    size, usual = (float(np.sqrt(np.mean(values**2))) for values in (labels, expected))
-    if not size * usual > 0.0:
-        return 0.0, 0.0
-    return float(np.mean(labels * expected) / (size * usual)), size / usual
 
 
 def _copies(train: Sequence[Frame], valid: Sequence[Frame]) -> list[str]:

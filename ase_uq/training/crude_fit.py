@@ -41,6 +41,8 @@ PAIR_DECAYS = (0.6, 1.2, 1.8, 2.4, 3.0, 3.6)  # 1/Å
 DENSITY_DECAYS = (1.0, 2.0)
 # Frames and atoms a frame whose forces are fitted; frames whose energies are.
 FORCE_FRAMES, FORCE_ATOMS, ENERGY_FRAMES = 60, 10, 300
+# Weight of the energies where the coefficients are left to the forces.
+FORCES_ALONE = 1e-3
 _RIDGE = 1e-3
 _LEAST_DENSITY = 1e-6
 # Of the largest norm of a column: pairs of elements that the frames hardly have.
@@ -148,6 +150,11 @@ def size_of_basis(n_elements: int) -> int:
     return n_elements * (n_elements + 1) // 2 * len(PAIR_DECAYS) + n_elements * len(DENSITY_DECAYS)
 
 
+def force_components(sizes: Sequence[int]) -> int:
+    """Number of components of forces that are fitted to frames of so many atoms."""
+    return sum(3 * min(size, FORCE_ATOMS) for size in sizes[:FORCE_FRAMES])
+
+
 def counts(atoms: Atoms, elements: Sequence[str]) -> Array:
     """Return how many atoms of each element there are, (Z,)."""
     return np.array([np.count_nonzero(atoms.symbols == symbol) for symbol in elements], dtype=np.float64)
@@ -213,6 +220,18 @@ class Equations:
         )
         n = len(self.elements)
         return Crude(self.elements, solution[:n], solution[n:-1]), float(solution[-1])
+
+    @property
+    def per_coefficient(self) -> float:
+        """Components of forces for each coefficient."""
+        return float(len(self.forces) / self.energy_rows.shape[1])
+
+    def against(self, crude: Crude) -> tuple[Array, Array]:
+        """Return energies, and those of a fit, both (S,) eV per atom and less constants of the elements."""
+        shares = self.energy_rows[:, : len(self.elements)]
+        both = np.column_stack([self.energies, self.energy_rows[:, len(self.elements) :] @ crude.coefficients])
+        both = both - shares @ np.linalg.lstsq(shares, both, rcond=1e-10)[0]
+        return both[:, 0], both[:, 1]
 
     def misfit_of_forces(self, crude: Crude) -> float:
         """Return the rms error of the forces of a fit over their rms."""

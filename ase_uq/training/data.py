@@ -11,7 +11,8 @@ from ase_uq.errors import InputError
 from ase_uq.structures.frames import Frame, label_notes, read_frames, split_frames
 from ase_uq.structures.isolated import check_covered, parse_e0s, without_isolated_atoms
 from ase_uq.training.consistency import label_warnings
-from ase_uq.training.energy_residuals import MAX_RESIDUAL, check_residuals
+from ase_uq.training.energy_residuals import MAX_RESIDUAL, check_residuals, zeros_far_off
+from ase_uq.training.signs_and_units import unjudged_stresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,15 @@ def read_training_data(
     zeros, said = _zeros(given, atoms, train, held_out)
     # First: what is far off spoils all other comparisons.
     known = [[frame for frame in each if frame.has_energy] for each in (train, held_out)]
+    if not known[0]:
+        raise InputError(
+            f"`{data}` must have energies to train on, all {len(train)} have the weight 0 (config_weight or "
+            "config_energy_weight); give some of them a weight."
+        )
     check_residuals([*known[0], *known[1]], max_residual=max_residual, n_train=len(known[0]))
-    warnings = label_warnings(train, held_out)
-    return TrainingData(train, held_out, zeros, (*notes, *said), warnings)
+    far_off = () if zeros is None else zeros_far_off(known[0], zeros, max_residual=max_residual)
+    warnings = (*far_off, *label_warnings(train, held_out))
+    return TrainingData(train, held_out, zeros, (*notes, *said, *unjudged_stresses(train)), warnings)
 
 
 def _sources(name: str, train: Sequence[Frame], other: str, valid: Sequence[Frame]) -> list[str]:

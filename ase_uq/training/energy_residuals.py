@@ -16,7 +16,7 @@ molecules and crystals in it; it finds energies of another unit, of another zero
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -48,6 +48,8 @@ def check_residuals(frames: Sequence[Frame], *, max_residual: float = MAX_RESIDU
     InputError
         For single energies that far off, and for two groups that far apart; a frame of each is named.
     """
+    if not max_residual > 0.0:
+        raise InputError(f"`max_residual` must be a number above 0, got {max_residual}; {MAX_RESIDUAL:g} is usual.")
     residuals = robust_residuals(frames)
     off = residuals - np.median(residuals)
     typical = 1.4826 * float(np.median(np.abs(off)))
@@ -63,6 +65,31 @@ def check_residuals(frames: Sequence[Frame], *, max_residual: float = MAX_RESIDU
             f"off what its composition suggests, where {typical:.2g} is usual and `max_residual` {max_residual:g}"
             f"{others}; check its unit, its zero and its level of theory, remove it, or raise the limit."
         )
+
+
+def zeros_far_off(
+    frames: Sequence[Frame], e0s: Mapping[str, float], *, max_residual: float = MAX_RESIDUAL
+) -> tuple[str, ...]:
+    """Say so if energies of isolated atoms are of another zero than those of the frames.
+
+    Parameters
+    ----------
+    frames
+        Those with energies.
+    e0s
+        By element, eV.
+    max_residual
+        eV per atom by which atoms may be bound, in the middle of the frames.
+    """
+    bound = [(frame.energy - sum(e0s[each] for each in frame.atoms.symbols)) / len(frame.atoms) for frame in frames]
+    middle = float(np.median(bound))
+    if abs(middle) <= max_residual:
+        return ()
+    said = (
+        f"energies of isolated atoms are hardly of the calculation of the frames, whose energies lie {middle:+.4g} eV "
+        "per atom off them: see that program, functional and pseudopotentials are the same, or let `e0s` be average."
+    )
+    return (said,)
 
 
 def _named(index: int, n_train: int | None) -> str:

@@ -152,3 +152,38 @@ def test_copies_are_what_joining_gives(name):
             copied, joined = one.copies(n_copies), collate([one] * n_copies)
             for field in Graph.__slots__:
                 assert torch.equal(getattr(copied, field), getattr(joined, field)), field
+
+
+FLYING = {
+    "molecules": (False, np.eye(3)),
+    "a slab": ([True, True, False], np.eye(3)),
+    "a skewed slab": ([True, True, False], [[1, 0, 0], [0.3, 1, 0], [0.4, 0.2, 1]]),
+    "a wire": ([False, True, False], np.eye(3)),
+}
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e6])
+@pytest.mark.parametrize("name", FLYING)
+def test_fragments_that_fly_apart_keep_their_neighbours(name, distance):
+    """Bins of a list of neighbours are counted in whole numbers; too many of them end the interpreter."""
+    pbc, cell = FLYING[name]
+    rng = np.random.default_rng(0)
+    parts = [Atoms("H6", rng.uniform(0.0, 3.0, (6, 3)), cell=4.0 * np.array(cell), pbc=pbc) for _ in range(3)]
+    alone = [build_graph(part, 2.5) for part in parts]
+    open_axis = int(np.flatnonzero(~parts[0].pbc)[-1])
+    whole = parts[0].copy()
+    for k, part in enumerate(parts[1:], start=1):
+        moved = part.copy()
+        moved.positions += (-1) ** k * distance * part.cell.array[open_axis]
+        whole += moved
+    found, expected = build_graph(whole, 2.5), collate(alone)
+    for key in ("receivers", "senders"):
+        torch.testing.assert_close(getattr(found, key), getattr(expected, key))
+    torch.testing.assert_close(found.edge_vectors(), expected.edge_vectors(), atol=1e-8, rtol=0.0)
+    skin = Neighbours(2.5)
+    torch.testing.assert_close(skin.graph(whole).edge_vectors(), found.edge_vectors())
+
+
+def test_far_atoms_with_nothing_else_have_no_neighbours():
+    for atoms in (Atoms("H2", [[0, 0, 0], [9e6, 0, 0]]), Atoms("H3", [[0, 0, 0], [0, 9e6, 0], [9e6, 0, 0]])):
+        assert len(build_graph(atoms, 0.5).senders) == 0

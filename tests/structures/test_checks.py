@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from ase.calculators.calculator import all_changes, compare_atoms
 
-from ase_uq.structures.checks import changes_between
+from ase_uq.errors import InputError
+from ase_uq.structures.checks import changes_between, check_positions, check_structure
 from tests.made.structures import copper
 
 CHANGES = {
@@ -35,3 +36,24 @@ def test_changes_are_those_of_ase(name):
 
 def test_everything_has_changed_before_the_first_evaluation():
     assert changes_between(None, copper()) == list(all_changes)
+
+
+def with_positions(value):
+    atoms = copper()
+    atoms.positions[1, 2] = value
+    return atoms
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e200, 1e9])
+def test_absurd_positions_are_refused(value):
+    """Neighbour lists count bins in whole numbers, and would end the interpreter."""
+    with pytest.raises(InputError, match="atom 1 is not"):
+        check_positions(with_positions(value))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_absurd_cells_are_refused(value):
+    atoms = copper()
+    atoms.cell[0, 0] = value
+    with pytest.raises(InputError, match="`atoms.cell` must be finite"):
+        check_structure(atoms)

@@ -1,5 +1,7 @@
 """Labels of files: where they come from, virials, stresses in other units, energies of two sources."""
 
+import math
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -316,3 +318,46 @@ def test_isolated_atoms_have_a_spin_of_their_own(tmp_path):
     assert label_notes(frames, "a.xyz") == ()
     assert frames[1].is_isolated_atom
     assert np.array_equal(frames[1].forces, np.zeros((1, 3)))
+
+
+def test_initial_charges_that_add_up_differently_are_charges(tmp_path):
+    """ASE gives the charge of a structure to a calculator as a sum over atoms."""
+    neutral, cation = dimer(), dimer()
+    neutral.set_initial_charges([0.3, -0.3])
+    cation.set_initial_charges([0.7, 0.3])
+    with pytest.raises(InputError, match=r"sum of initial_charges.*0 in 1, 1 in 1"):
+        frames_of(tmp_path, neutral, cation)
+    assert all(not frame.notes for frame in frames_of(tmp_path, neutral, dimer()))
+
+
+def test_initial_moments_are_said(tmp_path):
+    magnetic = dimer()
+    magnetic.set_initial_magnetic_moments([1.0, 1.0])
+    assert "`initial_magmoms` of 1 of 2" in frames_of(tmp_path, magnetic, dimer())[0].notes[0]
+
+
+def test_another_energy_of_ase_is_said(tmp_path):
+    atoms = dimer()
+    atoms.calc = SinglePointCalculator(atoms, energy=99.0, forces=np.zeros((2, 3)))
+    assert "ASE's own labels have another energy" in frames_of(tmp_path, atoms)[0].notes[0]
+
+
+@pytest.mark.parametrize("name", ["config_weight", "config_forces_weight"])
+def test_forces_without_any_weight_are_refused_by_name(tmp_path, name):
+    with pytest.raises(InputError, match="weight 0"):
+        frames_of(tmp_path, *(bare(seed, **{name: 0.0}) for seed in range(2)))
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, math.nan])
+def test_a_limit_is_a_number_above_zero(tmp_path, limit):
+    for name in ("max_force", "max_stress"):
+        with pytest.raises(InputError, match=f"`{name}` must be a number above 0"):
+            frames_of(tmp_path, dimer(), **{name: limit})
+
+
+def test_a_damaged_database_is_one_line(tmp_path):
+    path = tmp_path / "frames.db"
+    write(path, [dimer(), dimer()])
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(InputError, match="could not be read as structures"):
+        read_frames(path)

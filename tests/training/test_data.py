@@ -64,3 +64,25 @@ def test_two_files(files, tmp_path):
     with pytest.raises(InputError, match="must hold more than isolated atoms"):
         read_training_data(tmp_path / "d.xyz")
     assert np.isfinite(found.train[0].energy)
+
+
+def test_isolated_atoms_of_another_calculation_are_named(files):
+    usual = read_training_data(files("a.xyz", atom("Cu", -3.0), atom("Au", -4.0)))
+    other = read_training_data(files("b.xyz", atom("Cu", -100.0), atom("Au", -5000.0)))
+    assert usual.warnings == ()
+    assert "hardly of the calculation of the frames" in other.warnings[0]
+
+
+def test_energies_without_any_weight_are_refused_by_name(tmp_path):
+    frames = emt_frames(6)
+    for atoms in frames:
+        atoms.info["config_energy_weight"] = 0.0
+    write(tmp_path / "a.xyz", frames)
+    with pytest.raises(InputError, match="must have energies to train on, all 5 have the weight 0"):
+        read_training_data(tmp_path / "a.xyz")
+
+
+@pytest.mark.parametrize("limit", [0.0, float("nan")])
+def test_the_limit_of_residuals_is_a_number_above_zero(files, limit):
+    with pytest.raises(InputError, match="`max_residual` must be a number above 0"):
+        read_training_data(files(), max_residual=limit)
