@@ -38,7 +38,9 @@ class CommitteeUncertainty:
         Structures on which every member gets a constant per element, by least squares, so that their energies agree on
         average. The mean of the members, its zero included, all forces and stresses stay as they are; only the spread
         of the energies changes. A few structures of what will be run are enough; with a single composition the sum of
-        the constants over it is what is determined.
+        the constants over it is what is determined. S of them make standard deviations of energies sqrt(1 + 1/S) times
+        as large as they are without constants, since constants carry what members differ by in these structures: with
+        one 1.4 times, with five 1.1 times.
 
     Raises
     ------
