@@ -75,8 +75,6 @@ def find_labels(atoms: Atoms, keys: dict[str, str | None], where: str) -> RawLab
     forces, found.forces_source = _forces(atoms, keys["forces"], where)
     own = _own_energy(atoms)[0]
     foreign = own is not None and abs(float(as_numbers(own, "energy", where).ravel()[0]) - found.energy) > _SAME_ENERGY
-    if foreign and source == "REF_energy":
-        found.notes.append("ASE's own labels have another energy; `REF_energy` is read")
     if forces is not None:
         found.forces = as_numbers(forces, "forces", where)
         if found.forces.shape != (len(atoms), 3):
@@ -86,6 +84,8 @@ def find_labels(atoms: Atoms, keys: dict[str, str | None], where: str) -> RawLab
         if keys["energy"] is None and keys["forces"] is None:
             _check_one_calculation(found, where, foreign=foreign)
     _add_stress(found, atoms, keys["stress"], where, skip_own=foreign)
+    if foreign and source == "REF_energy":
+        found.notes.append("ASE's own labels have another energy; `REF_energy` is read")
     return found
 
 
