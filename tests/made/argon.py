@@ -4,13 +4,15 @@
 
 makes the references of `tests/dynamics/test_constant_pressure.py`: volumes by Metropolis moves of atoms and of ln V,
 with energies alone, beside those of both barostats of `run_md`, which know forces and stress alone; and the mean
-pressure of the runs beside the one that was asked for. Of 32 atoms, with standard errors:
+pressure of the runs beside the one that was asked for. Of 32 atoms, with standard errors (the last entry is of four
+runs, 1910, 1940, 1913 and 1948 Å^3, with the error of their scatter: one run is 11 to 26 correlation lengths long,
+which `reweight` says):
 
 ==============  =================  ======================================  =====================================
 state           Monte Carlo, Å^3   mtk: volume, Å^3; pressure, GPa         langevin: the same
 ==============  =================  ======================================  =====================================
 40 K, 0.1 GPa   1270.04 +- 0.34    1269.58 +- 0.26; 0.1000 +- 0.0001       1269.50 +- 0.50; 0.1000 +- 0.0001
-140 K, 0.1 GPa  1940.52 +- 4.75    1930.51 +- 7.01; 0.1001 +- 0.0001       1909.61 +- 9.26; 0.1000 +- 0.0003
+140 K, 0.1 GPa  1940.52 +- 4.75    1930.51 +- 7.01; 0.1001 +- 0.0001       1927.7 +- 9.6; 0.0999 +- 0.0001
 ==============  =================  ======================================  =====================================
 
 References
