@@ -14,7 +14,7 @@ from ase_uq.errors import InputError
 # Of the box that cell vectors of these lengths could span; a smaller cell is rounding.
 SMALLEST_VOLUME = 1e-14
 # Å; neighbour lists count bins in whole numbers, which end.
-LARGEST = 1e9
+LARGEST = 1e11
 
 
 def is_periodic(atoms: Atoms) -> bool:

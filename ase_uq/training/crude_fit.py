@@ -227,10 +227,17 @@ class Equations:
         return float(len(self.forces) / self.energy_rows.shape[1])
 
     def against(self, crude: Crude) -> tuple[Array, Array]:
-        """Return energies, and those of a fit, both (S,) eV per atom and less constants of the elements."""
+        """Return energies, and those of a fit, eV per atom, less what is constant for a composition.
+
+        Between compositions forces say nothing: both are of the frames whose composition is that of another one, too.
+        """
         shares = self.energy_rows[:, : len(self.elements)]
         both = np.column_stack([self.energies, self.energy_rows[:, len(self.elements) :] @ crude.coefficients])
-        both = both - shares @ np.linalg.lstsq(shares, both, rcond=1e-10)[0]
+        _, kind, count = np.unique(shares.round(9), axis=0, return_inverse=True, return_counts=True)
+        kind = kind.ravel()
+        means = np.zeros((len(count), 2))
+        np.add.at(means, kind, both)
+        both = (both - (means / count[:, None])[kind])[count[kind] > 1]
         return both[:, 0], both[:, 1]
 
     def misfit_of_forces(self, crude: Crude) -> float:

@@ -3,7 +3,7 @@
 =======  ==========================================================================================
 symbol   variable
 =======  ==========================================================================================
-e_s      energies of the frames less constants of their elements, eV per atom
+e_s      energies of the frames less what is constant for a composition, eV per atom
 f_s      the same of a crude fit to the forces alone, which shares their unit and sign
 c        `correlation` = e.f / (|e| |f|); of stresses, those of the crude fit to energies and forces
 k        `ratio` = |e| / |f|
@@ -28,9 +28,10 @@ from ase_uq.structures.frames import Frame
 from ase_uq.training.crude_fit import FORCES_ALONE, Equations, force_components, size_of_basis
 
 # Of energies: c from which on they are judged, and k beyond which they are refused; the same for a doubt; k for a doubt
-# whatever c is; the part of the forces that no potential leaves unexplained.
+# whatever c is; the part of the forces that no potential leaves unexplained (0.65 at most on published sets), and the
+# part from which on a fit to them judges nothing.
 FOLLOWS, OTHER_UNIT = 0.9, 10.0
-CLOSELY, SMALL, LARGE, ABSURD, UNEXPLAINED = 0.98, 1.0 / 3.0, 5.0, 15.0, 0.9
+CLOSELY, SMALL, LARGE, ABSURD, UNEXPLAINED, JUDGES = 0.98, 1.0 / 3.0, 5.0, 15.0, 0.85, 0.75
 # Of stresses: correlation, and their size; how many say anything, and q where there are few frames.
 SIGN, LARGER, FEWEST_LABELS, FEWEST_FORCES = 0.5, 20.0, 5, 10.0
 # Frames that are few, and what the fit with energies may miss of the forces, in errors of the one without.
@@ -73,9 +74,9 @@ def energies_against_forces(equations: Equations) -> list[str]:
         return [said]
     found, expected = equations.against(alone)
     correlation, ratio = _alike(found, expected)
-    if ratio == 0.0:
+    if ratio == 0.0 or len(found) < FEW or misfit > JUDGES:
         return []
-    follows = abs(correlation) > FOLLOWS
+    follows = abs(correlation) > FOLLOWS and equations.per_coefficient > 0.5 * FEWEST_FORCES
     opposite, other_size = follows and correlation < 0.0, follows and not 1.0 / OTHER_UNIT < ratio < OTHER_UNIT
     far = {what: abs(float(np.log(ratio / k))) for what, k in ENERGY_UNITS.items()}
     guesses = [what for what in sorted(far, key=lambda each: far[each]) if far[what] < np.log(_ENERGIES_WITHIN)]
@@ -127,7 +128,8 @@ def stresses_against_forces(equations: Equations, frames: Sequence[Frame], *, is
         return []
     # Wrong energies spoil the fit, and its forces with it: then it is not the stress that is to blame.
     alone, _ = equations.solve(energy_weight=FORCES_ALONE)
-    spoilt = equations.misfit_of_forces(crude) > SPOILT * equations.misfit_of_forces(alone)
+    misfit = equations.misfit_of_forces(alone)
+    spoilt = equations.misfit_of_forces(crude) > SPOILT * misfit or misfit > JUDGES
     if sure and not spoilt and is_sure:
         raise InputError(f"{said} Convert them, or leave them out.")
     return [said]
@@ -178,10 +180,10 @@ def _judged(labels: Array, expected: Array, *, surely: float) -> tuple[str | Non
 
 def _alike(labels: Array, expected: Array) -> tuple[float, float]:
     """Return the correlation of two arrays, and the size of the first over that of the second; 0 where one vanishes."""
-    size, usual = (float(np.sqrt(np.mean(values**2))) for values in (labels, expected))
+    size, usual = (float(np.sqrt(np.sum(values**2))) for values in (labels, expected))
     if not size * usual > 0.0:
         return 0.0, 0.0
-    return float(np.mean(labels * expected) / (size * usual)), size / usual
+    return float(np.sum(labels * expected) / (size * usual)), size / usual
 
 
 def _in_another_order(labels: Array, expected: Array) -> str | None:

@@ -108,3 +108,11 @@ def test_a_handful_of_small_frames_is_not_judged(frames):
     assert "too few" in unjudged_stresses(some)[0]
     assert unjudged_stresses(frames) == []
     assert unjudged_stresses(water(4)) == []
+
+
+@pytest.mark.parametrize("n", [12, 22, 24, 40])
+@pytest.mark.parametrize("elements", [("Cu", "Au"), ("Ni", "Al"), ("Cu", "Au", "Ag")])
+def test_alloys_of_many_compositions_get_no_word(n, elements):
+    """Forces do not say how much the energies of two compositions differ."""
+    for seed in (0, 1):
+        assert label_warnings(labelled(n, seed=seed, elements=elements), []) == ()
