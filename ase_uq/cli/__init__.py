@@ -13,6 +13,7 @@ import typer
 
 from ase_uq.cli import calibrate, demo, evaluate, md, report, rerun, reweight, train
 from ase_uq.cli.shell_names import StoppedError, speaks_shell
+from ase_uq.cli.signals import ended_like_interrupted
 from ase_uq.cli.usage import USAGE_ERROR, sentence_of
 from ase_uq.errors import InputError, RunError
 
@@ -46,7 +47,8 @@ def main() -> None:
     """Run a command; a mistake in the input is one line and exit code 2, a failed run one line and exit code 1."""
     _say_anything()
     try:
-        code = app(standalone_mode=False)
+        with ended_like_interrupted():
+            code = app(standalone_mode=False)
     except USAGE_ERROR as e:
         _leave(sentence_of(e), 2)
     except InputError as e:

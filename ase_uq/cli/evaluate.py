@@ -46,7 +46,7 @@ def run(
 ) -> None:
     """Score a model on labelled frames: errors, calibration, and whether the uncertainty ranks the errors."""
     from ase_uq.cli.progress import predict_with_progress
-    from ase_uq.files import check_stays
+    from ase_uq.files import check_output
     from ase_uq.models.checkpoint import load
     from ase_uq.report.style import figure_format, write_figure
     from ase_uq.report.validation import validation_figure
@@ -54,7 +54,7 @@ def run(
 
     if plot is not None:
         figure_format(plot)
-        check_stays(plot, [model, data])
+        check_output(plot, overwrite=True, inputs=[model, data])
     loaded = load(model)
     frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, max_force=max_force)
     found = predict_with_progress(loaded, frames)

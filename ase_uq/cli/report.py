@@ -35,10 +35,10 @@ def run(
 ) -> None:
     """Write one self-contained HTML page: what was run, its uncertainty, its averages with both error bars."""
     from ase_uq.cli.asked import asked_of
-    from ase_uq.files import check_folder
+    from ase_uq.files import check_output
     from ase_uq.report import write_report
 
-    check_folder(out)
+    check_output(out, overwrite=True, inputs=[log])
     _, computed = asked_of(log, observable or [])
     results = write_report(log, out, title=title, skip_fs=skip_fs, compute=computed)
     if as_json:

@@ -11,6 +11,7 @@ name of a file                         `<key>-<SHA-256 of its content>.pt2`
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -51,10 +52,12 @@ class CodeCache:
         """
         folder = self._safe_folder()
         for path in sorted(folder.glob(f"{key}-*.pt2")):
-            if _is_own(path) and path.name == _name(key, path):
-                return path
+            with contextlib.suppress(FileNotFoundError):  # removed by another process meanwhile
+                if _is_own(path) and path.name == _name(key, path):
+                    return path
             logger.warning("%s is not what was built here, it is built again", path)
-            path.unlink()
+            with contextlib.suppress(OSError):  # another process has removed it, or it is a folder and stays
+                path.unlink()
         with tempfile.TemporaryDirectory(dir=folder) as aside:
             built = build(Path(aside))
             built.chmod(stat.S_IRUSR | stat.S_IWUSR)
@@ -66,6 +69,8 @@ class CodeCache:
         try:
             self.folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
             why = why_not_safe(self.folder)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass  # it can be written to
         except OSError as e:
             why = str(e)
         if why is None:

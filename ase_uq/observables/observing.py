@@ -180,7 +180,10 @@ def _shown(value: Any) -> str:
 
 def _numbers(value: Any) -> Array | None:
     try:
-        found = None if value is None or np.iscomplexobj(value) else np.array(value, dtype=np.float64)
+        plain = value is not None and not np.iscomplexobj(value) and np.asarray(value).dtype.kind not in "MmV"
+        found = np.array(value, dtype=np.float64) if plain else None
+        if isinstance(value, np.ma.MaskedArray) and found is not None:
+            found[np.ma.getmaskarray(value)] = np.nan  # what lies below a mask is no value
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
     return found if found is not None and found.size else None

@@ -26,10 +26,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from vesin import NeighborList
 
+from ase_uq.errors import InputError
 from ase_uq.structures.checks import check_structure, is_periodic
 
 # Of what a list of neighbours sees: structures wider than the first have empty space longer than the second shortened.
-_FAR, _GAP = 100.0, 4.0
+_FAR, _GAP = 20.0, 1.25
+# Bins that a list of neighbours makes at most; with more it widens them, and ends the process if none is left.
+_MOST_BINS = 1e5
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +176,13 @@ class Neighbours:
         check_structure(atoms)
         periodic = bool(atoms.pbc.any())
         cell = complete_cell(atoms.cell) if periodic else np.zeros((3, 3))
-        positions = atoms.positions
-        if not atoms.pbc.all():
-            positions = _drawn_together(positions, atoms.cell.array[atoms.pbc], reach=self.cutoff + self.skin)
-        found = self._list.compute(positions, cell, atoms.pbc, quantities="ijS")
+        positions, box, turns = _compact(atoms, cell, reach=self.cutoff + self.skin)
+        if periodic and np.abs(box).max() > 50.0 * self.cutoff:
+            _check_bins(box, self.cutoff)
+        found = self._list.compute(positions, box, atoms.pbc, quantities="ijS")
         # In torch, whose gathers are ten times faster than NumPy's. vesin counts atoms in unsigned numbers.
         i, j = (torch.from_numpy(part.view(np.int64)) for part in found[:2])
-        shifts = torch.from_numpy(found[2])
+        shifts = torch.from_numpy(found[2] if turns is None else found[2] + turns[found[0]] - turns[found[1]])
         order = _canonical_order(i, j, shifts, len(atoms))
         return Graph(
             positions=torch.from_numpy(atoms.positions.astype(np.float64)),
@@ -193,31 +196,62 @@ class Neighbours:
         )
 
 
-def _drawn_together(
-    positions: NDArray[np.float64], periodic: NDArray[np.float64], *, reach: float
-) -> NDArray[np.float64]:
-    """Shorten empty space along open directions, so that a list of neighbours has bins for fragments that fly apart.
+def _compact(
+    atoms: Atoms, cell: NDArray[np.float64], *, reach: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32] | None]:
+    """Bring far fragments of what is not periodic throughout together: a list has bins for all that is between.
 
     Parameters
     ----------
-    positions
-        (N, 3), Å; returned as they are where they are not far apart.
-    periodic
-        (n, 3), the cell vectors along periodic axes, n < 3.
+    atoms
+        Any structure; what is not wide, or periodic throughout, is returned as it is.
+    cell
+        (3, 3), Å, with a vector along every axis.
     reach
         Å. No pair comes closer than this that was not, and pairs within it stay as they are.
+
+    Returns
+    -------
+    positions, cell
+        (N, 3) and (3, 3), Å, with the same pairs.
+    turns
+        (N, 3), whole cell vectors by which atoms were moved back along periodic axes; `None` for none.
     """
-    if np.ptp(positions, axis=0).max() < _FAR * reach:
-        return positions
-    # Directions at right angles to the periodic ones: what moves along them changes no distance to images otherwise.
+    positions, pbc = atoms.positions, atoms.pbc
+    if pbc.all() or np.ptp(positions, axis=0).max() < _FAR * reach:
+        return positions, cell, None
+    # Directions at right angles to the periodic vectors: what moves along them changes no distance to images otherwise.
+    periodic = cell[pbc]
     axes = np.linalg.svd(periodic)[2][len(periodic) :] if len(periodic) else np.eye(3)
     along = positions @ axes.T
+    drawn = _drawn_together(along, reach)
+    # Bins are of the cell: it must span the atoms. In steps, for lists are kept only while the cell stays.
+    drawn -= reach * np.floor(drawn.min(axis=0) / reach)
+    box = cell.copy()
+    box[~pbc] = axes * (_GAP * reach * np.ceil(drawn.max(axis=0) / (_GAP * reach) + 1.0))[:, None]
+    turns = np.floor(positions @ np.linalg.inv(box)) * pbc
+    return positions - turns @ box + (drawn - along) @ axes, box, turns.astype(np.int32)
+
+
+def _check_bins(box: NDArray[np.float64], cutoff: float) -> None:
+    """Refuse a cell so long beside its width that its bins along the width would have to be less than one."""
+    bins = np.maximum(1.0, np.floor(1.0 / (np.linalg.norm(np.linalg.inv(box), axis=0) * cutoff)))
+    if bins.min() * (_MOST_BINS / bins.prod()) ** (1.0 / 3.0) < 1.0:
+        lengths = ", ".join(f"{each:.4g}" for each in np.linalg.norm(box, axis=1))
+        raise InputError(
+            f"`atoms` must lie in a cell that is not as long beside its width as this one, with {lengths} Å around all "
+            "of them; correct the cell, or leave out atoms that have flown away."
+        )
+
+
+def _drawn_together(along: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+    """Shorten empty space between coordinates (N, n), Å, along each of n directions."""
     order = np.argsort(along, axis=0, kind="stable")
     ordered = np.take_along_axis(along, order, axis=0)
     gaps = np.minimum(np.diff(ordered, axis=0, prepend=ordered[:1]), _GAP * reach)
     drawn = np.empty_like(along)
     np.put_along_axis(drawn, order, np.cumsum(gaps, axis=0), axis=0)
-    return np.asarray(positions + (drawn - along) @ axes)
+    return drawn
 
 
 def _with_skin(cutoff: float, skin: float) -> Neighbours:

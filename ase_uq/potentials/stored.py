@@ -9,6 +9,7 @@ anything. A description may name the `ARCHITECTURES`, and `COMPOSED`, what is ma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -162,12 +163,13 @@ def check_description(description: Any, *, numbers: int) -> None:
         have.
     """
     _check_plain(description)
-    fewest = _fewest_weights(description)
-    if fewest > numbers:
-        raise InputError(
-            f"a description must be that of the weights beside it, it needs at least {fewest:.3g} numbers and there "
-            f"are {numbers}; use another copy."
-        )
+    # Draws are of the layers that a pattern picks: these must be built, which the first has found to be harmless.
+    for count in (_fewest_weights, _drawn_weights):
+        if (fewest := count(description)) > numbers:
+            raise InputError(
+                f"a description must be that of the weights beside it, it needs at least {fewest:.3g} numbers and "
+                f"there are {numbers}; use another copy."
+            )
 
 
 def _check_plain(value: Any, depth: int = 0) -> None:
@@ -204,6 +206,23 @@ def _fewest_weights(value: Any) -> int:
             f"the arguments of a {value['kind']!r:.40} must be those of this ase_uq, got {list(value['config'])!s:.200}"
             "; it was described by another version, use that one."
         ) from e
+
+
+def _drawn_weights(value: Any) -> int:
+    """Numbers of all draws of variational ensembles, and of the mean weights beside them."""
+    if isinstance(value, list):
+        return sum(_drawn_weights(each) for each in value)
+    if not isinstance(value, Mapping):
+        return 0
+    inside = sum(_drawn_weights(each) for each in value.values())
+    if set(value) != _KEYS or value["kind"] != VariationalEnsemble.__name__:
+        return inside
+    try:
+        potential: Any = build(value["config"]["potential"])
+    except re.error as e:
+        raise InputError(f"patterns of layers must be regular expressions, got one with {e}; use another copy.") from e
+    of_one: int = sum(each.matrix().numel() for each in potential.maps())
+    return inside + (int(value["config"]["n_members"]) + 1) * of_one
 
 
 def _own_weights(name: str, config: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_changes
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from ase_uq.errors import InputError
 
@@ -15,6 +16,7 @@ from ase_uq.errors import InputError
 SMALLEST_VOLUME = 1e-14
 # Å; neighbour lists count bins in whole numbers, which end.
 LARGEST = 1e11
+_ONE_PLACE = 0.01  # Å
 
 
 def is_periodic(atoms: Atoms) -> bool:
@@ -67,6 +69,24 @@ def check_structure(atoms: Atoms) -> None:
         raise InputError(
             f"`atoms.cell` must have independent vectors, got lengths {lengths.tolist()} that span no volume; "
             "set a cell with a volume."
+        )
+
+
+def check_apart(atoms: Atoms) -> None:
+    """Refuse atoms at one place, where no potential has a force: a file that was put together twice, say."""
+    positions, boxes = atoms.positions, np.zeros(3)
+    if atoms.pbc.any():
+        # Coordinates along the vectors, folded back where these are periodic: what is at one place is so in them, too.
+        cell = atoms.cell.complete()
+        positions, boxes = cell.scaled_positions(positions) * cell.lengths(), np.where(atoms.pbc, cell.lengths(), 0.0)
+        positions -= np.floor(positions / np.where(atoms.pbc, boxes, np.inf)) * boxes
+        positions = np.where(atoms.pbc & (positions >= boxes), 0.0, positions)
+    pairs = cKDTree(positions, boxsize=boxes).query_pairs(_ONE_PLACE)
+    if pairs:
+        i, j = min(pairs)
+        raise InputError(
+            f"`atoms` must be apart, atoms {i} and {j} of {len(atoms)} are within {_ONE_PLACE:g} Å of each other; "
+            "correct the file."
         )
 
 

@@ -13,7 +13,7 @@ from ase import Atoms
 
 from ase_uq.arrays import Array
 from ase_uq.errors import InputError
-from ase_uq.structures.checks import check_structure, is_periodic
+from ase_uq.structures.checks import check_apart, check_structure, is_periodic
 from ase_uq.structures.electrons import electron_notes
 from ase_uq.structures.frame_weights import frame_weights
 from ase_uq.structures.labels import check_stress_size, find_labels, missing_forces
@@ -150,6 +150,7 @@ def read_structures(path: str | Path) -> list[Atoms]:
     for index, atoms in enumerate(structures):
         try:
             check_structure(atoms)
+            check_apart(atoms)
         except InputError as e:
             raise InputError(f"frame {index} of {path}: {e}") from e
     return structures

@@ -20,8 +20,9 @@ from ase_uq.errors import InputError, Interrupted, RunError
 from ase_uq.files import replacing
 from ase_uq.locks import Lock, check_free
 from ase_uq.training.identity import check_identity
+from ase_uq.training.state_file import IDENTITY
 
-_IDENTITY, _LOCK = "training.json", "lock"
+_LOCK = "lock"
 
 
 class StateFolder:
@@ -101,7 +102,7 @@ class StateFolder:
 
     def _begin(self, identity: Mapping[str, Any], *, resume: bool) -> None:
         """Compare with the training in the folder, or note down the one that begins."""
-        path = self.path / _IDENTITY
+        path = self.path / IDENTITY
         if resume and path.exists():
             check_identity(_read(path), identity, self.path)
         elif self.has_states:
@@ -118,9 +119,9 @@ class StateFolder:
         if not self.path.is_dir():
             return
         for each in self.path.iterdir():
-            if each.name not in (_LOCK, _IDENTITY):
+            if each.name not in (_LOCK, IDENTITY):
                 shutil.rmtree(each) if each.is_dir() else each.unlink(missing_ok=True)
-        (self.path / _IDENTITY).unlink(missing_ok=True)
+        (self.path / IDENTITY).unlink(missing_ok=True)
         self._remove_empty()
 
     def _kept(self) -> str:
@@ -131,7 +132,7 @@ class StateFolder:
     def _tidy(self) -> None:
         """Leave no folder behind in which there is nothing to go on with."""
         if self.path.is_dir() and not self.has_states and not (self.path / _LOCK).exists():
-            (self.path / _IDENTITY).unlink(missing_ok=True)
+            (self.path / IDENTITY).unlink(missing_ok=True)
         self._remove_empty()
 
     def _remove_empty(self) -> None:

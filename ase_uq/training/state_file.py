@@ -1,4 +1,8 @@
-"""States of trainings in files: with a hash of their own, so that a damaged one is not taken for another."""
+"""States of trainings in files: with a hash of their own, so that a damaged one is not taken for another.
+
+Each says which part of which training it is of, by its name and by the hash of the identity beside it: a file that was
+copied from another folder, or renamed, is refused.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from ase_uq.files import replacing
 
 _MAGIC = b"ase_uq training state 1\n"
 _ARCHIVE = b"PK\x03\x04"  # what torch writes
+# The file of the identity, in the same folder, and the entry of a state that says what it is of.
+IDENTITY, _OF = "training.json", "of"
 _SIZE = hashlib.sha256().digest_size
 
 
@@ -26,7 +32,7 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
         If it cannot be written, on a full disk, say.
     """
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({**state, _OF: _training_of(path)}, buffer)
     content = buffer.getvalue()
     try:
         with replacing(path) as aside, aside.open("wb") as file:
@@ -45,7 +51,7 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        For a file that is truncated, damaged, of another kind, or of an earlier version.
+        For a file that is truncated, damaged, of another kind, of an earlier version, or of another training.
     """
     cure = "delete it to train that part anew, and go on with resume=True"
     try:
@@ -62,4 +68,13 @@ def read_state(path: Path) -> dict[str, Any]:
             f"the training state `{path}` could not be read, it is damaged and does not match its own hash; {cure}."
         )
     state: dict[str, Any] = torch.load(io.BytesIO(content[start:]), weights_only=True, map_location="cpu")
+    here = _training_of(path)
+    if state.pop(_OF, here) != here:  # earlier versions did not say
+        raise InputError(f"the training state `{path}` is of another training, or of another part of this one; {cure}.")
     return state
+
+
+def _training_of(path: Path) -> str:
+    beside = path.with_name(IDENTITY)
+    identity = beside.read_bytes() if beside.is_file() else b""
+    return f"{path.stem} {hashlib.sha256(identity).hexdigest()}"

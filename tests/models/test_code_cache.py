@@ -111,3 +111,21 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     cache = CodeCache(tmp_path / "file" / "cache")
     assert cache.path("key", build).is_file()
     assert len(built) == 1
+
+
+def test_a_folder_by_the_name_of_a_package(tmp_path):
+    cache = CodeCache(tmp_path / "cache")
+    (tmp_path / "cache" / "key-1.pt2").mkdir(parents=True)
+    build, _ = builder()
+    assert cache.path("key", build).read_bytes() == b"code"
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("ase_uq.models.code_cache.tempfile.TemporaryFile", refuse)
+    cache = CodeCache(tmp_path / "cache")
+    build, _ = builder()
+    assert cache.path("key", build).read_bytes() == b"code"
+    assert not list((tmp_path / "cache").iterdir())

@@ -196,3 +196,18 @@ def test_an_observable_without_any_value(tmp_path):
     ):
         reweight_log(tmp_path / "run.h5", ["never"])
     assert np.isfinite(reweight_log(tmp_path / "run.h5", ["d"])["d"].mean)
+
+
+def test_what_is_masked_has_no_value():
+    masked = np.ma.masked_greater([1.0, 5.0], 2.0)
+    found_by = Observing(named_observables({"o": lambda atoms: masked, "p": lambda atoms: np.ma.masked}))
+    found = found_by.values(copper())
+    np.testing.assert_array_equal(found["o"], [1.0, np.nan])
+    assert np.isnan(found["p"])
+    assert found_by.missing == {"o": 1, "p": 1}
+
+
+def test_a_date_is_no_number():
+    found_by = Observing(named_observables({"o": lambda atoms: np.datetime64("2020")}))
+    with pytest.raises(InputError, match="must return a number"):
+        found_by.values(copper())

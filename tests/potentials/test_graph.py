@@ -187,3 +187,33 @@ def test_fragments_that_fly_apart_keep_their_neighbours(name, distance):
 def test_far_atoms_with_nothing_else_have_no_neighbours():
     for atoms in (Atoms("H2", [[0, 0, 0], [9e6, 0, 0]]), Atoms("H3", [[0, 0, 0], [0, 9e6, 0], [9e6, 0, 0]])):
         assert len(build_graph(atoms, 0.5).senders) == 0
+
+
+@pytest.mark.parametrize("pbc", [(1, 0, 0), (0, 1, 0), (1, 1, 0)])
+@pytest.mark.parametrize("spread", [60.0, 400.0, 3e3, 1e6])
+def test_fragments_far_apart_beside_skewed_vectors(pbc, spread):
+    """Bins of a skewed cell for all that is between them would take forever, or end the process."""
+    cell = np.array([[10.0, 3.0, 2.0], [4.0, 11.0, 1.0], [2.0, -3.0, 9.0]])
+    rng = np.random.default_rng(0)
+    near = rng.normal(size=(12, 3)) * np.repeat([[0.0, 1.0], [spread, 1.0]], 6, axis=0)[:, 1:]
+    near[6:] += spread
+    turns = rng.integers(-int(spread / 10), int(spread / 10) + 1, (12, 3)) * np.array(pbc)
+    found = build_graph(Atoms("H12", near + turns @ cell, cell=cell, pbc=pbc), 2.5)
+    vectors = found.edge_vectors()
+    assert float(vectors.norm(dim=1).max()) <= 2.5
+    both = []
+    for part in (slice(0, 6), slice(6, 12)):
+        both.append(build_graph(Atoms("H6", near[part] - near[part][0], cell=cell, pbc=pbc), 2.5))
+    assert len(vectors) == sum(len(each.senders) for each in both) > 0
+    expected = torch.cat([each.edge_vectors().norm(dim=1) for each in both]).sort().values
+    torch.testing.assert_close(vectors.norm(dim=1).sort().values, expected, atol=1e-8, rtol=0.0)
+    torch.testing.assert_close(
+        Neighbours(2.5).graph(Atoms("H12", near + turns @ cell, cell=cell, pbc=pbc)).shifts, found.shifts
+    )
+
+
+def test_a_cell_too_long_for_its_bins_is_refused():
+    for cell in ([10.0, 10.0, 3e7], [10.0, 1e7, 1e7]):
+        with pytest.raises(InputError, match="long beside its width"):
+            build_graph(Atoms("H", cell=cell, pbc=True), 5.0)
+    assert len(build_graph(Atoms("H", cell=[10.0, 10.0, 1e4], pbc=True), 5.0).senders) == 0

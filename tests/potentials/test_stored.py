@@ -16,7 +16,7 @@ from ase_uq.potentials import (
     sample_members,
 )
 from ase_uq.potentials.graph import build_graph
-from ase_uq.potentials.stored import build, describe, from_old, kinds_that_can_be_stored
+from ase_uq.potentials.stored import build, check_description, describe, from_old, kinds_that_can_be_stored
 from tests.made.foreign import ForeignPotential
 from tests.made.potentials import ensemble, potential, shallow
 from tests.made.structures import copper
@@ -123,3 +123,13 @@ def test_configurations_of_format_1_name_no_parts():
 
 def test_every_class_that_can_be_stored_can_be_described():
     assert {type(make()) for make in KINDS.values()} == set(kinds_that_can_be_stored())
+
+
+def test_more_draws_than_the_file_has_numbers_for_are_refused():
+    made = sample_members(make_variational(potential(), initial_dropout=0.1), 3, seed=2)
+    numbers = sum(value.numel() for value in made.state_dict().values())
+    described = describe(made)
+    check_description(described, numbers=numbers)
+    described["config"]["n_members"] = 1000
+    with pytest.raises(InputError, match="needs at least .* numbers"):
+        check_description(described, numbers=numbers + 1000)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.calculators.calculator import all_changes, compare_atoms
 
 from ase_uq.errors import InputError
-from ase_uq.structures.checks import changes_between, check_positions, check_structure
+from ase_uq.structures.checks import changes_between, check_apart, check_positions, check_structure
 from tests.made.structures import copper
 
 CHANGES = {
@@ -44,7 +45,7 @@ def with_positions(value):
     return atoms
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -1e200, 1e9])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e200, 1e11])
 def test_absurd_positions_are_refused(value):
     """Neighbour lists count bins in whole numbers, and would end the interpreter."""
     with pytest.raises(InputError, match="atom 1 is not"):
@@ -57,3 +58,16 @@ def test_absurd_cells_are_refused(value):
     atoms.cell[0, 0] = value
     with pytest.raises(InputError, match="`atoms.cell` must be finite"):
         check_structure(atoms)
+
+
+@pytest.mark.parametrize(
+    ("pbc", "apart"), [((0, 0, 0), True), ((1, 0, 0), False), ((0, 1, 1), True), ((1, 1, 1), False)]
+)
+def test_atoms_at_one_place_are_refused(pbc, apart):
+    cell = [[10.0, 3.0, 2.0], [0.0, 5.0, 0.0], [0.0, 1.0, 7.0]]
+    atoms = Atoms("H3", [[4.0, 1.0, 1.0], [-1e-17, -1e-17, 0.0], [10.0, 3.0, 2.0]], cell=cell, pbc=pbc)
+    if apart:
+        check_apart(atoms)
+        atoms.positions[2] = atoms.positions[1] + 0.003
+    with pytest.raises(InputError, match="atoms 1 and 2 of 3 are within 0.01 Å"):
+        check_apart(atoms)

@@ -269,3 +269,23 @@ def test_a_process_that_is_killed_is_told(tmp_path):
     assert run.returncode == 1
     assert "a process of the training was killed by signal 9" in said.splitlines()[-1]
     assert "go on with --resume" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("how", ["another training", "another member", "another name"])
+def test_states_of_another_training_are_not_mixed_in(frames, tmp_path, how):
+    stopped(frames, tmp_path / "state")
+    state = tmp_path / "state" / "member_0.pt"
+    if how == "another training":
+        train, valid = frames
+        other = [replace(train[0], energy=train[0].energy + 1e-6), *train[1:]]
+        stopped((other, valid), tmp_path / "other")
+        state.write_bytes((tmp_path / "other" / "member_0.pt").read_bytes())
+    else:
+        name = "member_1.pt" if how == "another member" else "mean.pt"
+        state.rename(state.with_name(name))
+        state = state.with_name(name)
+        with pytest.raises(InputError, match="of another training, or of another part"):
+            read_state(state)
+        return
+    with pytest.raises(InputError, match="of another training, or of another part"):
+        made(frames, tmp_path / "state", resume=True).complete()
