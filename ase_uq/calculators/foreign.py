@@ -63,7 +63,10 @@ def foreign(calculator: BaseCalculator) -> Foreign:
     """Return what is known of a calculator in this process."""
     with _turn:
         try:
-            return _known.setdefault(calculator, Foreign())
+            found = _known.get(calculator)
+            if found is None:
+                found = _known[calculator] = Foreign()
+            return found
         except TypeError:  # it cannot be a key: nothing is remembered
             return Foreign()
 
