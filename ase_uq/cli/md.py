@@ -102,7 +102,6 @@ def run(
 ) -> None:
     """Run molecular dynamics with the uncertainty of every step, and averages with error bars while it runs."""
     from ase_uq.cli.progress import status_line
-    from ase_uq.cli.signals import ended_like_interrupted
     from ase_uq.dynamics.driver import run_md
     from ase_uq.files import check_stays
     from ase_uq.observables import parse_observables
@@ -115,7 +114,7 @@ def run(
     wrapped = _wrapped(model, forces_var, every, evaluated)
     aligned_on = structures if align is None else read_structures(align)
     calculator = make_calculator(wrapped, baseline, sigma_baseline, sigma_baseline_per_atom, aligned_on)
-    with ended_like_interrupted(), status_line() as show:
+    with status_line() as show:
         averages = run_md(
             structures[-1],
             calculator,

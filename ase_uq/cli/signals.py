@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: queues and shells send them some seconds before they kill."""
+"""Signals that ask a command to end: queues and shells send them some seconds before they kill."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 import pytest
@@ -354,6 +355,53 @@ def test_a_name_that_the_terminal_cannot_show(folder, tmp_path, monkeypatch):
     assert (tmp_path / name).is_file()
     shown[1].flush()
     assert b"udcff.html" in shown[1].buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (("evaluate", "model.pt", "valid.xyz"), "ase_uq.models.checkpoint.load"),
+        (("report", "run.h5", "--out", "ended.html"), "ase_uq.report.write_report"),
+        (
+            ("rerun", "model.pt", "valid.xyz", "--temperature", 300, "--out", "ended.h5"),
+            "ase_uq.models.checkpoint.load",
+        ),
+    ],
+    ids=lambda each: each[0] if isinstance(each, tuple) else "",
+)
+def test_a_signal_to_end_is_one_line_in_every_command(folder, monkeypatch, words, place):
+    def ended(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60.0)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setattr(place, ended)
+    try:
+        done = ase_uq(*words, cwd=folder)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done.returncode == 130
+    assert re.fullmatch(r"ase-uq: interrupted.*\n", done.stderr)
+    assert not list(folder.glob("ended*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (("evaluate", "model.pt", "valid.xyz", "--plot", "refused.png"), "ase_uq.models.checkpoint.load"),
+        (("report", "run.h5", "--out", "refused.html"), "ase_uq.report.write_report"),
+    ],
+    ids=lambda each: each[0] if isinstance(each, tuple) else "",
+)
+def test_a_folder_that_refuses_is_noticed_before_the_work(folder, monkeypatch, words, place):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("ase_uq.files.Path.touch", refuse)
+    monkeypatch.setattr(place, lambda *_, **__: pytest.fail("the work has begun"))
+    done = ase_uq(*words, cwd=folder)
+    assert done.returncode == 2
+    assert re.fullmatch(r"ase-uq: `refused.* cannot be written \(Permission denied\); .*\n", done.stderr)
 
 
 def test_a_disk_that_refuses_is_one_line(folder, tmp_path, monkeypatch):
