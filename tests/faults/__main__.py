@@ -26,6 +26,7 @@ _PLAIN = (
     (r"in process \d+ on \S+, since [-\d]+ [:\d]+", "in process N on HOST, since DATE"),
     (r"\b([0-9a-f]{8})[0-9a-f]{40,}(\.{3})?", r"\1..."),
     (r"key-[0-9a-f.]+", "key-..."),
+    (r"interrupted after step \d+", "interrupted after step N"),
     (r"((.)\2{9})\2+", r"\1..."),
     (r"^refused: ``", "refused: `FOLDER`"),
     (r"\|", r"\\|"),
